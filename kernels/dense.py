@@ -1,0 +1,245 @@
+"""The kernels for dense A (n x d, C-ordered float64): the fold over blocks, in parallel; each has a `_serial` twin.
+
+Public: `value`, `value_grad`, `value_grad_hess`, `hess_vec`, `factors`, with the arguments: data (A), x, b, w,
+outputs, workspace. They can be called from Python and from your own @njit code, release the GIL, write nothing but
+their outputs and the workspace, and allocate nothing. They check nothing: see `fastrsx.Problem` for that. An empty w
+means none. What they share are the phases below: each reads A once (`products`, `derivatives`, `transposed`,
+`columns`) or only n-vectors (`evaluate`, `diagonal`, `predictions`).
+
+>>> import numpy as np
+>>> from fastrsx.kernels import dense
+>>> A, b, w = np.eye(3, 2), np.full(3, 1 / 3), np.empty(0)
+>>> work = dense.alloc_workspace(3, 2, False)
+>>> grad = np.empty(2)
+>>> round(dense.value_grad_serial(A, np.array([0.5, 0.0]), b, w, grad, work), 6)
+0.057435
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from . import fold
+from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
+from .jit import parallel, serial, serial_twin
+from .panel import ROWS, padded
+
+
+class Workspace(NamedTuple):
+    """What the kernels write between passes; nothing in it but `a` grows with n."""
+
+    a: np.ndarray  # n: A x at the last x
+    point: np.ndarray  # scalars there, see fold.POINT_*
+    sums: np.ndarray  # blocks x scalars: the state of each block, and below its d-vectors and Gram matrix
+    vectors: np.ndarray  # blocks x 3 x padded d
+    gram: np.ndarray  # blocks x padded d x padded d, or empty
+    buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
+    weights: np.ndarray  # blocks x 4 x rows of a panel
+
+
+@serial
+def alloc_workspace(n, d, hessian):
+    """A workspace for n x d data; without `hessian`, not for value_grad_hess."""
+    blocks, wide = fold.block_count(n, d), padded(d)
+    gram = wide if hessian else 0
+    return Workspace(
+        np.empty(n),
+        np.zeros(POINT),
+        np.zeros((blocks, SUMS)),
+        np.empty((blocks, 3, wide)),
+        np.empty((blocks, gram, gram)),
+        np.empty((blocks, ROWS, wide)),
+        np.zeros((blocks, 4, ROWS)),
+    )
+
+
+# -- phases ---------------------------------------------------------------------------------------------------
+
+
+@parallel
+def products(A, x, out, buffers):
+    """out = A x."""
+    blocks = buffers.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, A.shape[0])
+        fold.fold_products(A, x, start, stop, out, buffers[k])
+
+
+@parallel
+def transposed(A, y, out, buffers, weights, vectors):
+    """out = A^T y."""
+    blocks = buffers.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, A.shape[0])
+        fold.fold_transposed(A, y, start, stop, buffers[k], weights[k], vectors[k])
+    fold.combine_vectors(vectors)
+    for j in range(A.shape[1]):
+        out[j] = vectors[0, 2, j]
+
+
+@parallel
+def columns(A, squares, largest, buffers, vectors):
+    """The sum of squares and the largest |A_ij| of each column."""
+    blocks = buffers.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, A.shape[0])
+        fold.fold_columns(A, start, stop, buffers[k], vectors[k])
+    for j in range(A.shape[1]):
+        squares[j] = largest[j] = 0.0
+        for k in range(blocks):
+            squares[j] += vectors[k, 0, j]
+            largest[j] = max(largest[j], vectors[k, 1, j])
+
+
+@parallel
+def evaluate(a, da, t, b, w, out, sums, point):
+    """L and the whole `point` at out = a + t da; with an empty da, at out, which is then a. +inf where alpha <= 0."""
+    blocks, n = sums.shape[0], a.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        if da.shape[0] > 0:
+            fold.fold_step(a, da, t, start, stop, out)
+        fold.fold_domain(out, da, start, stop, sums[k])
+    fold.combine_domain(sums, point)
+    if not point[POINT_ALPHA] > 0.0:
+        point[POINT_FUN] = np.inf
+        return np.inf
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_residuals(out, b, w, point, start, stop, sums[k])
+    fold.combine_residuals(sums, point)
+    return point[POINT_FUN]
+
+
+@parallel
+def derivatives(A, p, a, b, w, point, sums, vectors, gram, buffers, weights):
+    """A^T v/alpha, A^T q/alpha, and A^T r or A^T (h * A p), combined in vectors[0]; the blocks' Gram matrices."""
+    blocks = sums.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, a.shape[0])
+        fold.fold_derivatives(A, p, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k], gram[k])
+    fold.combine_vectors(vectors)
+
+
+@parallel
+def finish_hessian(gram, vectors, hess):
+    """The Hessian of the blocks' Gram matrices and the combined vectors."""
+    for i in prange(hess.shape[0]):
+        fold.finish_hessian_row(i, gram, vectors, hess)
+
+
+@parallel
+def diagonal(a, b, w, point, D, weights):
+    """D = v^2/alpha^2 + e (c - s)/alpha + w^2/2."""
+    blocks, n = weights.shape[0], a.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        for i in range(start, stop, ROWS):
+            rows = min(ROWS, stop - i)
+            fold.panel_weights(a, b, w, point, i, rows, weights[k])
+            for j in range(rows):
+                D[i + j] = 0.5 * weights[k, fold.H, j]
+
+
+@parallel
+def predictions(a, point, f, v, sums):
+    """f and v/alpha."""
+    blocks, n = sums.shape[0], a.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_predictions(a, point, start, stop, f, v)
+
+
+products_serial = serial_twin(products)
+transposed_serial = serial_twin(transposed)
+columns_serial = serial_twin(columns)
+evaluate_serial = serial_twin(evaluate)
+derivatives_serial = serial_twin(derivatives)
+finish_hessian_serial = serial_twin(finish_hessian)
+diagonal_serial = serial_twin(diagonal)
+predictions_serial = serial_twin(predictions)
+
+
+# -- public kernels: from x -----------------------------------------------------------------------------------
+
+
+@serial
+def value(A, x, b, w, work):
+    """L(x); leaves a = A x and the point in the workspace."""
+    products(A, x, work.a, work.buffers)
+    return evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work.sums, work.point)
+
+
+value_serial = serial_twin(value)
+
+
+@serial
+def value_grad(A, x, b, w, grad, work):
+    """L(x), and its gradient into grad (d); NaN where alpha <= 0."""
+    fun = value(A, x, b, w, work)
+    if not fun < np.inf:
+        grad[:] = np.nan
+        return fun
+    nothing = work.gram[:, :0, :0]
+    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    for j in range(grad.shape[0]):
+        grad[j] = work.vectors[0, 2, j]
+    return fun
+
+
+value_grad_serial = serial_twin(value_grad)
+
+
+@serial
+def value_grad_hess(A, x, b, w, grad, hess, work):
+    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0."""
+    fun = value(A, x, b, w, work)
+    if not fun < np.inf:
+        grad[:] = np.nan
+        hess[:] = np.nan
+        return fun
+    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.gram, work.buffers, work.weights)
+    for j in range(grad.shape[0]):
+        grad[j] = work.vectors[0, 2, j]
+    finish_hessian(work.gram, work.vectors, hess)
+    return fun
+
+
+value_grad_hess_serial = serial_twin(value_grad_hess)
+
+
+@serial
+def hess_vec(A, x, b, w, p, out, work):
+    """L(x), and Hess(x) p into out (d); NaN where alpha <= 0."""
+    fun = value(A, x, b, w, work)
+    if not fun < np.inf:
+        out[:] = np.nan
+        return fun
+    nothing = work.gram[:, :0, :0]
+    derivatives(A, p, work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    fold.finish_hess_vec(work.vectors, p, out)
+    return fun
+
+
+hess_vec_serial = serial_twin(hess_vec)
+
+
+@serial
+def factors(A, x, b, w, D, V, work):
+    """L(x), D (n) and the rows A^T v/alpha, A^T q/alpha of V (2 x d): Hess = 2 (A^T diag(D) A - V[0] V[1]^T - V[1] V[0]^T)."""
+    fun = value(A, x, b, w, work)
+    if not fun < np.inf:
+        D[:] = np.nan
+        V[:] = np.nan
+        return fun
+    nothing = work.gram[:, :0, :0]
+    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    for j in range(V.shape[1]):
+        V[0, j] = work.vectors[0, 0, j]
+        V[1, j] = work.vectors[0, 1, j]
+    diagonal(work.a, b, w, work.point, D, work.weights)
+    return fun
+
+
+factors_serial = serial_twin(factors)

@@ -1,0 +1,300 @@
+"""The one idea: rows fold into a state, states combine, and a finish turns the state into an answer.
+
+    a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1>    f = u / alpha    c = f - b    s = <f, c>
+    L    = <c, c> + 1/2 ||w * a||^2
+    grad = A^T r,                  r = (2/alpha) v * (c - s) + w^2 * a
+    Hess = A^T diag(h) A - 2 (A^T v/alpha) (A^T q/alpha)^T - 2 (A^T q/alpha) (A^T v/alpha)^T,
+           h = 2 v^2/alpha^2 + 2 e * (c - s)/alpha + w^2,     q = v * (f + c - s - 1/2 <f, f>)
+
+(arXiv:2309.13482, rederived). u, v, e and alpha are held divided by exp(M), M = max(0, max a): f, r, h and the rank-2
+vectors do not change, and nothing overflows. A hat in a comment marks such a scaled quantity.
+
+Rows are folded in blocks whose number depends on n and d alone; each block folds its rows in order and the blocks
+combine in order, so the answer has the same bits on any number of threads.
+"""
+
+import math
+
+import numpy as np
+
+from .exp import exp
+from .jit import serial
+from .microkernel import add_gram, add_row_sums, row_products
+from .panel import ROWS, load_panel, padded
+from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
+
+# The scalar state of a block, a row of `sums`: first what needs no global, then what needs alpha and M.
+SHIFT, ALPHA, ABSOLUTE, SLOPE, SQUARES, FC, FF, PENALTY = range(8)
+SUMS = 8
+
+# The point that a = A x is: combined sums and what follows from them.
+(
+    POINT_SHIFT,  # M
+    POINT_K,  # exp(-M)
+    POINT_ALPHA,  # alpha^ = alpha exp(-M)
+    POINT_KAPPA,  # sum(e^ + |a^|) / alpha^: how much of alpha cancels
+    POINT_SLOPE,  # <v^, da>: d alpha^ / dt along the step
+    POINT_SQUARES,  # <c, c>
+    POINT_S,  # s = <f, c>
+    POINT_FF,  # <f, f>
+    POINT_FUN,  # L
+) = range(9)
+POINT = 9
+
+# Rows of `weights` in a panel: h for the Gram matrix, then the three weights of `vectors`.
+H, V, Q, R = range(4)
+
+
+@serial
+def block_count(n, d):
+    """How many blocks the n rows are folded in: enough for many threads, and at most 16 MB of partial Gram matrices."""
+    most = max(8, min(32, 2**21 // max(1, padded(d) ** 2)))
+    return max(1, min(most, (n + 4 * ROWS - 1) // (4 * ROWS)))
+
+
+@serial
+def block_rows(k, blocks, n):
+    """First row of block k and of the next, on panel boundaries."""
+    panels = (n + ROWS - 1) // ROWS
+    return min(n, panels * k // blocks * ROWS), min(n, panels * (k + 1) // blocks * ROWS)
+
+
+# -- fold: A x ----------------------------------------------------------------------------------------------
+
+
+@serial
+def fold_products(A, x, start, stop, out, buffer):
+    """out = A x on the rows start : stop."""
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        row_products(load_panel(A, i, rows, buffer), x, rows, out, i)
+
+
+# -- fold: alpha, without knowing M in advance ----------------------------------------------------------------
+
+
+@serial
+def fold_domain(a, da, start, stop, sums):
+    """M, alpha^ = sum(e^ + k a), sum(e^ + k |a|) and <v^, da> of the rows start : stop; an empty da counts as 0."""
+    shift = 0.0
+    alpha, magnitude, slope = zeros(3)
+    for i in range(start, stop, ROWS):
+        end = min(i + ROWS, stop)
+        top = splat(shift)
+        for j in range(i, end, LANES):
+            top = maximum(load_first(a, 0, j, end - j), top)
+        new_shift = max_lanes(top)
+        if new_shift > shift:  # what is folded already is divided by exp(new - old); a factor 0 drops even an inf
+            factor = math.exp(shift - new_shift)
+            shift = new_shift
+            if factor > 0.0:
+                alpha, magnitude, slope = alpha * splat(factor), magnitude * splat(factor), slope * splat(factor)
+            else:
+                alpha, magnitude, slope = zeros(3)
+        k = splat(math.exp(-shift))
+        for j in range(i, end, LANES):
+            aj = load_first(a, 0, j, end - j)
+            e = exp(aj - splat(shift))
+            alpha += first(fma(k, aj, e), end - j)
+            magnitude += first(fma(k, absolute(aj), e), end - j)
+            if da.shape[0] > 0:
+                slope = fma(e + k, load_first(da, 0, j, end - j), slope)
+    sums[SHIFT] = shift
+    sums[ALPHA] = sum_lanes(alpha)
+    sums[ABSOLUTE] = sum_lanes(magnitude)
+    sums[SLOPE] = sum_lanes(slope)
+
+
+@serial
+def combine_domain(sums, point):
+    """M, k, alpha^, kappa and the slope of all blocks."""
+    shift = 0.0
+    for block in range(sums.shape[0]):
+        shift = max(shift, sums[block, SHIFT])
+    alpha = magnitude = slope = 0.0
+    for block in range(sums.shape[0]):
+        factor = math.exp(sums[block, SHIFT] - shift)
+        if factor > 0.0:
+            alpha += factor * sums[block, ALPHA]
+            magnitude += factor * sums[block, ABSOLUTE]
+            slope += factor * sums[block, SLOPE]
+    point[POINT_SHIFT] = shift
+    point[POINT_K] = math.exp(-shift)
+    point[POINT_ALPHA] = alpha
+    point[POINT_KAPPA] = magnitude / alpha if alpha > 0.0 else np.inf
+    point[POINT_SLOPE] = slope
+
+
+# -- fold: the loss, alpha known ------------------------------------------------------------------------------
+
+
+@serial
+def fold_residuals(a, b, w, point, start, stop, sums):
+    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of the rows start : stop."""
+    shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
+    over_alpha = splat(1.0 / point[POINT_ALPHA])
+    squares, fc, ff, penalty = zeros(4)
+    for j in range(start, stop, LANES):
+        aj = load_first(a, 0, j, stop - j)
+        f = first(fma(k, aj, exp(aj - shift)), stop - j) * over_alpha
+        c = f - load_first(b, 0, j, stop - j)
+        squares = fma(c, c, squares)
+        fc = fma(f, c, fc)
+        ff = fma(f, f, ff)
+        if w.shape[0] > 0:
+            wa = load_first(w, 0, j, stop - j) * aj
+            penalty = fma(wa, wa, penalty)
+    sums[SQUARES] = sum_lanes(squares)
+    sums[FC] = sum_lanes(fc)
+    sums[FF] = sum_lanes(ff)
+    sums[PENALTY] = 0.5 * sum_lanes(penalty)
+
+
+@serial
+def combine_residuals(sums, point):
+    """L, <c, c>, s and <f, f> of all blocks; L is +inf outside the domain alpha > 0."""
+    squares = fc = ff = penalty = 0.0
+    for block in range(sums.shape[0]):
+        squares += sums[block, SQUARES]
+        fc += sums[block, FC]
+        ff += sums[block, FF]
+        penalty += sums[block, PENALTY]
+    point[POINT_SQUARES] = squares
+    point[POINT_S] = fc
+    point[POINT_FF] = ff
+    point[POINT_FUN] = squares + penalty
+
+
+# -- fold: derivatives, the point known -----------------------------------------------------------------------
+
+
+@serial
+def panel_weights(a, b, w, point, start, rows, weights):
+    """The weights h, v/alpha, q/alpha and r of the rows of a panel; zero in its padding."""
+    shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
+    s, half_ff = splat(point[POINT_S]), splat(0.5 * point[POINT_FF])
+    over_alpha, two = splat(1.0 / point[POINT_ALPHA]), splat(2.0)
+    for j in range(0, rows, LANES):
+        count = rows - j
+        aj = load_first(a, 0, start + j, count)
+        e = exp(aj - shift)
+        f = fma(k, aj, e) * over_alpha
+        v = (e + k) * over_alpha
+        cs = f - load_first(b, 0, start + j, count) - s
+        h = two * fma(v, v, e * over_alpha * cs)
+        r = two * (v * cs)
+        if w.shape[0] > 0:
+            wj = load_first(w, 0, start + j, count)
+            h = fma(wj, wj, h)
+            r = fma(wj * wj, aj, r)
+        store(weights, H, j, first(h, count))
+        store(weights, V, j, first(v, count))
+        store(weights, Q, j, first(v * (f + cs - half_ff), count))
+        store(weights, R, j, first(r, count))
+
+
+@serial
+def fold_derivatives(A, p, a, b, w, point, start, stop, buffer, weights, vectors, gram):
+    """A^T v/alpha, A^T q/alpha, and A^T r (or, for a direction p, A^T (h * A p)) into `vectors`; A^T diag(h) A into `gram`.
+
+    An empty p or an empty gram is not computed.
+    """
+    vectors[:] = 0.0
+    gram[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        panel_weights(a, b, w, point, i, rows, weights)
+        if p.shape[0] > 0:
+            row_products(panel, p, rows, weights[R], 0)
+            for j in range(rows):
+                weights[R, j] *= weights[H, j]
+        add_row_sums(panel, weights[V:], rows, vectors)
+        if gram.shape[0] > 0:
+            add_gram(panel, weights[H], rows, gram)
+
+
+@serial
+def combine_vectors(vectors):
+    """The sum over blocks, into the first."""
+    for block in range(1, vectors.shape[0]):
+        for i in range(vectors.shape[1]):
+            for j in range(vectors.shape[2]):
+                vectors[0, i, j] += vectors[block, i, j]
+
+
+# -- finish ---------------------------------------------------------------------------------------------------
+
+
+@serial
+def finish_hessian_row(i, gram, vectors, hess):
+    """Row i of the Hessian, right of the diagonal, and its mirror image; `vectors` combined, `gram` not."""
+    for block in range(1, gram.shape[0]):
+        for j in range(i, hess.shape[0]):
+            gram[0, i, j] += gram[block, i, j]
+    for j in range(i, hess.shape[0]):
+        rank_2 = vectors[0, 0, i] * vectors[0, 1, j] + vectors[0, 1, i] * vectors[0, 0, j]
+        hess[i, j] = hess[j, i] = gram[0, i, j] - 2.0 * rank_2
+
+
+@serial
+def finish_hess_vec(vectors, p, out):
+    """out = Hess p, of combined vectors A^T v/alpha, A^T q/alpha and A^T (h * A p)."""
+    vp = qp = 0.0
+    for j in range(p.shape[0]):
+        vp += vectors[0, 0, j] * p[j]
+        qp += vectors[0, 1, j] * p[j]
+    for j in range(p.shape[0]):
+        out[j] = vectors[0, 2, j] - 2.0 * (vectors[0, 0, j] * qp + vectors[0, 1, j] * vp)
+
+
+# -- folds with no point: validation, and what predicts ---------------------------------------------------------
+
+
+@serial
+def fold_step(a, da, t, start, stop, out):
+    """out = a + t da on the rows start : stop."""
+    for j in range(start, stop, LANES):
+        step = load_first(da, 0, j, stop - j)
+        store_first(out, j, stop - j, fma(splat(t), step, load_first(a, 0, j, stop - j)))
+
+
+@serial
+def fold_columns(A, start, stop, buffer, vectors):
+    """Per column, the sum of squares and the largest |A_ij| of the rows start : stop; a NaN or inf shows in the first."""
+    vectors[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        for q in range(0, panel.shape[1], LANES):
+            squares, largest = load_first(vectors, 0, q, LANES), load_first(vectors, 1, q, LANES)
+            for k in range(rows):
+                x = load_first(panel, k, q, LANES)
+                squares = fma(x, x, squares)
+                largest = maximum(absolute(x), largest)
+            store(vectors, 0, q, squares)
+            store(vectors, 1, q, largest)
+
+
+@serial
+def fold_predictions(a, point, start, stop, f, v):
+    """f and v/alpha of the rows start : stop."""
+    shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
+    over_alpha = splat(1.0 / point[POINT_ALPHA])
+    for j in range(start, stop, LANES):
+        aj = load_first(a, 0, j, stop - j)
+        e = exp(aj - shift)
+        store_first(f, j, stop - j, fma(k, aj, e) * over_alpha)
+        store_first(v, j, stop - j, (e + k) * over_alpha)
+
+
+@serial
+def fold_transposed(A, y, start, stop, buffer, weights, vectors):
+    """A^T y of the rows start : stop, into the third of `vectors`."""
+    vectors[:] = 0.0
+    weights[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        for j in range(rows):
+            weights[R, j] = y[i + j]
+        add_row_sums(load_panel(A, i, rows, buffer), weights[V:], rows, vectors)

@@ -1,0 +1,32 @@
+"""Panels: some rows of A as the micro-kernel wants them.
+
+A panel is a C-ordered float64 matrix whose rows are a whole number of registers wide and whose row count is
+readable in eights. Where A is one already, its panel is A itself; else the rows are packed into a buffer, padded
+with zeros. Whatever comes after sees panels only, so a new layout of A is a new loader here and nothing else.
+"""
+
+from .jit import serial
+from .simd import LANES, load_first, splat, store
+
+ROWS = 64  # of a panel: with its weights it stays in the nearest caches while it is read several times
+
+
+@serial
+def padded(d):
+    """d rounded up to whole registers."""
+    return (d + LANES - 1) // LANES * LANES
+
+
+@serial
+def load_panel(A, start, rows, buffer):
+    """Rows start : start + rows of C-ordered float64 A; `buffer` is ROWS x padded(d)."""
+    d = A.shape[1]
+    if d % LANES == 0 and rows % LANES == 0:
+        return A[start : start + rows]
+    for i in range(rows):
+        for j in range(0, d, LANES):
+            store(buffer, i, j, load_first(A, start + i, j, d - j))
+    for i in range(rows, (rows + LANES - 1) // LANES * LANES):
+        for j in range(0, d, LANES):
+            store(buffer, i, j, splat(0.0))
+    return buffer
