@@ -24,8 +24,8 @@ from .panel import ROWS, load_panel, padded
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
 # The scalar state of a block, a row of `sums`: first what needs no global, then what needs alpha and M.
-SHIFT, ALPHA, ABSOLUTE, SLOPE, SQUARES, FC, FF, PENALTY = range(8)
-SUMS = 8
+SHIFT, ALPHA, ABSOLUTE, SLOPE, STEP, SQUARES, FC, FF, PENALTY = range(9)
+SUMS = 9
 
 # The point that a = A x is: combined sums and what follows from them.
 (
@@ -34,12 +34,13 @@ SUMS = 8
     POINT_ALPHA,  # alpha^ = alpha exp(-M)
     POINT_KAPPA,  # sum(e^ + |a^|) / alpha^: how much of alpha cancels
     POINT_SLOPE,  # <v^, da>: d alpha^ / dt along the step
+    POINT_STEP,  # max |da|
     POINT_SQUARES,  # <c, c>
     POINT_S,  # s = <f, c>
     POINT_FF,  # <f, f>
     POINT_FUN,  # L
-) = range(9)
-POINT = 9
+) = range(10)
+POINT = 10
 
 # Rows of `weights` in a panel: h for the Gram matrix, then the three weights of `vectors`.
 H, V, Q, R = range(4)
@@ -75,9 +76,10 @@ def fold_products(A, x, start, stop, out, buffer):
 
 @serial
 def fold_domain(a, da, start, stop, sums):
-    """M, alpha^ = sum(e^ + k a), sum(e^ + k |a|) and <v^, da> of the rows start : stop; an empty da counts as 0."""
+    """M, alpha^ = sum(e^ + k a), sum(e^ + k |a|), <v^, da> and max |da| of the rows start : stop; an empty da counts as 0."""
     shift = 0.0
     alpha, magnitude, slope = zeros(3)
+    largest = splat(0.0)
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
         top = splat(shift)
@@ -98,19 +100,23 @@ def fold_domain(a, da, start, stop, sums):
             alpha += first(fma(k, aj, e), end - j)
             magnitude += first(fma(k, absolute(aj), e), end - j)
             if da.shape[0] > 0:
-                slope = fma(e + k, load_first(da, 0, j, end - j), slope)
+                step = load_first(da, 0, j, end - j)
+                slope = fma(e + k, step, slope)
+                largest = maximum(absolute(step), largest)
     sums[SHIFT] = shift
     sums[ALPHA] = sum_lanes(alpha)
     sums[ABSOLUTE] = sum_lanes(magnitude)
     sums[SLOPE] = sum_lanes(slope)
+    sums[STEP] = max_lanes(largest)
 
 
 @serial
 def combine_domain(sums, point):
-    """M, k, alpha^, kappa and the slope of all blocks."""
-    shift = 0.0
+    """M, k, alpha^, kappa, the slope and the step of all blocks."""
+    shift = step = 0.0
     for block in range(sums.shape[0]):
         shift = max(shift, sums[block, SHIFT])
+        step = max(step, sums[block, STEP])
     alpha = magnitude = slope = 0.0
     for block in range(sums.shape[0]):
         factor = math.exp(sums[block, SHIFT] - shift)
@@ -123,6 +129,7 @@ def combine_domain(sums, point):
     point[POINT_ALPHA] = alpha
     point[POINT_KAPPA] = magnitude / alpha if alpha > 0.0 else np.inf
     point[POINT_SLOPE] = slope
+    point[POINT_STEP] = step
 
 
 # -- fold: the loss, alpha known ------------------------------------------------------------------------------

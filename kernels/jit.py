@@ -24,6 +24,13 @@ class KernelCache(FunctionCache):
     def _index_key(self, sig, codegen):
         return (*super()._index_key(sig, codegen), SOURCE_STAMP)
 
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # unpickling what is damaged, or from another layout of the package, can raise anything
+            self.flush()
+            return None
+
 
 def _cached(dispatcher):
     global cache_problem

@@ -1,0 +1,45 @@
+"""fastrsx: regression on f = u / <u, 1>, u = exp(A x) + A x, by Newton's method with fused Numba kernels.
+
+Names are loaded on first use, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .planning import Plan, plan
+    from .problem import Factors, Problem, predict
+    from .result import History, NewtonResult, Record, Status
+    from .solver import newton
+    from .warming import warmup
+
+__version__ = "0.1.0"
+
+# No submodule has the name of a function here: importing it would hide the function.
+_MODULE_OF = {
+    "newton": "solver",
+    "Plan": "planning",
+    "plan": "planning",
+    "Factors": "problem",
+    "Problem": "problem",
+    "predict": "problem",
+    "History": "result",
+    "NewtonResult": "result",
+    "Record": "result",
+    "Status": "result",
+    "warmup": "warming",
+}
+
+__all__ = ["Factors", "History", "NewtonResult", "Plan", "Problem", "Record", "Status", "newton", "plan", "predict", "warmup"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'fastrsx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

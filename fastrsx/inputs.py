@@ -1,0 +1,120 @@
+"""What callers pass, checked and brought to float64; errors name the argument, what was found and what to do."""
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+LARGEST_ENTRY = 1e150  # its square, summed over any n, is finite
+
+
+def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
+    """A real array of `ndim` axes, in the caller's dtype and layout."""
+    if hasattr(value, "tocsr"):
+        raise TypeError(f"{name} is a sparse matrix, which is not supported yet; pass {name}.toarray() if it fits in memory")
+    array = np.asarray(value)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} is complex ({array.dtype}); the problem is real: pass its real part if that is meant")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {array.dtype}; pass real numbers, such as np.asarray({name}, dtype=float)")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}: {shape}")
+    return array
+
+
+def _require_finite(name: str, vector: Vector) -> None:
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if bad.size:
+        raise ValueError(f"{name}[{bad[0]}] is {vector[bad[0]]}; {bad.size} of {vector.size} entries are not finite: remove or fill them")
+
+
+def as_data(A: Any) -> npt.NDArray[Any]:
+    """A as an array, n x d with n, d >= 1; its entries are not looked at here (see `require_moderate`)."""
+    array = _as_real("A", A, 2, "(n, d)")
+    if 0 in array.shape:
+        raise ValueError(f"A has shape {array.shape}; it needs at least one row and one column")
+    return array
+
+
+def is_ready(A: npt.NDArray[Any]) -> bool:
+    """Whether the kernels read A where it lies: C-ordered, aligned, native float64."""
+    return A.dtype == np.float64 and A.dtype.isnative and A.flags.c_contiguous and A.flags.aligned
+
+
+def read_only(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A view that cannot be written: Numba compiles apart for it, so kernels always get their inputs as one."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def as_ready(A: npt.NDArray[Any]) -> Matrix:
+    """A itself where it is ready, else a C-ordered float64 copy."""
+    return A if is_ready(A) else np.array(A, dtype=np.float64, order="C")
+
+
+def as_vector(name: str, value: Any, size: int, what: str) -> Vector:
+    """A finite float64 vector of the given size."""
+    vector = as_ready(_as_real(name, value, 1, f"({size},), {what}"))
+    if vector.size != size:
+        raise ValueError(f"{name} has {vector.size} entries; it must have {size}, {what}")
+    _require_finite(name, vector)
+    return vector
+
+
+def as_weights(w: Any, n: int) -> Vector:
+    """The regulariser's weights: n of them, or an empty vector for none."""
+    if w is None:
+        return np.empty(0)
+    if np.ndim(w) == 0:
+        w = np.full(n, w)
+    weights = as_vector("w", w, n, "one for each row of A (or pass a scalar)")
+    if (weights < 0).any():
+        i = int(np.flatnonzero(weights < 0)[0])
+        raise ValueError(f"w[{i}] is {weights[i]}; weights enter squared and must be at least 0")
+    return weights
+
+
+def require_moderate(A: Matrix, squares: Vector, largest: Vector) -> None:
+    """Refuse NaN, inf and entries beyond 1e150, given each column's sum of squares and largest |A_ij|."""
+    bad = np.flatnonzero(~np.isfinite(squares) | (largest > LARGEST_ENTRY))
+    if not bad.size:
+        return
+    j = int(bad[0])
+    wrong = ~(np.abs(A[:, j]) <= LARGEST_ENTRY)
+    i = int(np.flatnonzero(wrong)[0])
+    todo = "remove or fill it" if not np.isfinite(A[i, j]) else "divide the column by its largest entry"
+    raise ValueError(f"A[{i}, {j}] is {A[i, j]} ({np.count_nonzero(wrong)} such in column {j}); entries must be at most {LARGEST_ENTRY:g}: {todo}")
+
+
+def as_positive(name: str, value: Any) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be a number") from None
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} is {value!r}; it must be positive and finite")
+    return number
+
+
+def as_count(name: str, value: Any, least: int) -> int:
+    """An integer of at least `least`."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be an integer") from None
+    if count < least:
+        raise ValueError(f"{name} is {count}; it must be at least {least}")
+    return count
+
+
+def as_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of the given words."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+    return str(value)

@@ -1,0 +1,107 @@
+"""Which kernels run, and why. The only file with thresholds."""
+
+from typing import Any, NamedTuple
+
+from . import inputs, threads
+
+# Launching threads costs microseconds in a row but milliseconds after a pause, and below this much work the serial
+# twin wins or ties: bench/test_small.py, rows "newton pass".
+SERIAL_BELOW_MS = 0.3
+
+
+class Plan(NamedTuple):
+    """What would run for n x d data; prints as one line.
+
+    Attributes
+    ----------
+    kernel : {"parallel", "serial"}
+        The twin of each kernel that runs; they give the same bits.
+    hessian : {"exact"}
+        How the Hessian is formed.
+    threads : int
+        Threads the kernels use.
+    loader : {"in place", "copy"}
+        Whether A is read where it lies or was converted to C-ordered float64.
+    reason : str
+        Why.
+    """
+
+    kernel: str
+    hessian: str
+    threads: int
+    loader: str
+    reason: str
+
+    def __str__(self) -> str:
+        plural = "" if self.threads == 1 else "s"
+        data = "A read in place" if self.loader == "in place" else "A converted to C-ordered float64"
+        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {data}: {self.reason}"
+
+
+def pass_ms(n: int, d: int) -> float:
+    """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix."""
+    return n * (5.0 + 0.5 * d + d * d / 40.0) * 1e-6
+
+
+def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None) -> Plan:
+    """The plan for n x d data, of arguments already checked."""
+    most = threads.available()
+    count = most if num_threads is None else num_threads
+    work = pass_ms(n, d)
+    size = f"a pass over {n} x {d} is about {work:.2g} ms of work"
+    if kernel != "auto":
+        reason = f"kernel={kernel!r} was asked for"
+    elif count == 1:
+        kernel, reason = "serial", "one thread"
+    elif work < SERIAL_BELOW_MS:
+        kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
+    else:
+        kernel, reason = "parallel", size
+    return Plan(kernel, "exact", 1 if kernel == "serial" else count, "copy" if copied else "in place", reason)
+
+
+def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
+    """The arguments `kernel` and `num_threads`, checked."""
+    kernel = inputs.as_choice("kernel", kernel, ("auto", "parallel", "serial"))
+    if num_threads is not None:
+        num_threads = inputs.as_count("num_threads", num_threads, 1)
+        if num_threads > threads.available():
+            raise ValueError(f"num_threads is {num_threads}; this process has {threads.available()} (set NUMBA_NUM_THREADS before the start for more)")
+    return kernel, num_threads
+
+
+def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None = None) -> Plan:
+    """What `newton(A, b)` would run, and why; nothing is computed.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+        The data; only its shape, dtype and layout are looked at.
+    b : (n,) array_like, optional
+        Not needed; its shape is checked where given.
+    kernel : {"auto", "parallel", "serial"}, optional
+        Overrides the choice.
+    num_threads : int, optional
+        As in `newton`.
+
+    Returns
+    -------
+    Plan
+        A small tuple that prints as one line.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that `newton` would refuse by shape or dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> print(fastrsx.plan(np.ones((100, 3)), kernel="serial"))
+    serial kernels on 1 thread, exact Hessian, A read in place: kernel='serial' was asked for
+    """
+    kernel, num_threads = check_kernel(kernel, num_threads)
+    data = inputs.as_data(A)
+    if b is not None:
+        inputs.as_vector("b", b, len(data), "one for each row of A")
+    return choose(*data.shape, not inputs.is_ready(data), kernel, num_threads)

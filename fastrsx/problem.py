@@ -1,0 +1,402 @@
+"""The loss of one (A, b, w) as an object: values, derivatives and operators, for SciPy's solvers and ours."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from fastrsx.kernels import dense, fold
+
+from . import inputs, threads
+from .inputs import Matrix, Vector
+from .planning import Plan, check_kernel, choose
+
+EMPTY = np.empty(0)
+
+
+class Point(NamedTuple):
+    """Scalars at some a = A x; the hats of `fastrsx.kernels.fold` undone."""
+
+    raw: Vector  # as the kernels want them
+
+    @property
+    def fun(self) -> float:
+        return float(self.raw[fold.POINT_FUN])
+
+    @property
+    def squares(self) -> float:
+        """||f - b||^2, without the regulariser."""
+        return float(self.raw[fold.POINT_SQUARES])
+
+    @property
+    def log_alpha(self) -> float:
+        """log <u, 1>; NaN outside the domain."""
+        scaled = self.raw[fold.POINT_ALPHA]
+        return float(np.log(scaled) + self.raw[fold.POINT_SHIFT]) if scaled > 0 else np.nan
+
+    @property
+    def alpha(self) -> float:
+        """<u, 1>, which may be inf."""
+        with np.errstate(over="ignore"):
+            return float(self.raw[fold.POINT_ALPHA] * np.exp(self.raw[fold.POINT_SHIFT]))
+
+    @property
+    def kappa(self) -> float:
+        """sum(|e| + |a|) / alpha: large near the pole alpha = 0."""
+        return float(self.raw[fold.POINT_KAPPA])
+
+    @property
+    def slope(self) -> float:
+        """d log(alpha) / dt along the step that led here."""
+        return float(self.raw[fold.POINT_SLOPE] / self.raw[fold.POINT_ALPHA])
+
+    @property
+    def step(self) -> float:
+        """max |da| of the step that led here, taken whole."""
+        return float(self.raw[fold.POINT_STEP])
+
+
+class Factors(NamedTuple):
+    """The Hessian as 2 (A^T diag(D) A - v q^T - q v^T).
+
+    Attributes
+    ----------
+    A : (n, d) array
+    D : (n,) array
+        v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
+    v, q : (d,) array
+        A^T v/alpha and A^T q/alpha: the rank-2 term.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> problem = fastrsx.Problem(np.array([[1.0], [2.0], [0.0]]), np.full(3, 1 / 3))
+    >>> factors = problem.factors(np.zeros(1))
+    >>> bool(np.allclose(factors.to_dense(), problem.hess(np.zeros(1)))), bool(np.allclose(factors.matvec([2.0]), 2 * factors.to_dense()[0]))
+    (True, True)
+    """
+
+    A: Matrix
+    D: Vector
+    v: Vector
+    q: Vector
+
+    def matvec(self, p: Any) -> Vector:
+        """Hess p, in O(n d) and two reads of A."""
+        p = np.asarray(p, dtype=float)
+        return np.asarray(2 * (self.A.T @ (self.D * (self.A @ p)) - self.v * (self.q @ p) - self.q * (self.v @ p)))
+
+    def to_dense(self) -> Matrix:
+        """The Hessian, d x d."""
+        rank_2 = np.outer(self.v, self.q)
+        return np.asarray(2 * (self.A.T @ (self.D[:, None] * self.A) - rank_2 - rank_2.T))
+
+
+class Passes:
+    """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A.
+
+    Arguments are as the kernels want them. One thread at a time.
+    """
+
+    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan) -> None:
+        self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
+        self.plan = plan
+        self.count = 0
+        self._work = dense.alloc_workspace(*A.shape, False)
+        self._gram: np.ndarray | None = None
+
+    def _run(self, name: str, *args: Any) -> Any:
+        serial_twin = getattr(dense, f"{name}_serial")
+        if self.plan.kernel == "serial":
+            return serial_twin(*args)
+        return threads.launch(getattr(dense, name), serial_twin, *args)
+
+    def products(self, x: Vector, out: Vector) -> None:
+        """out = A x."""
+        self.count += 1
+        self._run("products", self.A, x, out, self._work.buffers)
+
+    def transposed(self, y: Vector) -> Vector:
+        """A^T y."""
+        self.count += 1
+        out = np.empty(self.A.shape[1])
+        self._run("transposed", self.A, y, out, self._work.buffers, self._work.weights, self._work.vectors)
+        return out
+
+    def columns(self) -> tuple[Vector, Vector]:
+        """Each column's sum of squares and largest |A_ij|."""
+        self.count += 1
+        squares, largest = np.empty((2, self.A.shape[1]))
+        self._run("columns", self.A, squares, largest, self._work.buffers, self._work.vectors)
+        return squares, largest
+
+    def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
+        """The point at a, or at out = a + t da."""
+        point = np.zeros(fold.POINT)
+        self._run("evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
+        return Point(point)
+
+    def _derivatives(self, a: Vector, point: Point, p: Vector, gram: np.ndarray) -> None:
+        work = self._work
+        self.count += 1
+        self._run("derivatives", self.A, p, a, self.b, self.w, point.raw, work.sums, work.vectors, gram, work.buffers, work.weights)
+
+    def _vector(self, row: int) -> Vector:
+        return self._work.vectors[0, row, : self.A.shape[1]].copy()
+
+    def gradient(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector]:
+        """The gradient and the rank-2 vectors A^T v/alpha, A^T q/alpha."""
+        self._derivatives(a, point, EMPTY, self._work.gram)
+        return self._vector(2), self._vector(0), self._vector(1)
+
+    def hessian(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector, Matrix]:
+        """The gradient, the rank-2 vectors and the Hessian."""
+        blocks, _, wide = self._work.vectors.shape
+        if self._gram is None:
+            self._gram = np.empty((blocks, wide, wide))
+        self._derivatives(a, point, EMPTY, self._gram)
+        hess = np.empty((self.A.shape[1],) * 2)
+        self._run("finish_hessian", self._gram, self._work.vectors, hess)
+        return self._vector(2), self._vector(0), self._vector(1), hess
+
+    def hess_vec(self, a: Vector, point: Point, p: Vector) -> Vector:
+        """Hess p."""
+        self._derivatives(a, point, p, self._work.gram)
+        out = np.empty(self.A.shape[1])
+        fold.finish_hess_vec(self._work.vectors, p, out)
+        return out
+
+    def diagonal(self, a: Vector, point: Point) -> Vector:
+        """D."""
+        D = np.empty(len(a))
+        self._run("diagonal", a, self.b, self.w, point.raw, D, self._work.weights)
+        return D
+
+    def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
+        """f and v/alpha."""
+        f, v = np.empty(len(a)), np.empty(len(a))
+        self._run("predictions", a, point.raw, f, v, self._work.sums)
+        return f, v
+
+
+class Problem:
+    """min over x of ||f(x) - b||^2 + 1/2 ||w * A x||^2, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
+
+    The last x is remembered: `value`, `grad` and `hess` at one x read A once each, and again not at all. Methods
+    take a lock, so any number of threads may call them; each call uses all threads of the plan. Outside the domain
+    <u, 1> > 0 the value is +inf and derivatives are NaN.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+        The data. Read in place where it is C-ordered float64, else copied once. Do not change it during the Problem's life.
+    b : (n,) array_like
+        The target.
+    w : (n,) array_like or float, optional
+        Weights of the regulariser, at least 0.
+    kernel : {"auto", "parallel", "serial"}, optional
+        Overrides the plan's choice; the bits are the same.
+    num_threads : int, optional
+        Threads for the kernels, at most what Numba has; by default all that Numba is set to.
+
+    Attributes
+    ----------
+    A : (n, d) array
+    b : (n,) array
+    w : (n,) array, empty without weights
+    plan : Plan
+        What runs, and why.
+    npass : int
+        Passes over A so far.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that is not a real, finite problem of matching shapes; the message names the argument.
+
+    Examples
+    --------
+    With SciPy's solvers:
+
+    >>> import numpy as np, fastrsx
+    >>> from scipy.optimize import minimize
+    >>> A = np.array([[1.0, 0.0], [0.5, 1.0], [0.0, 0.5], [-1.0, 0.25]])
+    >>> problem = fastrsx.Problem(A, [0.4, 0.3, 0.2, 0.1])
+    >>> result = minimize(problem.value, np.zeros(2), jac=problem.grad, hess=problem.hess, method="trust-exact")
+    >>> [round(float(x), 4) for x in result.x]
+    [0.2891, 0.1007]
+    """
+
+    def __init__(self, A: Any, b: Any, *, w: Any = None, kernel: str = "auto", num_threads: int | None = None) -> None:
+        kernel, num_threads = check_kernel(kernel, num_threads)
+        data = inputs.as_data(A)
+        self.A = inputs.as_ready(data)
+        n, d = self.A.shape
+        self.b = inputs.as_vector("b", b, n, "one for each row of A")
+        self.w = inputs.as_weights(w, n)
+        self.plan = choose(n, d, self.A is not data, kernel, num_threads)
+        self._options = {"kernel": kernel, "num_threads": num_threads}
+        self._prepare()
+        with self._running():
+            squares, largest = self._passes.columns()
+        inputs.require_moderate(self.A, squares, largest)
+        # Where the squares underflow, the largest entry sets the scale; a zero column gets 1.
+        rms = np.where(squares > 1e-280, np.sqrt(squares / n), largest)
+        self._column_scale = np.where(rms > 0, rms, 1.0)
+
+    def _prepare(self) -> None:
+        self._lock = threading.RLock()
+        self._passes = Passes(self.A, self.b, self.w, self.plan)
+        self._a = np.empty(len(self.b))
+        self._x: Vector | None = None
+        self._point: Point
+        self._known: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("A", "b", "w", "plan", "_options", "_column_scale")
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def __repr__(self) -> str:
+        n, d = self.A.shape
+        return f"Problem({n} x {d}{', w' if self.w.size else ''}; {self.plan})"
+
+    @property
+    def npass(self) -> int:
+        return self._passes.count
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with self._lock, threads.limited_to(self._options["num_threads"]):
+            yield
+
+    @contextmanager
+    def _at(self, x: Any) -> Iterator[bool]:
+        """Ready to run kernels at x; whether it lies in the domain."""
+        x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
+        with self._running():
+            if self._x is None or not np.array_equal(x, self._x):
+                self._x = None
+                self._known = {}
+                self._passes.products(x, self._a)
+                self._point = self._passes.evaluate(self._a)
+                self._x = x
+            yield bool(np.isfinite(self._point.fun))
+
+    def _gradient(self) -> Vector:
+        if "grad" not in self._known:
+            self._known["grad"], self._known["v"], self._known["q"] = self._passes.gradient(self._a, self._point)
+        return np.array(self._known["grad"])
+
+    def _hessian(self) -> Matrix:
+        if "hess" not in self._known:
+            names = ("grad", "v", "q", "hess")
+            self._known = dict(zip(names, self._passes.hessian(self._a, self._point), strict=True))
+        return np.array(self._known["hess"])
+
+    def _nan(self, *shape: int) -> np.ndarray:
+        return np.full(shape, np.nan)
+
+    def value(self, x: Any) -> float:
+        """The loss at x (d,); +inf outside the domain."""
+        with self._at(x):
+            return self._point.fun if self._point.fun < np.inf else np.inf
+
+    def grad(self, x: Any) -> Vector:
+        """The gradient (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a) at x, (d,)."""
+        with self._at(x) as inside:
+            return self._gradient() if inside else self._nan(self.A.shape[1])
+
+    def hess(self, x: Any) -> Matrix:
+        """The Hessian at x, (d, d), symmetric."""
+        with self._at(x) as inside:
+            return self._hessian() if inside else self._nan(*(self.A.shape[1],) * 2)
+
+    def value_and_grad(self, x: Any) -> tuple[float, Vector]:
+        """(value, grad) at x, for `minimize(problem.value_and_grad, x0, jac=True)`."""
+        with self._running():
+            return self.value(x), self.grad(x)
+
+    def value_grad_hess(self, x: Any) -> tuple[float, Vector, Matrix]:
+        """(value, grad, hess) at x; gradient and Hessian share one pass."""
+        with self._running():
+            hess = self.hess(x)
+            return self.value(x), self.grad(x), hess
+
+    def hess_vec(self, x: Any, p: Any) -> Vector:
+        """The Hessian at x times p (d,), in one pass without forming it: `hessp` of SciPy's solvers."""
+        p = inputs.as_vector("p", p, self.A.shape[1], "one for each column of A").copy()
+        with self._at(x) as inside:
+            return self._passes.hess_vec(self._a, self._point, p) if inside else self._nan(self.A.shape[1])
+
+    def factors(self, x: Any) -> Factors:
+        """The Hessian at x as a diagonal and a rank-2 term over A."""
+        with self._at(x) as inside:
+            if not inside:
+                return Factors(self.A, self._nan(len(self.b)), *self._nan(2, self.A.shape[1]))
+            self._gradient()
+            D = self._passes.diagonal(self._a, self._point)
+            return Factors(self.A, D, self._known["v"].copy(), self._known["q"].copy())
+
+    def predict(self, x: Any) -> Vector:
+        """f(x), (n,), which sums to 1."""
+        with self._at(x) as inside:
+            return self._passes.predictions(self._a, self._point)[0] if inside else self._nan(len(self.b))
+
+    def hess_operator(self, x: Any) -> LinearOperator:
+        """The Hessian at x as a d x d LinearOperator; each product is one pass."""
+        x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
+        d = len(x)
+        return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
+
+    def jac_operator(self, x: Any) -> LinearOperator:
+        """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""
+        with self._at(x) as inside:
+            f, v = self._passes.predictions(self._a, self._point) if inside else self._nan(2, len(self.b))
+
+        def matvec(p: Any) -> Vector:
+            da = np.empty(len(self.b))
+            with self._running():
+                self._passes.products(np.array(p, dtype=float).ravel(), da)
+            da *= v
+            return np.asarray(da - f * da.sum())
+
+        def rmatvec(y: Any) -> Vector:
+            y = np.asarray(y, dtype=float).ravel()
+            with self._running():
+                return self._passes.transposed(v * (y - f @ y))
+
+        return LinearOperator(self.A.shape, matvec=matvec, rmatvec=rmatvec, dtype=float)
+
+
+def predict(A: Any, x: Any) -> Vector:
+    """f(x) = u / <u, 1>, u = exp(A x) + A x.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+    x : (d,) array_like
+
+    Returns
+    -------
+    (n,) array
+        Sums to 1; NaN outside the domain <u, 1> > 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that is not real, finite and of matching shapes.
+
+    Examples
+    --------
+    >>> import fastrsx
+    >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
+    [0.2119, 0.7881]
+    """
+    return Problem(A, np.zeros(len(inputs.as_data(A)))).predict(x)

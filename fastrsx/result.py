@@ -1,0 +1,135 @@
+"""What a solve returns."""
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+
+class Status(IntEnum):
+    """How a solve ended; `sentence` says it in words, and what to do."""
+
+    CONVERGED = 0
+    EXACT_FIT = 1
+    MAX_ITER = 2
+    NO_MINIMISER = 3
+    STALLED = 4
+    NONFINITE = 5
+    CALLBACK_STOP = 6
+
+    @property
+    def success(self) -> bool:
+        """Whether x is a second-order point: the gradient is small and the Hessian is not negative."""
+        return self in (Status.CONVERGED, Status.EXACT_FIT)
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "Converged to a minimum: the last step was negligible and the Hessian is not negative.",
+    Status.EXACT_FIT: "f(x) equals b to rounding: an exact fit, so a global minimum.",
+    Status.MAX_ITER: "Stopped after max_iter steps; raise max_iter, or start again from x.",
+    Status.NO_MINIMISER: "The infimum is not attained.",
+    Status.STALLED: "Stalled.",
+    Status.NONFINITE: "A x or the loss is not finite at x0; start nearer 0, where it always is.",
+    Status.CALLBACK_STOP: "Stopped by the callback.",
+}
+
+
+class Record(NamedTuple):
+    """One accepted step; norms and eigenvalues are in columns of A scaled to unit RMS.
+
+    Attributes
+    ----------
+    fun, grad_norm, alpha, min_eig
+        The loss, the norm of its gradient, alpha and the smallest eigenvalue of the Hessian where the step begins. min_eig is
+        an estimate from above, and close where it is negative.
+    decrement : float
+        The decrease that the quadratic model promised.
+    radius : float
+        The trust radius.
+    step : float
+        max |A p| of the step p that was taken.
+    seconds : float
+        Since the solve began, at the step's end.
+    """
+
+    fun: float
+    grad_norm: float
+    decrement: float
+    radius: float
+    alpha: float
+    min_eig: float
+    step: float
+    seconds: float
+
+    HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'time':>8}"
+
+    def row(self, iteration: int) -> str:
+        """A line of the table under HEADER."""
+        return (
+            f"{iteration:>4} {self.fun:>18.11e} {self.grad_norm:>9.2e} {self.decrement:>9.2e} {self.radius:>8.2g} {self.alpha:>9.3g} "
+            f"{self.min_eig:>9.1e} {self.step:>9.2e} {self.seconds:>7.2f}s"
+        )
+
+
+class History(list[Record]):
+    """The records of a solve, one for each accepted step; `history.column("fun")` is one field of all of them."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        super().__init__(records)
+
+    def column(self, name: str) -> np.ndarray:
+        """One field of every record, as an array."""
+        return np.array([getattr(record, name) for record in self])
+
+    def __str__(self) -> str:
+        return "\n".join([Record.HEADER, *(record.row(i) for i, record in enumerate(self))])
+
+
+class NewtonResult(OptimizeResult):
+    """The result of `newton`: an `OptimizeResult`, so a dict with attributes.
+
+    Attributes
+    ----------
+    x : (d,) array
+        The solution, or the best point found.
+    fun : float
+        The loss there.
+    jac : (d,) array
+        Its gradient there.
+    hess : (d, d) array
+        Its Hessian there.
+    success : bool
+        Whether x is a second-order point.
+    status : Status
+        How the solve ended.
+    message : str
+        The same in words, with what to do.
+    nit : int
+        Accepted steps.
+    nfev, njev, nhev : int
+        Evaluations of the loss (each rejected trial counts), the gradient and the Hessian; those at the returned x included.
+    npass : int
+        Passes over A.
+    kernel : str
+        What ran, and why.
+    alpha, log_alpha : float
+        <u, 1> at x (may be inf), and its logarithm (never inf).
+    min_eig : float
+        The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS; its sign is the Hessian's own.
+    history : History
+        One record for each accepted step.
+    """
+
+    def summary(self) -> str:
+        """One line: how it ended, the loss, and the cost."""
+        seconds = f", {self.history[-1].seconds:.3g} s" if self.history else ""
+        return (
+            f"{Status(self.status).name}: loss {self.fun:.12e} after {self.nit} step{'s' * (self.nit != 1)} ({self.nfev} losses, {self.npass} passes"
+            f"{seconds}). {self.message}"
+        )

@@ -1,0 +1,381 @@
+"""The solver: Newton's method on the exact Hessian, within a trust region."""
+
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+from fastrsx.kernels import trust_region
+
+from . import inputs
+from .least_norm import least_norm
+from .problem import Point, Problem
+from .result import History, NewtonResult, Record, Status
+
+EPS = float(np.finfo(float).eps)
+
+EXACT = 16 * EPS  # ||c|| / ||b|| of an exact fit; the floor measured is 0.5 to 7 eps
+NEAR_POLE = 1e6  # kappa: alpha has lost six digits to cancellation
+FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
+LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
+LONG_STEPS = 4  # in a row, and the ray ahead is probed
+RAY = 64  # how far, in units of max |A p|
+SATURATED = 1e-9  # ||H|| relative to its two terms: nothing but rounding is left
+NOISE = 64 * EPS  # relative to L: differences of losses below it say nothing
+NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
+
+ACCEPT = 0.05  # of the decrease that the model promised
+SHRINK, GROW = 0.25, 0.75  # the same, for the radius
+BACKTRACK = 0.4
+MOST_BACKTRACKS = 40
+SINGULAR = 1e-9  # min / max eigenvalue below which the rank of A is looked at
+
+
+class _Trial(NamedTuple):
+    """A step of the model, taken whole."""
+
+    p: np.ndarray  # in scaled columns
+    decrease: float  # promised
+    newton: bool  # the full Newton step of a positive semidefinite Hessian
+    min_eig: float
+    point: Point  # at a + A p
+
+
+class _Solver:
+    """The state of one solve; columns of A are scaled to unit RMS, so y = scale * x."""
+
+    def __init__(self, problem: Problem, tol: float, max_iter: int, callback: Callable[[Any], None] | None, verbose: int) -> None:
+        self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
+        self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
+        n = len(problem.b)
+        self.a, self.da, self.new_a = np.zeros(n), np.empty(n), np.empty(n)
+        self.norm_b = float(np.linalg.norm(problem.b))
+        self.radius = 1.0
+        self.long_steps = 0
+        self.history = History()
+        self.nit = self.nfev = self.nhev = 0
+        self.started = time.perf_counter()
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self, x0: np.ndarray | None) -> NewtonResult:
+        self.x = np.zeros(len(self.scale))
+        if x0 is not None:
+            self.x[:] = x0
+            self.passes.products(self.x, self.a)
+        self.point = self.passes.evaluate(self.a)
+        self.nfev += 1
+        if not np.isfinite(self.a).all() or np.isnan(self.point.raw).any():
+            return self.finish(Status.NONFINITE)
+        if not self.point.fun < np.inf:
+            raise ValueError(
+                f"x0 lies outside the domain alpha = <u, 1> > 0, u = exp(A x0) + A x0 (alpha exp(-M) = {self.point.raw[2]:.3g}, "
+                f"M = max(0, max A x0)); start at x0 = 0, where alpha = n"
+            )
+        if self.verbose > 1:
+            print(Record.HEADER)
+        while True:
+            stop = self.stop_before_derivatives()
+            if stop:
+                return self.finish(*stop)
+            self.derive()
+            if not np.isfinite(self.hess).all():
+                return self.finish(Status.NONFINITE)
+            stop = self.iterate()
+            if stop:
+                return self.finish(*stop)
+
+    def derive(self) -> None:
+        """Gradient and Hessian at x, as they are and in scaled columns."""
+        self.grad, self.v, self.q, self.hess = self.passes.hessian(self.a, self.point)
+        self.nhev += 1
+        self.scaled_grad = self.grad / self.scale
+        self.scaled_hess = self.hess / self.scale / self.scale[:, None]
+
+    def iterate(self) -> tuple[Status, str] | None:
+        """One step; why to stop, or None to go on."""
+        if self.is_saturated():
+            return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
+        trial = self.propose()
+        if self.is_converged(trial):
+            if trial.point.fun <= self.point.fun * (1 + NOISE):
+                self.accept(trial, 1.0, trial.point)
+                self.derive()
+            return Status.CONVERGED, self.fit_message()
+        if self.on_a_ray(trial):
+            return Status.NO_MINIMISER, self.ray_message(trial.p)
+        if self.nit >= self.max_iter:
+            return Status.MAX_ITER, Status.MAX_ITER.sentence
+        t, point = self.search(trial)
+        if point is None:
+            return Status.STALLED, "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach."
+        self.accept(trial, t, point)
+        return self.call_back()
+
+    # -- stopping tests, in the order in which they are asked ---------------------------------------------------
+
+    def stop_before_derivatives(self) -> tuple[Status, str] | None:
+        penalty = self.point.fun - self.point.squares
+        if np.sqrt(self.point.squares) <= EXACT * self.norm_b and penalty == 0:
+            return Status.EXACT_FIT, Status.EXACT_FIT.sentence
+        if self.point.kappa > NEAR_POLE:
+            columns = self.name_columns(self.x * self.scale)
+            return Status.NO_MINIMISER, (
+                f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {columns} while the loss goes on falling. "
+                "Weights w > 0 give the problem a minimiser."
+            )
+        return None
+
+    def is_saturated(self) -> bool:
+        return trust_region.saturation(self.scaled_hess, self.v / self.scale, self.q / self.scale) <= SATURATED
+
+    def is_converged(self, trial: _Trial) -> bool:
+        """The decrease and the step are negligible; `newton` says that no eigenvalue is below -1e-10 of the largest."""
+        small = trial.decrease <= self.tol * self.point.fun and trial.point.step <= np.sqrt(self.tol)
+        noise = trial.decrease <= NOISE * self.point.fun and trial.point.step <= NOISE_STEP
+        return trial.newton and (small or noise)
+
+    def on_a_ray(self, trial: _Trial) -> bool:
+        """Long steps gain next to nothing several times in a row, and the loss never rises far ahead."""
+        flat = trial.decrease <= FLAT * self.point.fun or np.sqrt(self.point.squares) <= FLAT * self.norm_b
+        self.long_steps = self.long_steps + 1 if flat and trial.point.step >= LONG else 0
+        if self.long_steps < LONG_STEPS:
+            return False
+        self.long_steps = 0
+        lowest = self.point.fun
+        for tau in range(1, RAY + 1):
+            fun = self.passes.evaluate(self.a, self.da, tau / trial.point.step, self.new_a).fun
+            self.nfev += 1
+            if not fun <= lowest + EXACT * self.point.fun:
+                return False
+            lowest = min(lowest, fun)
+        return True
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
+    def propose(self) -> _Trial:
+        """The best step of the model within the radius: one pass for A p."""
+        p = np.empty_like(self.x)
+        decrease, newton, min_eig = trust_region.step(self.scaled_grad, self.scaled_hess, self.radius, p)
+        self.passes.products(p / self.scale, self.da)
+        return _Trial(p, decrease, newton, min_eig, self.trial_point(1.0))
+
+    def trial_point(self, t: float) -> Point:
+        self.nfev += 1
+        return self.passes.evaluate(self.a, self.da, t, self.new_a)
+
+    def search(self, trial: _Trial) -> tuple[float, Point | None]:
+        """The first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's, and the radius for the next step.
+
+        Trials along A p cost no pass over A; a shorter step of the model would cost one.
+        """
+        length = float(np.linalg.norm(trial.p))
+        slope = float(self.scaled_grad @ trial.p)
+        curvature = -2 * (trial.decrease + slope)  # p.H p
+        t, point = 1.0, trial.point
+        noise = NOISE * self.point.fun
+        for _ in range(MOST_BACKTRACKS):
+            promised = -t * slope - 0.5 * t * t * curvature
+            ratio = (self.point.fun - point.fun + noise) / (promised + noise)
+            if ratio >= ACCEPT and point.fun < np.inf and not self.crosses_pole(t, point, trial):
+                if ratio < SHRINK or t < 1:
+                    self.radius = t * length if t < 1 else SHRINK * length
+                elif ratio > GROW and length > 0.9 * self.radius:
+                    self.radius = 2 * length
+                return t, point
+            t *= BACKTRACK
+            point = self.trial_point(t)
+        return t, None
+
+    def crosses_pole(self, t: float, point: Point, trial: _Trial) -> bool:
+        """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""
+        start = t * float(self.v @ (trial.p / self.scale))  # d log(alpha) there
+        end = t * point.slope
+        if 1 + start > 0 or end <= 0:
+            return False
+        with np.errstate(over="ignore"):
+            ratio = np.exp(point.log_alpha - self.point.log_alpha)
+        # In units of alpha at the start the tangents are 1 + start z and ratio (1 - end (1 - z)); the end's is 0 at:
+        return bool(ratio < np.inf and 1 + start * (1 - 1 / end) <= 0)
+
+    def accept(self, trial: _Trial, t: float, point: Point) -> None:
+        """Move to a + t A p."""
+        self.history.append(
+            Record(
+                self.point.fun,
+                float(np.linalg.norm(self.scaled_grad)),
+                trial.decrease,
+                self.radius,
+                self.point.alpha,
+                trial.min_eig,
+                t * trial.point.step,
+                time.perf_counter() - self.started,
+            )
+        )
+        self.x += t * trial.p / self.scale
+        self.a, self.new_a = self.new_a, self.a
+        self.point = point
+        self.nit += 1
+        if self.verbose > 1:
+            print(self.history[-1].row(self.nit - 1), flush=True)
+
+    def call_back(self) -> tuple[Status, str] | None:
+        if self.callback is None:
+            return None
+        try:
+            if "intermediate_result" in inspect.signature(self.callback).parameters:
+                state = NewtonResult(x=self.x.copy(), fun=self.point.fun, nit=self.nit, history=self.history)
+                self.callback(intermediate_result=state)  # type: ignore[call-arg]
+            else:
+                self.callback(self.x.copy())
+        except StopIteration:
+            return Status.CALLBACK_STOP, Status.CALLBACK_STOP.sentence
+        return None
+
+    # -- the report -------------------------------------------------------------------------------------------
+
+    def name_columns(self, direction: np.ndarray) -> str:
+        """The columns that carry most of a direction (in scaled columns), largest first."""
+        weight = np.abs(direction)
+        order = np.argsort(-weight, kind="stable")
+        main = [str(j) for j in order[:5] if weight[j] >= 0.2 * weight[order[0]]]
+        return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
+
+    def ray_message(self, p: np.ndarray) -> str:
+        return (
+            f"The infimum is not attained: the loss goes on falling along a ray on which rows saturate, led by {self.name_columns(p)}. "
+            "Weights w > 0 give the problem a minimiser."
+        )
+
+    def fit_message(self) -> str:
+        total = float(self.problem.b.sum())
+        if abs(total - 1) <= 1e-8:
+            return Status.CONVERGED.sentence
+        return f"{Status.CONVERGED.sentence} b sums to {total:.6g} and f to 1, so no exact fit exists."
+
+    def finish(self, status: Status, message: str = "") -> NewtonResult:
+        d = len(self.x)
+        if status is Status.NONFINITE:
+            self.grad, self.hess = np.full(d, np.nan), np.full((d, d), np.nan)
+            min_eig = np.nan
+        else:
+            self.derive()
+            eigenvalues = eigvalsh(self.scaled_hess)
+            min_eig = float(eigenvalues[0])
+            if status.success and min_eig <= SINGULAR * eigenvalues[-1]:
+                self.x = least_norm(self.problem.A, self.scale, self.x)
+        result = NewtonResult(
+            x=self.x,
+            fun=self.point.fun,
+            jac=self.grad,
+            hess=self.hess,
+            success=status.success,
+            status=status,
+            message=message or status.sentence,
+            nit=self.nit,
+            nfev=self.nfev,
+            njev=self.nhev,
+            nhev=self.nhev,
+            npass=self.passes.count,
+            kernel=str(self.problem.plan),
+            alpha=self.point.alpha,
+            log_alpha=self.point.log_alpha,
+            min_eig=min_eig,
+            history=self.history,
+        )
+        if self.verbose > 0:
+            print(result.summary(), flush=True)
+        return result
+
+
+def newton(
+    A: Any,
+    b: Any,
+    x0: Any = None,
+    *,
+    w: Any = None,
+    hessian: str = "auto",
+    tol: float = 1e-10,
+    max_iter: int = 100,
+    kernel: str = "auto",
+    num_threads: int | None = None,
+    seed: int = 0,
+    callback: Callable[[Any], None] | None = None,
+    verbose: int = 0,
+) -> NewtonResult:
+    """Minimise ||f(x) - b||^2 + 1/2 ||w * A x||^2 over x, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
+
+    A trust-region Newton method on the exact Hessian, one weighted Gram matrix of A and a rank-2 term: two passes over A
+    for each step. It stops only at points where the gradient is negligible and the Hessian is not negative, and says
+    so where the infimum is not attained. Independent of the scale of A's columns and of the order of its rows.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+        The data. Read in place where it is C-ordered float64, else copied once.
+    b : (n,) array_like
+        The target. f sums to 1; so should b, if an exact fit is wanted.
+    x0 : (d,) array_like, optional
+        The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
+    w : (n,) array_like or float, optional
+        Weights of the regulariser, at least 0.
+    hessian : {"auto", "exact"}, optional
+        How the Hessian is formed; both mean exactly.
+    tol : float, optional
+        The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
+    max_iter : int, optional
+        The most steps.
+    kernel : {"auto", "parallel", "serial"}, optional
+        Overrides the plan's choice of kernels; x has the same bits for each.
+    num_threads : int, optional
+        Threads for the kernels, at most what Numba has; x has the same bits for any number. The setting is restored.
+    seed : int, optional
+        For methods that draw random numbers. The exact Hessian draws none.
+    callback : callable, optional
+        Called after each step as ``callback(intermediate_result=...)``, with x, fun, nit and history, or as ``callback(x)``
+        where it has no parameter of that name. Raising StopIteration ends the solve; other exceptions propagate.
+    verbose : {0, 1, 2}, optional
+        1 prints a summary, 2 also a line for each step.
+
+    Returns
+    -------
+    NewtonResult
+        An `OptimizeResult`. Look at `status` and `message`: a failed solve is returned, never raised. Where columns of A are
+        linearly dependent, x is the solution of least norm.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that is not a real, finite problem of matching shapes, and for an x0 outside the domain; the message
+        names the argument.
+
+    Notes
+    -----
+    Nothing passed in is modified. Any number of threads may call newton at once: one of them then has the parallel
+    kernels at any moment.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((500, 3))
+    >>> b = fastrsx.predict(A, [0.5, -1.0, 0.25])
+    >>> result = fastrsx.newton(A, b)
+    >>> result.status.name, [round(float(x), 9) for x in result.x]
+    ('EXACT_FIT', [0.5, -1.0, 0.25])
+    """
+    inputs.as_choice("hessian", hessian, ("auto", "exact"))
+    tol = inputs.as_positive("tol", tol)
+    max_iter = inputs.as_count("max_iter", max_iter, 0)
+    inputs.as_count("seed", seed, 0)
+    verbose = inputs.as_count("verbose", verbose, 0)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback is {callback!r}; it must be callable")
+    problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
+    if x0 is not None:
+        x0 = inputs.as_vector("x0", x0, problem.A.shape[1], "one for each column of A")
+    with problem._running():
+        return _Solver(problem, tol, max_iter, callback, verbose).run(x0)
