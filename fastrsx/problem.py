@@ -32,6 +32,11 @@ class Point(NamedTuple):
         return float(self.raw[fold.POINT_SQUARES])
 
     @property
+    def shift(self) -> float:
+        """M = max(0, max a)."""
+        return float(self.raw[fold.POINT_SHIFT])
+
+    @property
     def log_alpha(self) -> float:
         """log <u, 1>; NaN outside the domain."""
         scaled = self.raw[fold.POINT_ALPHA]

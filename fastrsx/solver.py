@@ -17,7 +17,7 @@ from .result import History, NewtonResult, Record, Status
 
 EPS = float(np.finfo(float).eps)
 
-EXACT = 16 * EPS  # ||c|| / ||b|| of an exact fit; the floor measured is 0.5 to 7 eps
+EXACT = 16  # eps, of ||b||: an exact fit; the floor measured is 0.5 to 7 eps where max |a| is small, and a adds eps |a|
 NEAR_POLE = 1e6  # kappa: alpha has lost six digits to cancellation
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
@@ -97,16 +97,19 @@ class _Solver:
 
     def iterate(self) -> tuple[Status, str] | None:
         """One step; why to stop, or None to go on."""
-        if self.is_saturated():
-            return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         trial = self.propose()
+        if self.on_a_ray(trial):
+            return Status.NO_MINIMISER, self.ray_message(trial.p)
+        if self.is_saturated():
+            # The step may be noise, but x itself has the direction of the ray by now: look as far as 2 x.
+            if self.falls_along(self.a, RAY, by=0.5):
+                return Status.NO_MINIMISER, self.ray_message(self.x * self.scale)
+            return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         if self.is_converged(trial):
             if trial.point.fun <= self.point.fun * (1 + NOISE):
                 self.accept(trial, 1.0, trial.point)
                 self.derive()
             return Status.CONVERGED, self.fit_message()
-        if self.on_a_ray(trial):
-            return Status.NO_MINIMISER, self.ray_message(trial.p)
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
         t, point = self.search(trial)
@@ -117,9 +120,13 @@ class _Solver:
 
     # -- stopping tests, in the order in which they are asked ---------------------------------------------------
 
+    def floor(self) -> float:
+        """The relative rounding error of f: that of its sums, and that of a in the rows that matter, where a is near M."""
+        return (EXACT + self.point.shift) * EPS
+
     def stop_before_derivatives(self) -> tuple[Status, str] | None:
         penalty = self.point.fun - self.point.squares
-        if np.sqrt(self.point.squares) <= EXACT * self.norm_b and penalty == 0:
+        if np.sqrt(self.point.squares) <= self.floor() * self.norm_b and penalty == 0:
             return Status.EXACT_FIT, Status.EXACT_FIT.sentence
         if self.point.kappa > NEAR_POLE:
             columns = self.name_columns(self.x * self.scale)
@@ -133,7 +140,7 @@ class _Solver:
         return trust_region.saturation(self.scaled_hess, self.v / self.scale, self.q / self.scale) <= SATURATED
 
     def is_converged(self, trial: _Trial) -> bool:
-        """The decrease and the step are negligible; `newton` says that no eigenvalue is below -1e-10 of the largest."""
+        """The decrease and the step are negligible; `trial.newton` says that no eigenvalue is below -1e-10 of the largest."""
         small = trial.decrease <= self.tol * self.point.fun and trial.point.step <= np.sqrt(self.tol)
         noise = trial.decrease <= NOISE * self.point.fun and trial.point.step <= NOISE_STEP
         return trial.newton and (small or noise)
@@ -144,15 +151,21 @@ class _Solver:
         self.long_steps = self.long_steps + 1 if flat and trial.point.step >= LONG else 0
         if self.long_steps < LONG_STEPS:
             return False
-        self.long_steps = 0
+        if self.falls_along(self.da, trial.point.step, by=0.0):
+            return True
+        self.trial_point(1.0)  # new_a is the trial's again
+        return False
+
+    def falls_along(self, direction: np.ndarray, unit: float, by: float) -> bool:
+        """Whether the loss never rises at a + tau direction/unit, tau = 1..64, and has fallen by this part of itself at the end."""
         lowest = self.point.fun
         for tau in range(1, RAY + 1):
-            fun = self.passes.evaluate(self.a, self.da, tau / trial.point.step, self.new_a).fun
             self.nfev += 1
-            if not fun <= lowest + EXACT * self.point.fun:
+            fun = self.passes.evaluate(self.a, direction, tau / unit, self.new_a).fun
+            if not fun <= lowest + self.floor() * self.point.fun:
                 return False
             lowest = min(lowest, fun)
-        return True
+        return lowest <= (1 - by) * self.point.fun
 
     # -- steps ------------------------------------------------------------------------------------------------
 
