@@ -15,6 +15,8 @@ from .inputs import Matrix, Vector
 from .planning import Plan, check_kernel, choose
 
 EMPTY = np.empty(0)
+EPS = float(np.finfo(float).eps)
+SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
 
 
 class Point(NamedTuple):
@@ -37,16 +39,26 @@ class Point(NamedTuple):
         return float(self.raw[fold.POINT_SHIFT])
 
     @property
+    def rounding(self) -> float:
+        """The relative error of f: of its sums, and of a, which is near M in the rows that matter."""
+        return (SUMS_ROUNDING + self.shift) * EPS
+
+    @property
+    def noise(self) -> float:
+        """The rounding error of fun: a relative error of f, times 2 c in the squares of c = f - b."""
+        return self.rounding * (self.fun + 2 * float(np.sqrt(self.squares * self.raw[fold.POINT_FF])))
+
+    @property
     def log_alpha(self) -> float:
         """log <u, 1>; NaN outside the domain."""
         scaled = self.raw[fold.POINT_ALPHA]
-        return float(np.log(scaled) + self.raw[fold.POINT_SHIFT]) if scaled > 0 else np.nan
+        return float(np.log(scaled) + self.shift) if scaled > 0 else np.nan
 
     @property
     def alpha(self) -> float:
         """<u, 1>, which may be inf."""
         with np.errstate(over="ignore"):
-            return float(self.raw[fold.POINT_ALPHA] * np.exp(self.raw[fold.POINT_SHIFT]))
+            return float(np.exp(self.log_alpha))
 
     @property
     def kappa(self) -> float:
@@ -101,7 +113,7 @@ class Factors(NamedTuple):
 
 
 class Passes:
-    """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A.
+    """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
 
     Arguments are as the kernels want them. One thread at a time.
     """
@@ -109,7 +121,7 @@ class Passes:
     def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan) -> None:
         self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
         self.plan = plan
-        self.count = 0
+        self.count = self.evaluations = 0
         self._work = dense.alloc_workspace(*A.shape, False)
         self._gram: np.ndarray | None = None
 
@@ -140,6 +152,7 @@ class Passes:
 
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""
+        self.evaluations += 1
         point = np.zeros(fold.POINT)
         self._run("evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)

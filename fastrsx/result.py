@@ -67,13 +67,13 @@ class Record(NamedTuple):
     step: float
     seconds: float
 
-    HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'time':>8}"
+    HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'ms':>9}"
 
     def row(self, iteration: int) -> str:
         """A line of the table under HEADER."""
         return (
             f"{iteration:>4} {self.fun:>18.11e} {self.grad_norm:>9.2e} {self.decrement:>9.2e} {self.radius:>8.2g} {self.alpha:>9.3g} "
-            f"{self.min_eig:>9.1e} {self.step:>9.2e} {self.seconds:>7.2f}s"
+            f"{self.min_eig:>9.1e} {self.step:>9.2e} {self.seconds * 1e3:>9.2f}"
         )
 
 
@@ -128,7 +128,7 @@ class NewtonResult(OptimizeResult):
 
     def summary(self) -> str:
         """One line: how it ended, the loss, and the cost."""
-        seconds = f", {self.history[-1].seconds:.3g} s" if self.history else ""
+        seconds = f", {self.history[-1].seconds:.3g} s" if self.history else ""  # of the steps
         return (
             f"{Status(self.status).name}: loss {self.fun:.12e} after {self.nit} step{'s' * (self.nit != 1)} ({self.nfev} losses, {self.npass} passes"
             f"{seconds}). {self.message}"

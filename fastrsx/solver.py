@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,28 +10,24 @@ from scipy.linalg import eigvalsh
 
 from fastrsx.kernels import trust_region
 
-from . import inputs
-from .least_norm import least_norm
+from . import inputs, rays
 from .problem import Point, Problem
+from .rank import least_norm, null_space
+from .rays import Ray
 from .result import History, NewtonResult, Record, Status
 
-EPS = float(np.finfo(float).eps)
-
-EXACT = 16  # eps, of ||b||: an exact fit; the floor measured is 0.5 to 7 eps where max |a| is small, and a adds eps |a|
 NEAR_POLE = 1e6  # kappa: alpha has lost six digits to cancellation
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
-LONG_STEPS = 4  # in a row, and the ray ahead is probed
-RAY = 64  # how far, in units of max |A p|
+SUSPECTS = 4  # such steps in a row, or Hessians singular to rounding, and the ray is looked at
 SATURATED = 1e-9  # ||H|| relative to its two terms: nothing but rounding is left
-NOISE = 64 * EPS  # relative to L: differences of losses below it say nothing
+SINGULAR = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
 NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
 
 ACCEPT = 0.05  # of the decrease that the model promised
 SHRINK, GROW = 0.25, 0.75  # the same, for the radius
 BACKTRACK = 0.4
 MOST_BACKTRACKS = 40
-SINGULAR = 1e-9  # min / max eigenvalue below which the rank of A is looked at
 
 
 class _Trial(NamedTuple):
@@ -41,6 +37,7 @@ class _Trial(NamedTuple):
     decrease: float  # promised
     newton: bool  # the full Newton step of a positive semidefinite Hessian
     min_eig: float
+    flattest: np.ndarray  # its direction, downhill
     point: Point  # at a + A p
 
 
@@ -54,9 +51,11 @@ class _Solver:
         self.a, self.da, self.new_a = np.zeros(n), np.empty(n), np.empty(n)
         self.norm_b = float(np.linalg.norm(problem.b))
         self.radius = 1.0
-        self.long_steps = 0
+        self.long_steps = self.singular_steps = 0
+        self.null: np.ndarray | None = None  # the null space of A in scaled columns, once it matters
         self.history = History()
-        self.nit = self.nfev = self.nhev = 0
+        self.nit = self.nhev = 0
+        self.derived_at = -1  # the step count at which gradient and Hessian were last computed
         self.started = time.perf_counter()
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -67,8 +66,7 @@ class _Solver:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
         self.point = self.passes.evaluate(self.a)
-        self.nfev += 1
-        if not np.isfinite(self.a).all() or np.isnan(self.point.raw).any():
+        if not np.isfinite(self.a).all() or np.isnan(self.point.raw).any() or not np.isfinite(self.point.shift):
             return self.finish(Status.NONFINITE)
         if not self.point.fun < np.inf:
             raise ValueError(
@@ -92,41 +90,45 @@ class _Solver:
         """Gradient and Hessian at x, as they are and in scaled columns."""
         self.grad, self.v, self.q, self.hess = self.passes.hessian(self.a, self.point)
         self.nhev += 1
+        self.derived_at = self.nit
         self.scaled_grad = self.grad / self.scale
         self.scaled_hess = self.hess / self.scale / self.scale[:, None]
 
     def iterate(self) -> tuple[Status, str] | None:
         """One step; why to stop, or None to go on."""
         trial = self.propose()
-        if self.on_a_ray(trial):
-            return Status.NO_MINIMISER, self.ray_message(trial.p)
+        if self.is_singular(trial) and self.null is None:
+            self.null = null_space(self.problem.A, self.scale)
+            if self.null.size:
+                trial = self.propose()
+        for ray, by in self.suspects(trial):
+            if rays.falls_ahead(self.passes, self.a, self.point, ray, by):
+                t = rays.lowest_behind(self.passes, self.a, self.point, ray)
+                if t == 0.0:
+                    return Status.NO_MINIMISER, self.ray_message(ray.direction)
+                self.radius = 1.0
+                point = self.passes.evaluate(self.a, ray.image, t, self.new_a)
+                self.accept(t * ray.direction, point, self.point.fun - point.fun, trial.min_eig, -t * ray.unit)
+                return self.call_back()
         if self.is_saturated():
-            # The step may be noise, but x itself has the direction of the ray by now: look as far as 2 x.
-            if self.falls_along(self.a, RAY, by=0.5):
-                return Status.NO_MINIMISER, self.ray_message(self.x * self.scale)
             return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         if self.is_converged(trial):
-            if trial.point.fun <= self.point.fun * (1 + NOISE):
-                self.accept(trial, 1.0, trial.point)
-                self.derive()
-            return Status.CONVERGED, self.fit_message()
+            if trial.point.fun <= self.point.fun + self.point.noise:
+                self.accept(trial.p, trial.point, trial.decrease, trial.min_eig, trial.point.step)
+            return self.stop_before_derivatives() or (Status.CONVERGED, self.fit_message())
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
         t, point = self.search(trial)
         if point is None:
             return Status.STALLED, "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach."
-        self.accept(trial, t, point)
+        self.accept(t * trial.p, point, trial.decrease, trial.min_eig, t * trial.point.step)
         return self.call_back()
 
     # -- stopping tests, in the order in which they are asked ---------------------------------------------------
 
-    def floor(self) -> float:
-        """The relative rounding error of f: that of its sums, and that of a in the rows that matter, where a is near M."""
-        return (EXACT + self.point.shift) * EPS
-
     def stop_before_derivatives(self) -> tuple[Status, str] | None:
-        penalty = self.point.fun - self.point.squares
-        if np.sqrt(self.point.squares) <= self.floor() * self.norm_b and penalty == 0:
+        exact = np.sqrt(self.point.squares) <= self.point.rounding * self.norm_b
+        if exact and self.point.fun == self.point.squares:
             return Status.EXACT_FIT, Status.EXACT_FIT.sentence
         if self.point.kappa > NEAR_POLE:
             columns = self.name_columns(self.x * self.scale)
@@ -136,49 +138,48 @@ class _Solver:
             )
         return None
 
+    def is_singular(self, trial: _Trial) -> bool:
+        """The Hessian has a direction without curvature that A does not map to 0, as far as that is known."""
+        return abs(trial.min_eig) <= SINGULAR * float(np.abs(self.scaled_hess).max())
+
     def is_saturated(self) -> bool:
         return trust_region.saturation(self.scaled_hess, self.v / self.scale, self.q / self.scale) <= SATURATED
 
     def is_converged(self, trial: _Trial) -> bool:
         """The decrease and the step are negligible; `trial.newton` says that no eigenvalue is below -1e-10 of the largest."""
         small = trial.decrease <= self.tol * self.point.fun and trial.point.step <= np.sqrt(self.tol)
-        noise = trial.decrease <= NOISE * self.point.fun and trial.point.step <= NOISE_STEP
+        noise = trial.decrease <= self.point.noise and trial.point.step <= NOISE_STEP
         return trial.newton and (small or noise)
 
-    def on_a_ray(self, trial: _Trial) -> bool:
-        """Long steps gain next to nothing several times in a row, and the loss never rises far ahead."""
+    def suspects(self, trial: _Trial) -> Iterator[tuple[Ray, float]]:
+        """Rays on which the infimum may lie, and by which part the loss must then fall ahead."""
         flat = trial.decrease <= FLAT * self.point.fun or np.sqrt(self.point.squares) <= FLAT * self.norm_b
         self.long_steps = self.long_steps + 1 if flat and trial.point.step >= LONG else 0
-        if self.long_steps < LONG_STEPS:
-            return False
-        if self.falls_along(self.da, trial.point.step, by=0.0):
-            return True
-        self.trial_point(1.0)  # new_a is the trial's again
-        return False
-
-    def falls_along(self, direction: np.ndarray, unit: float, by: float) -> bool:
-        """Whether the loss never rises at a + tau direction/unit, tau = 1..64, and has fallen by this part of itself at the end."""
-        lowest = self.point.fun
-        for tau in range(1, RAY + 1):
-            self.nfev += 1
-            fun = self.passes.evaluate(self.a, direction, tau / unit, self.new_a).fun
-            if not fun <= lowest + self.floor() * self.point.fun:
-                return False
-            lowest = min(lowest, fun)
-        return lowest <= (1 - by) * self.point.fun
+        self.singular_steps = self.singular_steps + 1 if self.is_singular(trial) else 0
+        if self.long_steps >= SUSPECTS:
+            self.long_steps = 0
+            yield Ray.of(trial.p, self.da), 0.0
+        if self.singular_steps >= SUSPECTS or (self.singular_steps and self.is_converged(trial)):
+            self.singular_steps = 0
+            image = np.empty_like(self.a)
+            self.passes.products(trial.flattest / self.scale, image)
+            yield Ray.of(trial.flattest, image), 0.0
+        if self.is_saturated():  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
+            yield Ray(self.x * self.scale, self.a, rays.AHEAD), 0.5
 
     # -- steps ------------------------------------------------------------------------------------------------
 
     def propose(self) -> _Trial:
         """The best step of the model within the radius: one pass for A p."""
-        p = np.empty_like(self.x)
-        decrease, newton, min_eig = trust_region.step(self.scaled_grad, self.scaled_hess, self.radius, p)
+        p, flattest = np.empty_like(self.x), np.empty_like(self.x)
+        hess = self.scaled_hess
+        if self.null is not None and self.null.size:  # curvature where A has none keeps p in its row space
+            hess = hess + np.abs(hess).max() * (self.null @ self.null.T)
+        decrease, newton, min_eig = trust_region.step(self.scaled_grad, hess, self.radius, p, flattest)
+        if self.scaled_grad @ flattest > 0:
+            flattest = -flattest
         self.passes.products(p / self.scale, self.da)
-        return _Trial(p, decrease, newton, min_eig, self.trial_point(1.0))
-
-    def trial_point(self, t: float) -> Point:
-        self.nfev += 1
-        return self.passes.evaluate(self.a, self.da, t, self.new_a)
+        return _Trial(p, decrease, newton, min_eig, flattest, self.passes.evaluate(self.a, self.da, 1.0, self.new_a))
 
     def search(self, trial: _Trial) -> tuple[float, Point | None]:
         """The first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's, and the radius for the next step.
@@ -189,7 +190,7 @@ class _Solver:
         slope = float(self.scaled_grad @ trial.p)
         curvature = -2 * (trial.decrease + slope)  # p.H p
         t, point = 1.0, trial.point
-        noise = NOISE * self.point.fun
+        noise = self.point.noise
         for _ in range(MOST_BACKTRACKS):
             promised = -t * slope - 0.5 * t * t * curvature
             ratio = (self.point.fun - point.fun + noise) / (promised + noise)
@@ -200,7 +201,7 @@ class _Solver:
                     self.radius = 2 * length
                 return t, point
             t *= BACKTRACK
-            point = self.trial_point(t)
+            point = self.passes.evaluate(self.a, self.da, t, self.new_a)
         return t, None
 
     def crosses_pole(self, t: float, point: Point, trial: _Trial) -> bool:
@@ -214,21 +215,21 @@ class _Solver:
         # In units of alpha at the start the tangents are 1 + start z and ratio (1 - end (1 - z)); the end's is 0 at:
         return bool(ratio < np.inf and 1 + start * (1 - 1 / end) <= 0)
 
-    def accept(self, trial: _Trial, t: float, point: Point) -> None:
-        """Move to a + t A p."""
+    def accept(self, p: np.ndarray, point: Point, decrement: float, min_eig: float, step: float) -> None:
+        """Move to x + p, whose a is new_a."""
         self.history.append(
             Record(
-                self.point.fun,
-                float(np.linalg.norm(self.scaled_grad)),
-                trial.decrease,
-                self.radius,
-                self.point.alpha,
-                trial.min_eig,
-                t * trial.point.step,
-                time.perf_counter() - self.started,
+                fun=self.point.fun,
+                grad_norm=float(np.linalg.norm(self.scaled_grad)),
+                decrement=decrement,
+                radius=self.radius,
+                alpha=self.point.alpha,
+                min_eig=min_eig,
+                step=step,
+                seconds=time.perf_counter() - self.started,
             )
         )
-        self.x += t * trial.p / self.scale
+        self.x += p / self.scale
         self.a, self.new_a = self.new_a, self.a
         self.point = point
         self.nit += 1
@@ -275,11 +276,13 @@ class _Solver:
             self.grad, self.hess = np.full(d, np.nan), np.full((d, d), np.nan)
             min_eig = np.nan
         else:
-            self.derive()
+            if self.derived_at != self.nit:
+                self.derive()
             eigenvalues = eigvalsh(self.scaled_hess)
             min_eig = float(eigenvalues[0])
             if status.success and min_eig <= SINGULAR * eigenvalues[-1]:
-                self.x = least_norm(self.problem.A, self.scale, self.x)
+                self.null = null_space(self.problem.A, self.scale) if self.null is None else self.null
+                self.x = least_norm(self.x, self.null, self.scale)
         result = NewtonResult(
             x=self.x,
             fun=self.point.fun,
@@ -289,7 +292,7 @@ class _Solver:
             status=status,
             message=message or status.sentence,
             nit=self.nit,
-            nfev=self.nfev,
+            nfev=self.passes.evaluations,
             njev=self.nhev,
             nhev=self.nhev,
             npass=self.passes.count,

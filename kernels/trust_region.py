@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from .cholesky import BLOCK, dot, factor, solve_transposed, solve_upper
+from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 from .jit import serial
 from .panel import padded
 
-EPS = float(np.finfo(np.float64).eps)
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
 CLOSE = 0.05  # how near the radius a step must end, and how near its model the least
 MOST_FACTORS = 60
@@ -20,6 +19,15 @@ def model(g, H, p):
     total = 0.0
     for i in range(p.shape[0]):
         total += p[i] * (g[i] + 0.5 * dot(H[i], p, 0))
+    return total
+
+
+@serial
+def rayleigh(H, z):
+    """z.H z for a unit vector: at least the smallest eigenvalue."""
+    total = 0.0
+    for i in range(z.shape[0]):
+        total += z[i] * dot(H[i], z, 0)
     return total
 
 
@@ -42,11 +50,11 @@ def _flattest(U, z):
 
 
 @serial
-def step(g, H, radius, p):
+def step(g, H, radius, p, z):
     """p <- the minimiser of g.p + 1/2 p.H p over ||p|| <= radius (Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4, 1983).
 
     Returns (decrease, newton, min_eig): minus the model at p; whether p is the full Newton step of a positive
-    semidefinite H; an estimate from above of the smallest eigenvalue of H. The minimiser has (H + lam I) p = -g, H + lam I
+    semidefinite H; an estimate from above of the smallest eigenvalue of H, with z <- its unit vector. The minimiser has (H + lam I) p = -g, H + lam I
     positive semidefinite, and ||p|| = radius unless lam = 0. lam climbs by Newton's method on 1/||p(lam)|| = 1/radius; in
     the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 fills it up.
     """
@@ -54,7 +62,7 @@ def step(g, H, radius, p):
     wide = padded(d)
     U = np.empty((wide, wide))
     minus_one = np.full(BLOCK, -1.0)
-    q, z = np.empty(d), np.empty(d)
+    q = np.empty(d)
     size = 0.0
     low = 0.0
     for i in range(d):
@@ -64,14 +72,12 @@ def step(g, H, radius, p):
     length_g = math.sqrt(dot(g, g, 0))
     high = length_g / radius + 1.01 * size
     negligible = NEGLIGIBLE_CURVATURE * size / math.sqrt(d)  # size / sqrt(d) is at most the largest eigenvalue
-    lam = min(8 * d * EPS * size, negligible)  # lets a rank-deficient H have a factor
-    newton = False
-    semidefinite = factor(H, lam, U, minus_one)
-    if not semidefinite:
-        lam = negligible
+    newton = semidefinite = False
+    for lam in (0.0, min(8 * d * EPS * size, negligible), negligible):  # the last two for an H that is singular in float64
         semidefinite = factor(H, lam, U, minus_one)
+        if semidefinite:
+            break
     definite = semidefinite
-    min_eig = size
     for _ in range(MOST_FACTORS):
         if not definite:
             low = max(low, lam)
@@ -92,7 +98,6 @@ def step(g, H, radius, p):
                 break
             high = min(high, lam)
             curvature = _flattest(U, z)
-            min_eig = min(min_eig, curvature - lam)
             # Of the two ends of p + t z on the boundary, the nearer one has the smaller model.
             half = dot(p, z, 0)
             gap = (radius - length) * (radius + length)
@@ -112,9 +117,8 @@ def step(g, H, radius, p):
         if not low < lam:
             lam = max(math.sqrt(low * high), low + 0.01 * (high - low))
         definite = factor(H, lam, U, minus_one)
-    if definite:
-        min_eig = min(min_eig, _flattest(U, z) - lam)
-    return -model(g, H, p), newton, min_eig
+    _flattest(U, z)
+    return -model(g, H, p), newton, rayleigh(H, z)
 
 
 @serial

@@ -1,0 +1,188 @@
+"""The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`."""
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__
+
+OPTIONAL = ("tbb", "matplotlib", "pytest", "pytest-benchmark", "hypothesis", "mpmath", "threadpoolctl")
+
+
+def demo() -> int:
+    """Solve the bundled automobile market-share problem and show the fit."""
+    from .data import load_automobiles
+    from .problem import predict
+    from .solver import newton
+
+    cars = load_automobiles()
+    print(f"Market shares of {len(cars.b)} US car models, 1971-1990, from {', '.join(cars.names)} (standardised).")
+    print("Loading kernels (compiled on the first run, which takes several seconds) ...", flush=True)
+    start = time.perf_counter()
+    newton(cars.A, cars.b, max_iter=0)
+    print(f"... {time.perf_counter() - start:.2f} s\n")
+    start = time.perf_counter()
+    result = newton(cars.A, cars.b, verbose=2)
+    seconds = time.perf_counter() - start
+    print(f"\nSolved in {seconds * 1e3:.2f} ms by {result.kernel}.\n")
+    print("Coefficients")
+    for name, coefficient in zip(cars.names, result.x, strict=True):
+        print(f"  {name:<6} {coefficient:>9.5f}")
+    f = predict(cars.A, result.x)
+    error = np.abs(f - cars.b)
+    best, worst = np.argsort(error / cars.b)[:5], np.argsort(-error)[:5]
+    for title, rows in (("Best fitted cars", best), ("Worst fitted cars", worst)):
+        print(f"\n{title}\n  {'year':>4} {'model':>6} {'share':>9} {'fitted':>9}")
+        for i in rows:
+            print(f"  {cars.year[i]:>4} {cars.model_id[i]:>6} {cars.b[i]:>9.3e} {f[i]:>9.3e}")
+    return 0 if result.success else 1
+
+
+def read_array(source: str, name: str, ndim: int) -> np.ndarray:
+    """An array from FILE.npy (memory-mapped), FILE.npz or FILE.npz:KEY, or FILE.csv (one header line may stand above the numbers)."""
+    path, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return np.load(path, mmap_mode="r")
+    if suffix == ".npz":
+        with np.load(path) as archive:
+            key = key or (archive.files[0] if len(archive.files) == 1 else name)
+            if key not in archive:
+                raise ValueError(f"{name}: {path} has no array {key!r}, only {', '.join(archive.files)}; name one as {path}:KEY")
+            return archive[key]
+    if suffix == ".csv":
+        with open(path, encoding="utf-8") as file:
+            first = file.readline().split(",")
+        try:
+            [float(field) for field in first]
+            header = 0
+        except ValueError:
+            header = 1
+        return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=ndim)
+    raise ValueError(f"{name}: {source} ends in {suffix or 'nothing'}; give a .npy, .npz or .csv file")
+
+
+def read_weights(source: str | None) -> np.ndarray | float | None:
+    """None, a number, or an array from a file."""
+    if source is None:
+        return None
+    try:
+        return float(source)
+    except ValueError:
+        return read_array(source, "w", 1)
+
+
+def solve(args: argparse.Namespace) -> int:
+    """Solve from files; 0 only on success."""
+    from .solver import newton
+
+    try:
+        A, b, w = read_array(args.A, "A", 2), read_array(args.b, "b", 1), read_weights(args.w)
+        x0 = None if args.x0 is None else read_array(args.x0, "x0", 1)
+        if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
+            raise ValueError(f"output: {args.output} must end in .npy or .csv")
+        result = newton(
+            A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, verbose=1 if args.quiet else 2
+        )
+    except (OSError, ValueError, TypeError) as error:
+        print(f"fastrsx solve: {error}", file=sys.stderr)
+        return 2
+    if args.output is None:
+        np.savetxt(sys.stdout, result.x, fmt="%.17g")
+    elif Path(args.output).suffix == ".csv":
+        np.savetxt(args.output, result.x, fmt="%.17g")
+    else:
+        np.save(args.output, result.x)
+    return 0 if result.success else 1
+
+
+def vector_width() -> str:
+    """The registers that LLVM has on this machine."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    for feature, width in (("avx512f", "512 bit (AVX-512)"), ("avx2", "256 bit (AVX2)"), ("avx", "256 bit (AVX)"), ("neon", "128 bit (NEON)")):
+        if features.get(feature):
+            return width
+    return "128 bit"
+
+
+def cache_state() -> str:
+    """Where compiled kernels are kept."""
+    from fastrsx.kernels import dense, jit
+
+    if jit.cache_problem is not None:
+        return f"off: {jit.cache_problem}"
+    folder = Path(dense.value.stats.cache_path)
+    compiled = list(folder.glob("*.nbc"))
+    return f"{folder}, {len(compiled)} compiled kernels, {sum(file.stat().st_size for file in compiled) / 2**20:.1f} MB"
+
+
+def version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def info() -> int:
+    """What a bug report needs."""
+    import numba
+    import psutil
+    from llvmlite import binding
+
+    threads = numba.get_num_threads()  # starts the threading layer
+    rows = [("fastrsx", __version__), ("python", f"{platform.python_version()} ({platform.platform()})")]
+    rows += [(name, version_of(name)) for name in ("numba", "llvmlite", "numpy", "scipy", "psutil")]
+    rows += [
+        ("cpu", f"{binding.get_host_cpu_name()}, {psutil.cpu_count(logical=False)} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"),
+        ("registers", vector_width()),
+        ("threads", f"{threads} of {numba.config.NUMBA_NUM_THREADS}, layer {numba.threading_layer()}"),
+        ("cache", cache_state()),
+        ("optional", ", ".join(f"{name} {version_of(name)}" for name in OPTIONAL)),
+    ]
+    for name, value in rows:
+        print(f"{name:<10} {value}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastrsx", description="Minimise ||f(x) - b||^2 + 1/2 ||w * A x||^2, f = u / <u, 1>, u = exp(A x) + A x, by Newton's method."
+    )
+    parser.add_argument("--version", action="version", version=f"fastrsx {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="solve the bundled market-share problem and show the fit")
+    commands.add_parser("info", help="print what a bug report needs")
+    files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
+    solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 where the solve failed, 2 for bad input.")
+    solver.add_argument("A", help=f"the data, n x d: {files}")
+    solver.add_argument("b", help="the target, n: the same")
+    solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")
+    solver.add_argument("--x0", help="the start, d: the same (default: 0)")
+    solver.add_argument("-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it)")
+    solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (default: %(default)s)")
+    solver.add_argument("--max-iter", type=int, default=100, help="the most steps (default: %(default)s)")
+    solver.add_argument("--num-threads", type=int, help="threads for the kernels (default: all)")
+    solver.add_argument("-q", "--quiet", action="store_true", help="print the summary line only")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    args = build_parser().parse_args(argv)
+    if args.command == "demo":
+        return demo()
+    if args.command == "info":
+        return info()
+    return solve(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Linearly dependent columns of A: their null space, and the solution of least norm."""
+
+import numpy as np
+from scipy.linalg import orth, qr, svd
+
+from .inputs import Matrix, Vector
+
+CHUNK = 4096  # rows at a time, or 4 d where that is more
+
+
+def null_space(A: Matrix, scale: Vector) -> Matrix:
+    """An orthonormal basis, d x k, of the null space of A diag(1/scale); k = 0 where A has full column rank.
+
+    From the R of A diag(1/scale) = Q R, by QR of one chunk of rows after another: a Gram matrix would take columns that
+    differ by 1e-8 for equal.
+
+    Parameters
+    ----------
+    A : (n, d) array
+    scale : (d,) array
+        The RMS of the columns, 1 for a zero column.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.abs(null_space(np.ones((5, 2)), np.ones(2))).round(6).tolist()
+    [[0.707107], [0.707107]]
+    """
+    n, d = A.shape
+    R = np.empty((0, d))
+    rows = max(CHUNK, 4 * d)
+    for start in range(0, n, rows):
+        (R,) = qr(np.vstack([R, A[start : start + rows] / scale]), mode="r", overwrite_a=True)
+        R = R[:d]
+    _, singular, Vt = svd(R, full_matrices=True)
+    rank = int(np.count_nonzero(singular > max(n, d) * np.finfo(float).eps * singular[0]))
+    return np.ascontiguousarray(Vt[rank:].T)
+
+
+def least_norm(x: Vector, null: Matrix, scale: Vector) -> Vector:
+    """A+ (A x): x less its part in the null space of A, orthogonal in the caller's own columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> least_norm(np.array([3.0, 0.0]), null_space(np.ones((5, 2)), np.ones(2)), np.ones(2)).round(12).tolist()
+    [1.5, 1.5]
+    """
+    if not null.size:
+        return x
+    basis = orth(null / scale[:, None])
+    return x - basis @ (basis.T @ x)
