@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def demo() -> int:
     return 0 if result.success else 1
 
 
-def read_array(source: str, name: str, ndim: int) -> np.ndarray:
+def read_array(source: str, name: str, ndim: Literal[1, 2]) -> np.ndarray:
     """An array from FILE.npy (memory-mapped), FILE.npz or FILE.npz:KEY, or FILE.csv (one header line may stand above the numbers)."""
     path, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
     suffix = Path(path).suffix.lower()
@@ -87,9 +88,7 @@ def solve(args: argparse.Namespace) -> int:
         x0 = None if args.x0 is None else read_array(args.x0, "x0", 1)
         if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
             raise ValueError(f"output: {args.output} must end in .npy or .csv")
-        result = newton(
-            A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, verbose=1 if args.quiet else 2
-        )
+        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, verbose=1 if args.quiet else 2)
     except (OSError, ValueError, TypeError) as error:
         print(f"fastrsx solve: {error}", file=sys.stderr)
         return 2
@@ -161,7 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("demo", help="solve the bundled market-share problem and show the fit")
     commands.add_parser("info", help="print what a bug report needs")
     files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
-    solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 where the solve failed, 2 for bad input.")
+    solver = commands.add_parser(
+        "solve", help="solve from files", description="Exit status: 0 on success, 1 where the solve failed, 2 for bad input."
+    )
     solver.add_argument("A", help=f"the data, n x d: {files}")
     solver.add_argument("b", help="the target, n: the same")
     solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")

@@ -66,7 +66,9 @@ def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
     if num_threads is not None:
         num_threads = inputs.as_count("num_threads", num_threads, 1)
         if num_threads > threads.available():
-            raise ValueError(f"num_threads is {num_threads}; this process has {threads.available()} (set NUMBA_NUM_THREADS before the start for more)")
+            raise ValueError(
+                f"num_threads is {num_threads}; this process has {threads.available()} (set NUMBA_NUM_THREADS before the start for more)"
+            )
     return kernel, num_threads
 
 
@@ -102,6 +104,7 @@ def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None
     """
     kernel, num_threads = check_kernel(kernel, num_threads)
     data = inputs.as_data(A)
+    n, d = data.shape
     if b is not None:
-        inputs.as_vector("b", b, len(data), "one for each row of A")
-    return choose(*data.shape, not inputs.is_ready(data), kernel, num_threads)
+        inputs.as_vector("b", b, n, "one for each row of A")
+    return choose(n, d, not inputs.is_ready(data), kernel, num_threads)

@@ -1,7 +1,7 @@
 """Linearly dependent columns of A: their null space, and the solution of least norm."""
 
 import numpy as np
-from scipy.linalg import orth, qr, svd
+from scipy.linalg import lstsq, qr, svd
 
 from .inputs import Matrix, Vector
 
@@ -38,7 +38,7 @@ def null_space(A: Matrix, scale: Vector) -> Matrix:
 
 
 def least_norm(x: Vector, null: Matrix, scale: Vector) -> Vector:
-    """A+ (A x): x less its part in the null space of A, orthogonal in the caller's own columns.
+    """A+ (A x): of all x + N t, N = null / scale, the one of least norm in the caller's own columns.
 
     Examples
     --------
@@ -48,5 +48,5 @@ def least_norm(x: Vector, null: Matrix, scale: Vector) -> Vector:
     """
     if not null.size:
         return x
-    basis = orth(null / scale[:, None])
-    return x - basis @ (basis.T @ x)
+    basis = null / scale[:, None]
+    return x - basis @ lstsq(basis, x)[0]

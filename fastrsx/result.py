@@ -40,6 +40,9 @@ _SENTENCES = {
 }
 
 
+HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'ms':>9}"
+
+
 class Record(NamedTuple):
     """One accepted step; norms and eigenvalues are in columns of A scaled to unit RMS.
 
@@ -67,10 +70,8 @@ class Record(NamedTuple):
     step: float
     seconds: float
 
-    HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'ms':>9}"
-
     def row(self, iteration: int) -> str:
-        """A line of the table under HEADER."""
+        """A line of the table under HEADER, which names the columns."""
         return (
             f"{iteration:>4} {self.fun:>18.11e} {self.grad_norm:>9.2e} {self.decrement:>9.2e} {self.radius:>8.2g} {self.alpha:>9.3g} "
             f"{self.min_eig:>9.1e} {self.step:>9.2e} {self.seconds * 1e3:>9.2f}"
@@ -88,7 +89,7 @@ class History(list[Record]):
         return np.array([getattr(record, name) for record in self])
 
     def __str__(self) -> str:
-        return "\n".join([Record.HEADER, *(record.row(i) for i, record in enumerate(self))])
+        return "\n".join([HEADER, *(record.row(i) for i, record in enumerate(self))])
 
 
 class NewtonResult(OptimizeResult):

