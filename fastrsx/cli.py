@@ -161,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("info", help="print what a bug report needs")
     files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
     solver = commands.add_parser(
-        "solve", help="solve from files", description="Exit status: 0 on success, 1 where the solve failed, 2 for bad input."
+        "solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input."
     )
     solver.add_argument("A", help=f"the data, n x d: {files}")
     solver.add_argument("b", help="the target, n: the same")

@@ -133,8 +133,7 @@ maximum = _lanewise("maximum", lambda builder, x, y: builder.select(builder.fcmp
 def _overload_operator(symbol, operation):
     @overload(symbol)
     def typed(x, y):
-        if x == f64x8 and y == f64x8:
-            return lambda x, y: operation(x, y)
+        return (lambda x, y: operation(x, y)) if x == f64x8 and y == f64x8 else None
 
 
 for _symbols, _operation in (
