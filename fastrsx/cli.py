@@ -160,9 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("demo", help="solve the bundled market-share problem and show the fit")
     commands.add_parser("info", help="print what a bug report needs")
     files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
-    solver = commands.add_parser(
-        "solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input."
-    )
+    solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.")
     solver.add_argument("A", help=f"the data, n x d: {files}")
     solver.add_argument("b", help="the target, n: the same")
     solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")

@@ -66,9 +66,7 @@ def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
     if num_threads is not None:
         num_threads = inputs.as_count("num_threads", num_threads, 1)
         if num_threads > threads.available():
-            raise ValueError(
-                f"num_threads is {num_threads}; this process has {threads.available()} (NUMBA_NUM_THREADS sets it)"
-            )
+            raise ValueError(f"num_threads is {num_threads}; this process has {threads.available()} (NUMBA_NUM_THREADS sets it)")
     return kernel, num_threads
 
 
