@@ -1,0 +1,330 @@
+"""What callers may pass, what they may not, and that nothing they pass is touched."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import fastrsx
+
+N, D = 24, 3
+
+
+def example():
+    """Arguments of a problem with a minimiser; every entry is a multiple of 1/8, so any float dtype holds it exactly."""
+    rng = np.random.default_rng(7)
+    A = rng.integers(-8, 9, (N, D)) / 8
+    b = rng.integers(0, 9, N) / 128
+    return {"A": A, "b": b, "w": np.full(N, 0.125), "x0": np.array([0.25, -0.5, 0.125])}
+
+
+def solve(A, b, x0=None, **options):
+    return fastrsx.newton(A, b, x0, kernel="serial", **options)
+
+
+def snapshot(value):
+    """Everything that could be changed in an array that was passed in."""
+    if scipy.sparse.issparse(value):
+        return snapshot(value.toarray())
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    return value.tobytes(), str(value.flags), value.dtype, value.shape, value.strides
+
+
+def changed(array, index, entry):
+    out = np.array(array)
+    out[index] = entry
+    return out
+
+
+# -- refused -------------------------------------------------------------------------------------------------
+
+GOOD = example()
+A, B, W = GOOD["A"], GOOD["b"], GOOD["w"]
+A32_INF = changed(A.astype(np.float32), (5, 0), np.inf)
+
+BAD_OF_BOTH = {  # of newton and Problem: (arguments, error, what the message says)
+    "A nan": ({"A": changed(A, (4, 1), np.nan)}, ValueError, r"A\[4, 1\] is nan"),
+    "A inf": ({"A": changed(A, (0, 0), np.inf)}, ValueError, r"A\[0, 0\] is inf"),
+    "A -inf, last entry": ({"A": changed(A, (-1, -1), -np.inf)}, ValueError, r"A\[23, 2\] is -inf"),
+    "A float32 inf": ({"A": A32_INF}, ValueError, r"A\[5, 0\] is inf"),
+    "A several": ({"A": changed(A, ([3, 9], 2), np.nan)}, ValueError, r"A\[3, 2\] is nan \(2 such in column 2\)"),
+    "A beyond 1e150": ({"A": changed(A, (6, 2), 1.0001e150)}, ValueError, r"A\[6, 2\] is 1.0001e\+150 .*column 2.*divide the column"),
+    "A beyond -1e150": ({"A": changed(A, (6, 1), -1e300)}, ValueError, r"A\[6, 1\] is -1e\+300 .*column 1"),
+    "A just beyond 1e150": ({"A": changed(A, (6, 1), np.nextafter(1e150, np.inf))}, ValueError, r"A\[6, 1\].*column 1"),
+    "A 0-D": ({"A": np.float64(1.0)}, ValueError, r"A has shape \(\).*2 axes.*\(n, d\)"),
+    "A 1-D": ({"A": A[:, 0]}, ValueError, r"A has shape \(24,\).*2 axes.*\(n, d\)"),
+    "A 3-D": ({"A": A[:, :, None]}, ValueError, r"A has shape \(24, 3, 1\).*2 axes.*\(n, d\)"),
+    "A ragged": ({"A": [[1.0, 2.0], [3.0]], "b": [0.5, 0.5], "w": None}, (ValueError, TypeError), r"\bA\b"),
+    "A no rows": ({"A": np.empty((0, 3)), "b": np.empty(0), "w": None}, ValueError, r"A has shape \(0, 3\).*at least one row"),
+    "A no columns": ({"A": np.empty((24, 0))}, ValueError, r"A has shape \(24, 0\).*one column"),
+    "A complex": ({"A": A.astype(complex)}, TypeError, r"A is complex \(complex128\)"),
+    "A object": ({"A": A.astype(object)}, TypeError, r"A has dtype object"),
+    "A strings": ({"A": A.astype(str)}, TypeError, r"A has dtype <U"),
+    "A None": ({"A": None}, TypeError, r"A has dtype object"),
+    "A csr array": ({"A": scipy.sparse.csr_array(A)}, TypeError, r"A is a sparse matrix.*A\.toarray\(\)"),
+    "A coo matrix": ({"A": scipy.sparse.coo_matrix(A)}, TypeError, r"A is a sparse matrix.*A\.toarray\(\)"),
+    "b nan": ({"b": changed(B, 3, np.nan)}, ValueError, r"b\[3\] is nan"),
+    "b inf": ({"b": changed(B, -1, -np.inf)}, ValueError, r"b\[23\] is -inf; 1 of 24"),
+    "b short": ({"b": B[:-1]}, ValueError, r"b has 23 entries; it must have 24"),
+    "b empty": ({"b": []}, ValueError, r"b has 0 entries; it must have 24"),
+    "b column": ({"b": B[:, None]}, ValueError, r"b has shape \(24, 1\).*1 axis.*\(24,\)"),
+    "b scalar": ({"b": 0.5}, ValueError, r"b has shape \(\).*\(24,\)"),
+    "b ragged": ({"b": [[1.0, 2.0], [3.0]]}, (ValueError, TypeError), r"\bb\b"),
+    "b too large to square": ({"b": changed(B, 3, 1e200)}, ValueError, r"\bb\b.*1e\+200"),
+    "b complex": ({"b": B + 0j}, TypeError, r"b is complex"),
+    "b object": ({"b": B.astype(object)}, TypeError, r"b has dtype object"),
+    "b strings": ({"b": list("x" * N)}, TypeError, r"b has dtype <U1"),
+    "b sparse": ({"b": scipy.sparse.csr_array(B[:, None])}, TypeError, r"b is a sparse matrix.*b\.toarray\(\)"),
+    "w long": ({"w": np.ones(N + 1)}, ValueError, r"w has 25 entries; it must have 24"),
+    "w column": ({"w": W[:, None]}, ValueError, r"w has shape \(24, 1\)"),
+    "w for columns": ({"w": np.ones(D)}, ValueError, r"w has 3 entries; it must have 24"),
+    "w negative": ({"w": changed(W, 7, -1e-3)}, ValueError, r"w\[7\] is -0.001"),
+    "w negative scalar": ({"w": -1}, ValueError, r"w\b.* is -1"),
+    "w nan": ({"w": changed(W, 2, np.nan)}, ValueError, r"w\[2\] is nan"),
+    "w inf scalar": ({"w": np.inf}, ValueError, r"w\b.* is inf"),
+    "w complex": ({"w": 1j}, TypeError, r"w is complex"),
+    "w string": ({"w": "ones"}, TypeError, r"w has dtype <U4"),
+    "kernel unknown": ({"kernel": "cuda"}, ValueError, r"kernel is 'cuda'.*'auto', 'parallel', 'serial'"),
+    "kernel None": ({"kernel": None}, ValueError, r"kernel is None"),
+    "num_threads 0": ({"num_threads": 0}, ValueError, r"num_threads is 0; it must be at least 1"),
+    "num_threads too many": ({"num_threads": 10**6}, ValueError, r"num_threads is 1000000.*NUMBA_NUM_THREADS"),
+    "num_threads 1.5": ({"num_threads": 1.5}, TypeError, r"num_threads is 1.5; it must be an integer"),
+    "num_threads string": ({"num_threads": "all"}, TypeError, r"num_threads is 'all'; it must be an integer"),
+}
+
+BAD_OF_NEWTON = {
+    "x0 nan": ({"x0": [0.0, np.nan, 0.0]}, ValueError, r"x0\[1\] is nan"),
+    "x0 short": ({"x0": [0.0, 0.0]}, ValueError, r"x0 has 2 entries; it must have 3, one for each column of A"),
+    "x0 matrix": ({"x0": np.zeros((1, 3))}, ValueError, r"x0 has shape \(1, 3\)"),
+    "x0 complex": ({"x0": [0j, 0, 0]}, TypeError, r"x0 is complex"),
+    "x0 outside": ({"A": np.ones((N, 1)), "x0": [-0.6]}, ValueError, r"x0 .*outside the domain alpha.*start at x0 = 0"),
+    "tol 0": ({"tol": 0}, ValueError, r"tol is 0; it must be positive"),
+    "tol negative": ({"tol": -1e-8}, ValueError, r"tol is -1e-08; it must be positive"),
+    "tol nan": ({"tol": np.nan}, ValueError, r"tol is nan"),
+    "tol inf": ({"tol": np.inf}, ValueError, r"tol is inf"),
+    "tol word": ({"tol": "small"}, TypeError, r"tol is 'small'; it must be a number"),
+    "tol None": ({"tol": None}, TypeError, r"tol is None; it must be a number"),
+    "max_iter negative": ({"max_iter": -1}, ValueError, r"max_iter is -1; it must be at least 0"),
+    "max_iter float": ({"max_iter": 10.0}, TypeError, r"max_iter is 10.0; it must be an integer"),
+    "max_iter None": ({"max_iter": None}, TypeError, r"max_iter is None; it must be an integer"),
+    "hessian unknown": ({"hessian": "bfgs"}, ValueError, r"hessian is 'bfgs'.*'auto', 'exact'"),
+    "seed negative": ({"seed": -1}, ValueError, r"seed is -1"),
+    "verbose string": ({"verbose": "yes"}, TypeError, r"verbose is 'yes'"),
+    "callback a number": ({"callback": 3}, TypeError, r"callback is 3; it must be callable"),
+}
+
+
+@pytest.mark.parametrize("name", [*BAD_OF_BOTH, *BAD_OF_NEWTON])
+def test_newton_refuses_and_touches_nothing(name):
+    change, error, message = (BAD_OF_BOTH | BAD_OF_NEWTON)[name]
+    arguments = example() | change
+    before = {key: snapshot(value) for key, value in arguments.items()}
+    with pytest.raises(error, match=message):
+        fastrsx.newton(**arguments)
+    assert {key: snapshot(value) for key, value in arguments.items()} == before
+
+
+@pytest.mark.parametrize("name", BAD_OF_BOTH)
+def test_problem_refuses_and_touches_nothing(name):
+    change, error, message = BAD_OF_BOTH[name]
+    arguments = {key: value for key, value in example().items() if key != "x0"} | change
+    before = {key: snapshot(value) for key, value in arguments.items()}
+    with pytest.raises(error, match=message):
+        fastrsx.Problem(**arguments)
+    assert {key: snapshot(value) for key, value in arguments.items()} == before
+
+
+@pytest.mark.parametrize(("i", "j"), [(0, 0), (63, 8), (64, 7), (300, 3), (576, 8)])
+@pytest.mark.parametrize("entry", [np.nan, -np.inf, 1e151])
+def test_bad_entry_is_named_wherever_it_lies(i, j, entry):
+    """In every block of rows, and in the columns that a whole register does not hold."""
+    data = changed(np.ones((577, 9)), (i, j), entry)
+    with pytest.raises(ValueError, match=re.escape(f"A[{i}, {j}] is {data[i, j]}")):
+        fastrsx.Problem(data, np.zeros(577), kernel="serial")
+
+
+@pytest.mark.parametrize("method", ["value", "grad", "hess", "predict", "factors", "hess_operator", "jac_operator"])
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.zeros(2), ValueError, "x has 2 entries; it must have 3"),
+        (np.zeros((3, 1)), ValueError, r"x has shape \(3, 1\)"),
+        ([0.0, np.inf, 0.0], ValueError, r"x\[1\] is inf"),
+        ([1j, 0, 0], TypeError, "x is complex"),
+    ],
+)
+def test_methods_refuse_a_bad_x(method, x, error, message):
+    problem = fastrsx.Problem(A, B, kernel="serial")
+    with pytest.raises(error, match=message):
+        getattr(problem, method)(x)
+
+
+def test_hess_vec_refuses_a_bad_p():
+    problem = fastrsx.Problem(A, B, kernel="serial")
+    with pytest.raises(ValueError, match="p has 1 entries; it must have 3"):
+        problem.hess_vec(np.zeros(3), [1.0])
+
+
+@pytest.mark.parametrize("call", [fastrsx.plan, lambda A: fastrsx.predict(A, np.zeros(3))], ids=["plan", "predict"])
+@pytest.mark.parametrize("name", ["A 1-D", "A complex", "A strings", "A csr array", "A no columns"])
+def test_plan_and_predict_refuse(call, name):
+    change, error, message = BAD_OF_BOTH[name]
+    with pytest.raises(error, match=message):
+        call(change["A"])
+
+
+def test_warmup_refuses_an_unknown_kernel():
+    with pytest.raises(ValueError, match="kernel is 'gpu'"):
+        fastrsx.warmup(kernel="gpu")
+
+
+# -- taken ---------------------------------------------------------------------------------------------------
+
+
+def strided(array):
+    """Every second entry along each axis of something larger."""
+    big = np.full([2 * length for length in array.shape], np.nan)
+    view = big[tuple(slice(None, None, 2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+def negative_strides(array):
+    every = (slice(None, None, -1),) * array.ndim
+    return np.ascontiguousarray(array[every])[every]
+
+
+def read_only(array):
+    out = array.copy()
+    out.flags.writeable = False
+    return out
+
+
+def unaligned(array):
+    return np.frombuffer(b"." + array.tobytes(), dtype=array.dtype, offset=1).reshape(array.shape)
+
+
+VARIANTS = {
+    "list": np.ndarray.tolist,
+    "tuple": lambda array: tuple(map(tuple, array)) if array.ndim == 2 else tuple(array),
+    "F order": np.asfortranarray,
+    "float16": lambda array: array.astype(np.float16),
+    "float32": lambda array: array.astype(np.float32),
+    "longdouble": lambda array: array.astype(np.longdouble),
+    "int64": lambda array: (8 * array).astype(np.int64),
+    "int8": lambda array: (8 * array).astype(np.int8),
+    "uint8": lambda array: (8 * abs(array)).astype(np.uint8),
+    "bool": lambda array: array > 0.1,
+    "strided": strided,
+    "negative strides": negative_strides,
+    "read-only": read_only,
+    "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
+    "unaligned": unaligned,
+    "0 strides": lambda array: np.broadcast_to(array[:1], array.shape),
+}
+
+
+@pytest.mark.parametrize("argument", ["A", "b", "w", "x0"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_real_array_gives_the_bits_of_its_float64_copy(argument, variant):
+    arguments = example()
+    passed = VARIANTS[variant](arguments[argument])
+    before = snapshot(passed)
+    plain = np.array(passed, dtype=np.float64, order="C")
+    got, expected = solve(**arguments | {argument: passed}), solve(**arguments | {argument: plain})
+    assert got.x.tobytes() == expected.x.tobytes()
+    assert (got.status, got.nit, got.fun) == (expected.status, expected.nit, expected.fun)
+    assert snapshot(passed) == before
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_memmap(tmp_path, mode):
+    arguments = example()
+    path = tmp_path / "A.bin"
+    A.tofile(path)
+    mapped = np.memmap(path, np.float64, mode, shape=A.shape)
+    assert solve(**arguments | {"A": mapped}).x.tobytes() == solve(**arguments).x.tobytes()
+    assert np.shares_memory(fastrsx.Problem(mapped, B).A, mapped)
+    assert path.read_bytes() == A.tobytes()
+
+
+@pytest.mark.parametrize("make", [np.copy, read_only, lambda A: np.vstack([A, A])[5 : 5 + N]], ids=["writable", "read-only", "rows of more"])
+def test_ready_data_is_not_copied(make):
+    data = make(A)
+    before = snapshot(data)
+    problem = fastrsx.Problem(data, B, kernel="serial")
+    assert problem.A is data
+    assert problem.plan.loader == "in place"
+    assert problem.factors(np.zeros(D)).A is data
+    problem.value_grad_hess(np.full(D, 0.1))
+    assert snapshot(data) == before
+
+
+def test_data_of_another_layout_is_copied():
+    data = np.asfortranarray(A)
+    problem = fastrsx.Problem(data, B, kernel="serial")
+    assert not np.shares_memory(problem.A, data)
+    assert problem.plan.loader == "copy"
+
+
+@pytest.mark.parametrize("kernel", ["serial", "parallel"])
+def test_newton_modifies_nothing(kernel):
+    arguments = example()
+    before = {key: snapshot(value) for key, value in arguments.items()}
+    result = fastrsx.newton(**arguments, kernel=kernel)
+    assert {key: snapshot(value) for key, value in arguments.items()} == before
+    assert not any(np.shares_memory(result.x, array) for array in arguments.values())
+    assert result.nit > 0
+
+
+def test_callback_cannot_disturb_the_solve():
+    arguments = example()
+    seen = []
+
+    def scribble(x):
+        seen.append(x.copy())
+        x[:] = np.nan
+
+    assert solve(**arguments, callback=scribble).x.tobytes() == solve(**arguments).x.tobytes()
+    assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("w", [2, 0.125, np.float32(0.125), np.array(0.125), True])
+def test_scalar_w_is_a_constant_vector(w):
+    scalar, vector = solve(A, B, w=w), solve(A, B, w=np.full(N, float(w)))
+    assert scalar.x.tobytes() == vector.x.tobytes()
+    assert scalar.fun == vector.fun
+    assert not np.array_equal(scalar.x, solve(A, B).x)
+
+
+def test_no_w_is_w_zero():
+    none, zero = solve(A, B), solve(A, B, w=0)
+    assert none.fun == pytest.approx(zero.fun, rel=1e-14)
+    np.testing.assert_allclose(none.x, zero.x, rtol=1e-8)
+
+
+def test_entries_as_large_as_1e150_are_taken():
+    data = changed(A, (6, 2), 1e150)
+    x = np.array([0.25, -0.5, 1e-150])
+    assert fastrsx.Problem(data, B, kernel="serial").value(x) < np.inf
+
+
+def test_x0_none_is_zero():
+    assert solve(A, B).x.tobytes() == solve(A, B, np.zeros(D)).x.tobytes()
+
+
+def test_max_iter_zero_reports_the_start():
+    arguments = example()
+    result = solve(**arguments, max_iter=0)
+    assert result.status is fastrsx.Status.MAX_ITER
+    assert result.nit == 0
+    np.testing.assert_array_equal(result.x, arguments["x0"])
+
+
+def test_far_start_is_no_exact_fit():
+    """f is then 1 in one row, or in none: nowhere near b, whatever rounding does to A x0."""
+    with np.errstate(all="ignore"):
+        result = solve(A, B, np.array([1e300, 0.0, 0.0]))
+    assert not result.success
