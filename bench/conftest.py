@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from llvmlite import binding
 
+from fastrsx import threads
+
 SETTLE = 0.3  # seconds: OpenBLAS and OpenMP workers go on spinning after a call, and slow whatever runs next
 
 
@@ -43,7 +45,7 @@ def row(benchmark, ceilings):
     def run(work, op, n, d, who="fastrsx", rounds=9, nbytes=None, flops=None, **extra):
         benchmark.group = f"{op}|{n}|{d}|float64"
         benchmark.extra_info.update(op=op, n=n, d=d, who=who, threads=numba.get_num_threads(), cpu=binding.get_host_cpu_name(), **ceilings, **extra)
-        benchmark.extra_info["layer"] = numba.threading_layer() if _layer_is_known() else "not started"
+        benchmark.extra_info["layer"] = threads.layer()
         benchmark.extra_info["versions"] = {name: importlib.metadata.version(name) for name in ("numba", "numpy", "scipy")}
         time.sleep(SETTLE)
         result = benchmark.pedantic(work, rounds=rounds, warmup_rounds=2)
@@ -58,11 +60,3 @@ def row(benchmark, ceilings):
         return result
 
     return run
-
-
-def _layer_is_known():
-    try:
-        numba.threading_layer()
-    except ValueError:
-        return False
-    return True

@@ -16,7 +16,10 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
     """A real array of `ndim` axes, in the caller's dtype and layout."""
     if hasattr(value, "tocsr"):
         raise TypeError(f"{name} is a sparse matrix, which is not supported yet; pass {name}.toarray() if it fits in memory")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from None
     if array.dtype.kind == "c":
         raise TypeError(f"{name} is complex ({array.dtype}); the problem is real: pass its real part if that is meant")
     if array.dtype.kind not in "fiub":
@@ -24,12 +27,6 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}: {shape}")
     return array
-
-
-def _require_finite(name: str, vector: Vector) -> None:
-    bad = np.flatnonzero(~np.isfinite(vector))
-    if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is {vector[bad[0]]}; {bad.size} of {vector.size} entries are not finite: remove or fill them")
 
 
 def as_data(A: Any) -> npt.NDArray[Any]:
@@ -57,12 +54,22 @@ def as_ready(A: npt.NDArray[Any]) -> Matrix:
     return A if is_ready(A) else np.array(A, dtype=np.float64, order="C")
 
 
-def as_vector(name: str, value: Any, size: int, what: str) -> Vector:
-    """A finite float64 vector of the given size."""
-    vector = as_ready(_as_real(name, value, 1, f"({size},), {what}"))
+def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
+    """A real vector of the given size, in the caller's dtype and layout; its entries are not looked at."""
+    vector = _as_real(name, value, 1, f"({size},), {what}")
     if vector.size != size:
         raise ValueError(f"{name} has {vector.size} entries; it must have {size}, {what}")
-    _require_finite(name, vector)
+    return vector
+
+
+def as_vector(name: str, value: Any, size: int, what: str, most: float = float(np.finfo(float).max)) -> Vector:
+    """A float64 vector of the given size, its entries finite and at most `most` in absolute value."""
+    vector = as_ready(of_size(name, value, size, what))
+    bad = np.flatnonzero(~(np.abs(vector) <= most))
+    if bad.size:
+        raise ValueError(
+            f"{name}[{bad[0]}] is {vector[bad[0]]}; {bad.size} of {size} entries are beyond {most:.3g} or not finite: remove or fill them"
+        )
     return vector
 
 
@@ -72,7 +79,7 @@ def as_weights(w: Any, n: int) -> Vector:
         return np.empty(0)
     if np.ndim(w) == 0:
         w = np.full(n, w)
-    weights = as_vector("w", w, n, "one for each row of A (or pass a scalar)")
+    weights = as_vector("w", w, n, "one for each row of A (or pass a scalar)", most=LARGEST_ENTRY)
     if (weights < 0).any():
         i = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"w[{i}] is {weights[i]}; weights enter squared and must be at least 0")

@@ -104,5 +104,5 @@ def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None
     data = inputs.as_data(A)
     n, d = data.shape
     if b is not None:
-        inputs.as_vector("b", b, n, "one for each row of A")
+        inputs.of_size("b", b, n, "one for each row of A")
     return choose(n, d, not inputs.is_ready(data), kernel, num_threads)

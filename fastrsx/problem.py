@@ -17,6 +17,7 @@ from .planning import Plan, check_kernel, choose
 EMPTY = np.empty(0)
 EPS = float(np.finfo(float).eps)
 SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
+MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
 
 
 class Point(NamedTuple):
@@ -41,7 +42,7 @@ class Point(NamedTuple):
     @property
     def rounding(self) -> float:
         """The relative error of f: of its sums, and of a, which is near M in the rows that matter."""
-        return (SUMS_ROUNDING + self.shift) * EPS
+        return (SUMS_ROUNDING + min(self.shift, MOST_SHIFT)) * EPS
 
     @property
     def noise(self) -> float:
@@ -253,7 +254,7 @@ class Problem:
         data = inputs.as_data(A)
         self.A = inputs.as_ready(data)
         n, d = self.A.shape
-        self.b = inputs.as_vector("b", b, n, "one for each row of A")
+        self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
         self.plan = choose(n, d, self.A is not data, kernel, num_threads)
         self._num_threads = num_threads

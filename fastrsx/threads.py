@@ -9,7 +9,6 @@ from typing import Any
 import numba
 
 _launching = threading.Lock()
-_launched = False
 _forked_after_launch = False
 
 
@@ -17,11 +16,19 @@ def _after_fork_in_child() -> None:
     """A forked child has none of its parent's OpenMP workers, and a launch would kill it: it keeps to the serial twins."""
     global _launching, _forked_after_launch
     _launching = threading.Lock()
-    _forked_after_launch = _launched
+    _forked_after_launch = layer() is not None
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def layer() -> str | None:
+    """Numba's threading layer, or None before the first launch of threads."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return None
 
 
 def available() -> int:
@@ -34,11 +41,9 @@ def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: A
 
     Numba's workqueue layer aborts when two threads launch at once. The twins give the same bits, so nobody can tell.
     """
-    global _launched
     if _forked_after_launch or not _launching.acquire(blocking=False):
         return serial_twin(*args)
     try:
-        _launched = True
         return kernel(*args)
     finally:
         _launching.release()

@@ -70,6 +70,12 @@ def step(g, H, radius, p, z):
         low = max(low, -H[i, i])
     size = math.sqrt(size)
     length_g = math.sqrt(dot(g, g, 0))
+    if size == 0.0:
+        z[:] = 0.0
+        z[0] = 1.0
+        for i in range(d):
+            p[i] = -g[i] * (radius / length_g) if length_g > 0.0 else 0.0
+        return length_g * radius, False, 0.0
     high = length_g / radius + 1.01 * size
     negligible = NEGLIGIBLE_CURVATURE * size / math.sqrt(d)  # size / sqrt(d) is at most the largest eigenvalue
     newton = semidefinite = False
@@ -77,7 +83,7 @@ def step(g, H, radius, p, z):
         semidefinite = factor(H, lam, U, minus_one)
         if semidefinite:
             break
-    definite = semidefinite
+    definite, first = semidefinite, lam
     for _ in range(MOST_FACTORS):
         if not definite:
             low = max(low, lam)
@@ -90,7 +96,7 @@ def step(g, H, radius, p, z):
         decrease_p = dot(p, p, 0)  # ||U p||^2 of the solution
         solve_upper(U, p)
         length = math.sqrt(dot(p, p, 0))
-        if semidefinite and length <= radius:
+        if semidefinite and lam == first and length <= radius:
             newton = True
             break
         if length <= (1.0 + CLOSE) * radius:
