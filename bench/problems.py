@@ -16,6 +16,16 @@ def gaussian(n, d):
     return A, b / b.sum(), 0.3 * rng.standard_normal(d) / np.sqrt(d)
 
 
+@functools.lru_cache(maxsize=2)
+def noisy(n, d):
+    """Gaussian A, and f(x) for an x with std(a) = 1, off by up to 20 % in each row."""
+    rng = np.random.default_rng(n + d)
+    A, x = rng.standard_normal((n, d)), rng.standard_normal(d)
+    a = A @ (x / np.std(A @ x))
+    b = (np.exp(a) + a) * rng.uniform(0.8, 1.2, n)
+    return A, b / b.sum()
+
+
 @functools.lru_cache(maxsize=1)
 def vocabulary():
     """Token frequencies from the 30522 x 384 token embeddings of MiniLM; skips where the two packages are absent."""

@@ -6,7 +6,6 @@ import pytest
 import peers
 import problems
 from fastrsx import Problem
-from fastrsx.problem import EMPTY
 
 SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256), (60_000, 512)]
 
@@ -91,5 +90,4 @@ def test_crossover(row, n, d, kernel):
     a = A @ x
     point = passes.evaluate(a)
     row(lambda: passes.hessian(a, point), "small Newton pass", n, d, who=kernel, rounds=51)
-    assert point.fun > 0
-    assert EMPTY.size == 0
+    assert np.isfinite(point.fun)

@@ -16,6 +16,8 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
     """A real array of `ndim` axes, in the caller's dtype and layout."""
     if hasattr(value, "tocsr"):
         raise TypeError(f"{name} is a sparse matrix, which is not supported yet; pass {name}.toarray() if it fits in memory")
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked entries; remove their rows or fill them")
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -30,7 +32,7 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
 
 
 def as_data(A: Any) -> npt.NDArray[Any]:
-    """A as an array, n x d with n, d >= 1; its entries are not looked at here (see `require_moderate`)."""
+    """A as an array, n x d with n, d >= 1; its entries are not looked at here (see `refuse_column`)."""
     array = _as_real("A", A, 2, "(n, d)")
     if 0 in array.shape:
         raise ValueError(f"A has shape {array.shape}; it needs at least one row and one column")
@@ -65,8 +67,9 @@ def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
 def as_vector(name: str, value: Any, size: int, what: str, most: float = float(np.finfo(float).max)) -> Vector:
     """A float64 vector of the given size, its entries finite and at most `most` in absolute value."""
     vector = as_ready(of_size(name, value, size, what))
-    bad = np.flatnonzero(~(np.abs(vector) <= most))
-    if bad.size:
+    magnitude = np.abs(vector)
+    if not magnitude.max() <= most:  # so also for NaN
+        bad = np.flatnonzero(~(magnitude <= most))
         raise ValueError(
             f"{name}[{bad[0]}] is {vector[bad[0]]}; {bad.size} of {size} entries are beyond {most:.3g} or not finite: remove or fill them"
         )
@@ -86,12 +89,8 @@ def as_weights(w: Any, n: int) -> Vector:
     return weights
 
 
-def require_moderate(A: Matrix, squares: Vector, largest: Vector) -> None:
-    """Refuse NaN, inf and entries beyond 1e150, given each column's sum of squares and largest |A_ij|."""
-    bad = np.flatnonzero(~np.isfinite(squares) | (largest > LARGEST_ENTRY))
-    if not bad.size:
-        return
-    j = int(bad[0])
+def refuse_column(A: Matrix, j: int) -> None:
+    """Say which entry of a column is not finite or beyond 1e150."""
     wrong = ~(np.abs(A[:, j]) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
     todo = "remove or fill it" if not np.isfinite(A[i, j]) else "divide the column by its largest entry"
@@ -122,6 +121,6 @@ def as_count(name: str, value: Any, least: int) -> int:
 
 def as_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """One of the given words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
     return str(value)

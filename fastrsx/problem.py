@@ -1,8 +1,10 @@
 """The loss of one (A, b, w) as an object: values, derivatives and operators, for SciPy's solvers and ours."""
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +17,7 @@ from .inputs import Matrix, Vector
 from .planning import Plan, check_kernel, choose
 
 EMPTY = np.empty(0)
-EPS = float(np.finfo(float).eps)
-SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
-MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
+LARGEST_LOG = math.log(float(np.finfo(float).max))
 
 
 class Point(NamedTuple):
@@ -41,35 +41,33 @@ class Point(NamedTuple):
 
     @property
     def rounding(self) -> float:
-        """The relative error of f: of its sums, and of a, which is near M in the rows that matter."""
-        return (SUMS_ROUNDING + min(self.shift, MOST_SHIFT)) * EPS
+        """The relative error of f."""
+        return float(fold.rounding(self.raw))
 
     @property
     def noise(self) -> float:
-        """The rounding error of fun: a relative error of f, times 2 c in the squares of c = f - b."""
-        return self.rounding * (self.fun + 2 * float(np.sqrt(self.squares * self.raw[fold.POINT_FF])))
+        """The rounding error of fun."""
+        return float(fold.noise(self.raw))
+
+    @property
+    def scaled_alpha(self) -> float:
+        """<u, 1> exp(-M)."""
+        return float(self.raw[fold.POINT_ALPHA])
 
     @property
     def log_alpha(self) -> float:
         """log <u, 1>; NaN outside the domain."""
-        scaled = self.raw[fold.POINT_ALPHA]
-        return float(np.log(scaled) + self.shift) if scaled > 0 else np.nan
+        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
 
     @property
     def alpha(self) -> float:
         """<u, 1>, which may be inf."""
-        with np.errstate(over="ignore"):
-            return float(np.exp(self.log_alpha))
+        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
 
     @property
     def kappa(self) -> float:
         """sum(|e| + |a|) / alpha: large near the pole alpha = 0."""
         return float(self.raw[fold.POINT_KAPPA])
-
-    @property
-    def slope(self) -> float:
-        """d log(alpha) / dt along the step that led here."""
-        return float(self.raw[fold.POINT_SLOPE] / self.raw[fold.POINT_ALPHA])
 
     @property
     def step(self) -> float:
@@ -124,66 +122,74 @@ class Passes:
         self.plan = plan
         self.count = self.evaluations = 0
         self._work = dense.alloc_workspace(*A.shape, False)
-        self._gram: np.ndarray | None = None
+        self._no_gram = self._work.gram
 
-    def _run(self, name: str, *args: Any) -> Any:
-        serial_twin = getattr(dense, f"{name}_serial")
+    def run(self, module: ModuleType, name: str, *args: Any) -> Any:
+        """Call a kernel, or its serial twin where the plan says so."""
+        serial_twin = getattr(module, f"{name}_serial")
         if self.plan.kernel == "serial":
             return serial_twin(*args)
-        return threads.launch(getattr(dense, name), serial_twin, *args)
+        return threads.launch(getattr(module, name), serial_twin, *args)
+
+    def workspace(self) -> dense.Workspace:
+        """The workspace, with Gram matrices; allocated on the first call."""
+        if self._work.gram.size == 0:
+            blocks, _, wide = self._work.vectors.shape
+            self._work = self._work._replace(gram=np.empty((blocks, wide, wide)))
+        return self._work
 
     def products(self, x: Vector, out: Vector) -> None:
         """out = A x."""
         self.count += 1
-        self._run("products", self.A, x, out, self._work.buffers)
+        self.run(dense, "products", self.A, x, out, self._work.buffers)
 
     def transposed(self, y: Vector) -> Vector:
         """A^T y."""
         self.count += 1
         out = np.empty(self.A.shape[1])
-        self._run("transposed", self.A, y, out, self._work.buffers, self._work.weights, self._work.vectors)
+        self.run(dense, "transposed", self.A, y, out, self._work.buffers, self._work.weights, self._work.vectors)
         return out
 
-    def columns(self) -> tuple[Vector, Vector]:
-        """Each column's sum of squares and largest |A_ij|."""
+    def column_scale(self) -> Vector:
+        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
         self.count += 1
-        squares, largest = np.empty((2, self.A.shape[1]))
-        self._run("columns", self.A, squares, largest, self._work.buffers, self._work.vectors)
-        return squares, largest
+        scale = np.empty(self.A.shape[1])
+        bad = self.run(dense, "columns", self.A, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
+        if bad >= 0:
+            inputs.refuse_column(self.A, bad)
+        return scale
 
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""
         self.evaluations += 1
         point = np.zeros(fold.POINT)
-        self._run("evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
+        self.run(dense, "evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
     def _derivatives(self, a: Vector, point: Point, p: Vector, gram: np.ndarray) -> None:
         work = self._work
         self.count += 1
-        self._run("derivatives", self.A, p, a, self.b, self.w, point.raw, work.sums, work.vectors, gram, work.buffers, work.weights)
+        self.run(dense, "derivatives", self.A, p, a, self.b, self.w, point.raw, work.sums, work.vectors, gram, work.buffers, work.weights)
 
     def _vector(self, row: int) -> Vector:
         return self._work.vectors[0, row, : self.A.shape[1]].copy()
 
     def gradient(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector]:
         """The gradient and the rank-2 vectors A^T v/alpha, A^T q/alpha."""
-        self._derivatives(a, point, EMPTY, self._work.gram)
+        self._derivatives(a, point, EMPTY, self._no_gram)
         return self._vector(2), self._vector(0), self._vector(1)
 
     def hessian(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector, Matrix]:
         """The gradient, the rank-2 vectors and the Hessian."""
-        blocks, _, wide = self._work.vectors.shape
-        if self._gram is None:
-            self._gram = np.empty((blocks, wide, wide))
-        self._derivatives(a, point, EMPTY, self._gram)
+        gram = self.workspace().gram
+        self._derivatives(a, point, EMPTY, gram)
         hess = np.empty((self.A.shape[1],) * 2)
-        self._run("finish_hessian", self._gram, self._work.vectors, hess)
+        self.run(dense, "finish_hessian", gram, self._work.vectors, hess)
         return self._vector(2), self._vector(0), self._vector(1), hess
 
     def hess_vec(self, a: Vector, point: Point, p: Vector) -> Vector:
         """Hess p."""
-        self._derivatives(a, point, p, self._work.gram)
+        self._derivatives(a, point, p, self._no_gram)
         out = np.empty(self.A.shape[1])
         fold.finish_hess_vec(self._work.vectors, p, out)
         return out
@@ -191,13 +197,13 @@ class Passes:
     def diagonal(self, a: Vector, point: Point) -> Vector:
         """D."""
         D = np.empty(len(a))
-        self._run("diagonal", a, self.b, self.w, point.raw, D, self._work.weights)
+        self.run(dense, "diagonal", a, self.b, self.w, point.raw, D, self._work.weights)
         return D
 
     def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
         """f and v/alpha."""
         f, v = np.empty(len(a)), np.empty(len(a))
-        self._run("predictions", a, point.raw, f, v, self._work.sums)
+        self.run(dense, "predictions", a, point.raw, f, v, self._work.sums)
         return f, v
 
 
@@ -260,11 +266,7 @@ class Problem:
         self._num_threads = num_threads
         self._prepare()
         with self._running():
-            squares, largest = self._passes.columns()
-        inputs.require_moderate(self.A, squares, largest)
-        # Where the squares underflow, the largest entry sets the scale; a zero column gets 1.
-        rms = np.where(squares > 1e-280, np.sqrt(squares / n), largest)
-        self._column_scale = np.where(rms > 0, rms, 1.0)
+            self._column_scale = self._passes.column_scale()
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()

@@ -79,17 +79,26 @@ def transposed(A, y, out, buffers, weights, vectors):
 
 
 @parallel
-def columns(A, squares, largest, buffers, vectors):
-    """The sum of squares and the largest |A_ij| of each column."""
+def columns(A, most, scale, buffers, vectors):
+    """scale = the RMS of each column; the first column with an entry that is not finite or beyond `most`, or -1.
+
+    Where the squares underflow, the largest entry sets the scale; a zero column gets 1.
+    """
     blocks = buffers.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, A.shape[0])
         fold.fold_columns(A, start, stop, buffers[k], vectors[k])
     for j in range(A.shape[1]):
-        squares[j] = largest[j] = 0.0
+        squares = largest = 0.0
         for k in range(blocks):
-            squares[j] += vectors[k, 0, j]
-            largest[j] = max(largest[j], vectors[k, 1, j])
+            squares += vectors[k, 0, j]
+            largest = max(largest, vectors[k, 1, j])
+        if not squares < np.inf or largest > most:
+            return j
+        scale[j] = np.sqrt(squares / A.shape[0]) if squares > 1e-280 else largest
+        if scale[j] == 0.0:
+            scale[j] = 1.0
+    return -1
 
 
 @parallel

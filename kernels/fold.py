@@ -42,6 +42,10 @@ SUMS = 9
 ) = range(10)
 POINT = 10
 
+EPS = float(np.finfo(np.float64).eps)
+SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
+MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
+
 # Rows of `weights` in a panel: h for the Gram matrix, then the three weights of `vectors`.
 H, V, Q, R = range(4)
 
@@ -58,6 +62,18 @@ def block_rows(k, blocks, n):
     """First row of block k and of the next, on panel boundaries."""
     panels = (n + ROWS - 1) // ROWS
     return min(n, panels * k // blocks * ROWS), min(n, panels * (k + 1) // blocks * ROWS)
+
+
+@serial
+def rounding(point):
+    """The relative error of f: of its sums, and of a, which is near M in the rows that matter."""
+    return (SUMS_ROUNDING + min(point[POINT_SHIFT], MOST_SHIFT)) * EPS
+
+
+@serial
+def noise(point):
+    """The rounding error of L: a relative error of f, times 2 c in the squares of c = f - b."""
+    return rounding(point) * (point[POINT_FUN] + 2.0 * math.sqrt(point[POINT_SQUARES] * point[POINT_FF]))
 
 
 # -- fold: A x ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 
 # No fastmath: kernels say with explicit lanes and fma what may be vectorised, and every twin gives the same bits.
 FLAGS = {"nogil": True, "error_model": "numpy"}
@@ -58,11 +59,15 @@ def parallel(func):
     return _cached(njit(parallel=True, **FLAGS)(func))
 
 
+_serial_twins: dict[Dispatcher, Dispatcher] = {}
+
+
 def serial_twin(dispatcher):
-    """The same source for one thread: prange is range, and each name that has a `_serial` twin means that twin."""
+    """The same source for one thread: prange is range, and the name of a kernel that has a serial twin means that twin."""
     func = dispatcher.py_func
-    names = func.__globals__
-    twins = {name: names[f"{name}_serial"] for name in func.__code__.co_names if f"{name}_serial" in names}
-    twin = types.FunctionType(func.__code__, names | twins, f"{func.__name__}_serial", func.__defaults__)
+    kernels = {name: value for name, value in func.__globals__.items() if isinstance(value, Dispatcher)}
+    twins = {name: _serial_twins[kernel] for name, kernel in kernels.items() if kernel in _serial_twins}
+    twin = types.FunctionType(func.__code__, func.__globals__ | twins, f"{func.__name__}_serial", func.__defaults__)
     twin.__qualname__, twin.__module__, twin.__doc__ = f"{func.__qualname__}_serial", func.__module__, func.__doc__
-    return serial(twin)
+    _serial_twins[dispatcher] = serial(twin)
+    return _serial_twins[dispatcher]

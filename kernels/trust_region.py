@@ -128,12 +128,12 @@ def step(g, H, radius, p, z):
 
 
 @serial
-def saturation(H, v, q):
-    """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T): rounding is all that is left of H where it is tiny."""
+def saturation(H, v, q, scale):
+    """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding."""
     norm_h = norm_g = norm_r = 0.0
     for i in range(H.shape[0]):
         for j in range(H.shape[0]):
-            rank_2 = 2.0 * (v[i] * q[j] + q[i] * v[j])
+            rank_2 = 2.0 * (v[i] * q[j] + q[i] * v[j]) / scale[i] / scale[j]
             norm_h += H[i, j] ** 2
             norm_g += (H[i, j] + rank_2) ** 2
             norm_r += rank_2**2

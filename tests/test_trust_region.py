@@ -201,8 +201,8 @@ def test_saturation_is_the_part_of_the_terms_that_is_left(cancelled):
     G = cancelled * R + (1 - cancelled) * definite(6)
     H = G - R
     norm = np.linalg.norm
-    assert trust_region.saturation(H, v, q) == pytest.approx(norm(H) / (norm(H + R) + norm(R)), rel=1e-12)
+    assert trust_region.saturation(H, v, q, np.ones(len(v))) == pytest.approx(norm(H) / (norm(H + R) + norm(R)), rel=1e-12)
 
 
 def test_saturation_without_any_terms_is_0():
-    assert trust_region.saturation(np.zeros((3, 3)), np.zeros(3), np.zeros(3)) == 0
+    assert trust_region.saturation(np.zeros((3, 3)), np.zeros(3), np.zeros(3), np.ones(3)) == 0

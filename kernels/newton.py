@@ -1,0 +1,236 @@
+"""One iteration of the trust-region Newton method, from derivatives to the accepted step, without a return to Python.
+
+What is rare is an event: the iteration stops before the step is taken and says why. The caller looks into it, and either
+ends the solve or has the step taken after all.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .cholesky import dot
+from .dense import derivatives, evaluate, finish_hessian, products
+from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_SLOPE, POINT_SQUARES, POINT_STEP, noise
+from .jit import serial, serial_twin
+from .trust_region import saturation, step
+
+# What to do: all of an iteration, its derivatives alone, or the step that an event held back.
+ITERATE, DERIVE, TAKE = range(3)
+
+# Events.
+STEPPED = 0  # none: the step is taken
+NOT_FINITE = 1  # the Hessian
+SINGULAR = 2  # its smallest eigenvalue is rounding, and it is not known whether A has a null space
+LONG_STEPS = 3  # several in a row gained next to nothing
+SINGULAR_STEPS = 4  # so did several with a singular Hessian, or the last
+SATURATED = 5  # the terms of the Hessian cancel to rounding
+CONVERGED = 6
+NO_STEP = 7  # no part of the step lowers the loss
+
+FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
+LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
+SUSPECTS = 4  # in a row make an event
+SATURATION = 1e-9  # ||H|| relative to its two terms
+NO_CURVATURE = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
+NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
+ACCEPT = 0.05  # of the decrease that the model promised
+SHRINK, GROW = 0.25, 0.75  # the same, for the radius
+BACKTRACK = 0.4
+MOST_BACKTRACKS = 40
+
+# Scalars of an iteration.
+(
+    RADIUS,  # the trust radius
+    DECREASE,  # that the model promises for p
+    NEWTON,  # 1: p is the full Newton step of a positive semidefinite Hessian
+    MIN_EIG,  # of the scaled Hessian, estimated from above
+    GRAD_NORM,  # of the scaled gradient
+    SLOPE,  # g.p
+    LENGTH,  # ||p||
+    LOG_ALPHA_SLOPE,  # d log(alpha) / dt along A p
+    FRACTION,  # of p that was taken
+    EVALUATIONS,  # of the loss
+    CONVERGES,  # 1: p is negligible, and the Hessian not negative
+    LONG_COUNT,  # suspect steps in a row
+    SINGULAR_COUNT,
+    NOW,  # which of the two a is that at x
+) = range(14)
+SCALARS = 14
+
+
+class Iterate(NamedTuple):
+    """Where the iteration is; "scaled" is in columns of A scaled to unit RMS."""
+
+    x: np.ndarray  # d
+    a: np.ndarray  # 2 x n: A x and that of the trial; scalars[NOW] says which is which
+    points: np.ndarray  # 2 x scalars: the same
+    da: np.ndarray  # n: A p
+    grad: np.ndarray  # d
+    hess: np.ndarray  # d x d
+    scaled_grad: np.ndarray  # d
+    scaled_hess: np.ndarray  # d x d
+    p: np.ndarray  # d, scaled: the step of the model
+    flattest: np.ndarray  # d, scaled: its direction of least curvature, downhill
+    step: np.ndarray  # d: p in the caller's columns
+    scalars: np.ndarray
+
+
+@serial
+def alloc_iterate(n, d):
+    """An iterate at x = 0, where a = 0, with radius 1."""
+    scalars = np.zeros(SCALARS)
+    scalars[RADIUS] = 1.0
+    square = (d, d)
+    return Iterate(
+        np.zeros(d),
+        np.zeros((2, n)),
+        np.zeros((2, POINT)),
+        np.empty(n),
+        np.empty(d),
+        np.empty(square),
+        np.empty(d),
+        np.empty(square),
+        np.empty(d),
+        np.empty(d),
+        np.empty(d),
+        scalars,
+    )
+
+
+@serial
+def derive(A, b, w, scale, it, work):
+    """Gradient and Hessian at x, as they are and scaled; how far the Hessian's terms cancel."""
+    now = int(it.scalars[NOW])
+    derivatives(A, it.x[:0], it.a[now], b, w, it.points[now], work.sums, work.vectors, work.gram, work.buffers, work.weights)
+    finish_hessian(work.gram, work.vectors, it.hess)
+    v, q = work.vectors[0, 0], work.vectors[0, 1]
+    squares = 0.0
+    for i in range(scale.shape[0]):
+        it.grad[i] = work.vectors[0, 2, i]
+        it.scaled_grad[i] = it.grad[i] / scale[i]
+        squares += it.scaled_grad[i] ** 2
+        for j in range(scale.shape[0]):
+            it.scaled_hess[i, j] = it.hess[i, j] / scale[i] / scale[j]
+    it.scalars[GRAD_NORM] = math.sqrt(squares)
+    return saturation(it.scaled_hess, v, q, scale)
+
+
+@serial
+def propose(A, b, w, scale, null, it, work):
+    """The best step of the model within the radius, and the point there: one pass for A p."""
+    d, s, now = scale.shape[0], it.scalars, int(it.scalars[NOW])
+    hess = it.scaled_hess
+    if null.shape[1] > 0:  # curvature where A has none keeps p in its row space
+        hess = it.scaled_hess.copy()
+        largest = np.abs(hess).max()
+        for i in range(d):
+            for j in range(d):
+                hess[i, j] += largest * dot(null[i], null[j], 0)
+    s[DECREASE], newton, s[MIN_EIG] = step(it.scaled_grad, hess, s[RADIUS], it.p, it.flattest)
+    s[NEWTON] = 1.0 if newton else 0.0
+    s[SLOPE] = s[LENGTH] = s[LOG_ALPHA_SLOPE] = uphill = 0.0
+    for i in range(d):
+        it.step[i] = it.p[i] / scale[i]
+        s[SLOPE] += it.scaled_grad[i] * it.p[i]
+        s[LENGTH] += it.p[i] ** 2
+        s[LOG_ALPHA_SLOPE] += work.vectors[0, 0, i] * it.step[i]
+        uphill += it.scaled_grad[i] * it.flattest[i]
+    s[LENGTH] = math.sqrt(s[LENGTH])
+    if uphill > 0.0:
+        for i in range(d):
+            it.flattest[i] = -it.flattest[i]
+    products(A, it.step, it.da, work.buffers)
+    s[EVALUATIONS] += 1
+    evaluate(it.a[now], it.da, 1.0, b, w, it.a[1 - now], work.sums, it.points[1 - now])
+
+
+@serial
+def find_event(tol, norm_b, cancelled, null_is_known, it):
+    """The first test that the trial meets, in the order in which they are asked."""
+    s, now = it.scalars, int(it.scalars[NOW])
+    point, fun, long = it.points[now], it.points[now, POINT_FUN], it.points[1 - now, POINT_STEP]
+    largest = np.abs(it.scaled_hess).max()
+    singular = abs(s[MIN_EIG]) <= NO_CURVATURE * largest
+    if singular and not null_is_known:
+        return SINGULAR
+    small = s[DECREASE] <= tol * fun and long <= math.sqrt(tol)
+    negligible = s[DECREASE] <= noise(point) and long <= NOISE_STEP
+    converged = s[NEWTON] > 0.0 and (small or negligible)
+    s[CONVERGES] = 1.0 if converged else 0.0
+    flat = s[DECREASE] <= FLAT * fun or math.sqrt(point[POINT_SQUARES]) <= FLAT * norm_b
+    s[LONG_COUNT] = s[LONG_COUNT] + 1.0 if flat and long >= LONG else 0.0
+    s[SINGULAR_COUNT] = s[SINGULAR_COUNT] + 1.0 if singular else 0.0
+    if s[LONG_COUNT] >= SUSPECTS:
+        s[LONG_COUNT] = 0.0
+        return LONG_STEPS
+    if s[SINGULAR_COUNT] >= SUSPECTS or (singular and converged):
+        s[SINGULAR_COUNT] = 0.0
+        return SINGULAR_STEPS
+    if cancelled <= SATURATION:
+        return SATURATED
+    return CONVERGED if converged else STEPPED
+
+
+@serial
+def crosses_pole(t, it):
+    """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""
+    now = int(it.scalars[NOW])
+    there = it.points[1 - now]
+    start, end = t * it.scalars[LOG_ALPHA_SLOPE], t * there[POINT_SLOPE] / there[POINT_ALPHA]  # of log(alpha)
+    if 1.0 + start > 0.0 or end <= 0.0:
+        return False
+    # In units of alpha at the start: 1 + start z, taken where the other tangent is 0.
+    return 1.0 + start * (1.0 - 1.0 / end) <= 0.0
+
+
+@serial
+def take(b, w, it, work):
+    """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
+
+    Trials along A p cost no pass over A; a shorter step of the model would cost one.
+    """
+    s, now = it.scalars, int(it.scalars[NOW])
+    here, there = it.points[now], it.points[1 - now]
+    curvature = -2.0 * (s[DECREASE] + s[SLOPE])  # p.H p
+    t, error = 1.0, noise(here)
+    for _ in range(MOST_BACKTRACKS):
+        promised = -t * s[SLOPE] - 0.5 * t * t * curvature
+        ratio = (here[POINT_FUN] - there[POINT_FUN] + error) / (promised + error)
+        if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not crosses_pole(t, it):
+            if t < 1.0:
+                s[RADIUS] = t * s[LENGTH]
+            elif ratio < SHRINK:
+                s[RADIUS] = SHRINK * s[LENGTH]
+            elif ratio > GROW and s[LENGTH] > 0.9 * s[RADIUS]:
+                s[RADIUS] = 2.0 * s[LENGTH]
+            for i in range(it.x.shape[0]):
+                it.x[i] += t * it.step[i]
+            s[FRACTION], s[NOW] = t, 1.0 - now
+            return True
+        t *= BACKTRACK
+        s[EVALUATIONS] += 1
+        evaluate(it.a[now], it.da, t, b, w, it.a[1 - now], work.sums, there)
+    return False
+
+
+@serial
+def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work):
+    """One iteration, or the part of it that `what` names; the event. One function, so that it is compiled once."""
+    if what != TAKE:
+        cancelled = derive(A, b, w, scale, it, work)
+        if not np.isfinite(it.hess).all():
+            return NOT_FINITE
+        if what == DERIVE:
+            return STEPPED
+        propose(A, b, w, scale, null, it, work)
+        event = find_event(tol, norm_b, cancelled, null_is_known, it)
+        if event != STEPPED:
+            return event
+    return STEPPED if take(b, w, it, work) else NO_STEP
+
+
+derive_serial = serial_twin(derive)
+propose_serial = serial_twin(propose)
+take_serial = serial_twin(take)
+iterate_serial = serial_twin(iterate)
