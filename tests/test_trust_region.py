@@ -197,11 +197,12 @@ def test_factor_of_a_nan_is_refused():
 def test_saturation_is_the_part_of_the_terms_that_is_left(cancelled):
     rng = np.random.default_rng(0)
     v, q = rng.standard_normal((2, 6))
+    scale = 10 ** rng.uniform(-3, 3, 6)
     R = 2 * (np.outer(v, q) + np.outer(q, v))
     G = cancelled * R + (1 - cancelled) * definite(6)
     H = G - R
     norm = np.linalg.norm
-    assert trust_region.saturation(H, v, q, np.ones(len(v))) == pytest.approx(norm(H) / (norm(H + R) + norm(R)), rel=1e-12)
+    assert trust_region.saturation(H, scale * v, scale * q, scale) == pytest.approx(norm(H) / (norm(H + R) + norm(R)), rel=1e-12)
 
 
 def test_saturation_without_any_terms_is_0():
