@@ -122,7 +122,6 @@ class Passes:
         self.plan = plan
         self.count = self.evaluations = 0
         self._work = dense.alloc_workspace(*A.shape, False)
-        self._no_gram = self._work.gram
 
     def run(self, module: ModuleType, name: str, *args: Any) -> Any:
         """Call a kernel, or its serial twin where the plan says so."""
@@ -176,7 +175,7 @@ class Passes:
 
     def gradient(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector]:
         """The gradient and the rank-2 vectors A^T v/alpha, A^T q/alpha."""
-        self._derivatives(a, point, EMPTY, self._no_gram)
+        self._derivatives(a, point, EMPTY, self._work.no_gram)
         return self._vector(2), self._vector(0), self._vector(1)
 
     def hessian(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector, Matrix]:
@@ -189,7 +188,7 @@ class Passes:
 
     def hess_vec(self, a: Vector, point: Point, p: Vector) -> Vector:
         """Hess p."""
-        self._derivatives(a, point, p, self._no_gram)
+        self._derivatives(a, point, p, self._work.no_gram)
         out = np.empty(self.A.shape[1])
         fold.finish_hess_vec(self._work.vectors, p, out)
         return out

@@ -30,6 +30,8 @@ class Ray(NamedTuple):
 
 def falls_ahead(passes: Passes, a: Vector, point: Point, ray: Ray, by: float) -> bool:
     """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end."""
+    if not ray.unit > 0:
+        return False
     scratch = np.empty_like(a)
     lowest = point.fun
     for tau in range(1, AHEAD + 1):

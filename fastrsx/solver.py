@@ -131,6 +131,8 @@ class _Solver:
             if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.0):
                 return self.follow(ray)
         if event == kernel.SATURATED:
+            if np.ptp(self.a) <= 1.0 and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
+                return Status.CONVERGED, self.fit_message()
             # The step may be noise, but x itself has the direction of the ray by now: look as far as 2 x.
             ray = Ray(self.x * self.scale, self.a.copy(), rays.AHEAD)
             if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5):
@@ -165,8 +167,9 @@ class _Solver:
 
     def record_step(self) -> None:
         """Note the step just taken, from self.point to the iterate's."""
-        scalars = self.iterate.scalars.tolist()
-        before, self.point = self.point, Point(self.iterate.points[int(scalars[kernel.NOW])].copy())
+        it = self.iterate
+        scalars = it.scalars.tolist()
+        before, self.point = self.point, Point(it.points[int(scalars[kernel.NOW])].copy())
         self.history.append(
             Record(
                 fun=before.fun,

@@ -33,7 +33,8 @@ class Workspace(NamedTuple):
     point: np.ndarray  # scalars there, see fold.POINT_*
     sums: np.ndarray  # blocks x scalars: the state of each block, and below its d-vectors and Gram matrix
     vectors: np.ndarray  # blocks x 3 x padded d
-    gram: np.ndarray  # blocks x padded d x padded d, or empty
+    gram: np.ndarray  # blocks x padded d x padded d, or blocks x 0 x 0
+    no_gram: np.ndarray  # blocks x 0 x 0: stands for a Gram matrix that is not wanted
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
 
@@ -49,6 +50,7 @@ def alloc_workspace(n, d, hessian):
         np.zeros((blocks, SUMS)),
         np.empty((blocks, 3, wide)),
         np.empty((blocks, gram, gram)),
+        np.empty((blocks, 0, 0)),
         np.empty((blocks, ROWS, wide)),
         np.zeros((blocks, 4, ROWS)),
     )
@@ -190,8 +192,7 @@ def value_grad(A, x, b, w, grad, work):
     if not fun < np.inf:
         grad[:] = np.nan
         return fun
-    nothing = work.gram[:, :0, :0]
-    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     return fun
@@ -225,8 +226,7 @@ def hess_vec(A, x, b, w, p, out, work):
     if not fun < np.inf:
         out[:] = np.nan
         return fun
-    nothing = work.gram[:, :0, :0]
-    derivatives(A, p, work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    derivatives(A, p, work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
     fold.finish_hess_vec(work.vectors, p, out)
     return fun
 
@@ -242,8 +242,7 @@ def factors(A, x, b, w, D, V, work):
         D[:] = np.nan
         V[:] = np.nan
         return fun
-    nothing = work.gram[:, :0, :0]
-    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, nothing, work.buffers, work.weights)
+    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
     for j in range(V.shape[1]):
         V[0, j] = work.vectors[0, 0, j]
         V[1, j] = work.vectors[0, 1, j]

@@ -164,11 +164,11 @@ def find_event(tol, norm_b, cancelled, null_is_known, it):
     if s[LONG_COUNT] >= SUSPECTS:
         s[LONG_COUNT] = 0.0
         return LONG_STEPS
+    if cancelled <= SATURATION:
+        return SATURATED
     if s[SINGULAR_COUNT] >= SUSPECTS or (singular and converged):
         s[SINGULAR_COUNT] = 0.0
         return SINGULAR_STEPS
-    if cancelled <= SATURATION:
-        return SATURATED
     return CONVERGED if converged else STEPPED
 
 

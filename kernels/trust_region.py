@@ -75,7 +75,7 @@ def step(g, H, radius, p, z):
         z[0] = 1.0
         for i in range(d):
             p[i] = -g[i] * (radius / length_g) if length_g > 0.0 else 0.0
-        return length_g * radius, False, 0.0
+        return length_g * radius, length_g == 0.0, 0.0
     high = length_g / radius + 1.01 * size
     negligible = NEGLIGIBLE_CURVATURE * size / math.sqrt(d)  # size / sqrt(d) is at most the largest eigenvalue
     newton = semidefinite = False
@@ -129,7 +129,7 @@ def step(g, H, radius, p, z):
 
 @serial
 def saturation(H, v, q, scale):
-    """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding."""
+    """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding. 1 without terms."""
     norm_h = norm_g = norm_r = 0.0
     for i in range(H.shape[0]):
         for j in range(H.shape[0]):
@@ -138,4 +138,4 @@ def saturation(H, v, q, scale):
             norm_g += (H[i, j] + rank_2) ** 2
             norm_r += rank_2**2
     terms = math.sqrt(norm_g) + math.sqrt(norm_r)
-    return math.sqrt(norm_h) / terms if terms > 0.0 else 0.0
+    return math.sqrt(norm_h) / terms if terms > 0.0 else 1.0

@@ -238,6 +238,13 @@ def test_unnormalised_target_is_solved_and_said():
     assert "no exact fit" in zero.message
 
 
+@pytest.mark.parametrize(("A", "b"), [(np.zeros((5, 2)), np.arange(5.0)), ([[1.0]], [0.5])], ids=["zero A", "one row"])
+def test_constant_loss_is_at_its_minimum(A, b):
+    result = fastrsx.newton(A, b)
+    assert result.status is Status.CONVERGED
+    np.testing.assert_array_equal(result.x, 0.0)
+
+
 def test_not_finite_at_the_start():
     result = fastrsx.newton(np.full((3, 1), 1e140), np.full(3, 1 / 3), [1e300])  # A x overflows
     assert result.status is Status.NONFINITE

@@ -205,5 +205,5 @@ def test_saturation_is_the_part_of_the_terms_that_is_left(cancelled):
     assert trust_region.saturation(H, scale * v, scale * q, scale) == pytest.approx(norm(H) / (norm(H + R) + norm(R)), rel=1e-12)
 
 
-def test_saturation_without_any_terms_is_0():
-    assert trust_region.saturation(np.zeros((3, 3)), np.zeros(3), np.zeros(3), np.ones(3)) == 0
+def test_saturation_without_any_terms_is_1():
+    assert trust_region.saturation(np.zeros((3, 3)), np.zeros(3), np.zeros(3), np.ones(3)) == 1
