@@ -121,7 +121,7 @@ class Passes:
         self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
         self.plan = plan
         self.count = self.evaluations = 0
-        self._work = dense.alloc_workspace(*A.shape, False)
+        self._work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
 
     def run(self, module: ModuleType, name: str, *args: Any) -> Any:
         """Call a kernel, or its serial twin where the plan says so."""

@@ -59,6 +59,11 @@ def parallel(func):
     return _cached(njit(parallel=True, **FLAGS)(func))
 
 
+def part(func):
+    """A part of one kernel, spliced into it: not compiled apart, which would optimise all it calls once more."""
+    return njit(inline="always", **FLAGS)(func)
+
+
 _serial_twins: dict[Dispatcher, Dispatcher] = {}
 
 
@@ -69,5 +74,5 @@ def serial_twin(dispatcher):
     twins = {name: _serial_twins[kernel] for name, kernel in kernels.items() if kernel in _serial_twins}
     twin = types.FunctionType(func.__code__, func.__globals__ | twins, f"{func.__name__}_serial", func.__defaults__)
     twin.__qualname__, twin.__module__, twin.__doc__ = f"{func.__qualname__}_serial", func.__module__, func.__doc__
-    _serial_twins[dispatcher] = serial(twin)
+    _serial_twins[dispatcher] = part(twin) if dispatcher.targetoptions.get("inline") == "always" else serial(twin)
     return _serial_twins[dispatcher]

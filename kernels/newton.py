@@ -12,7 +12,7 @@ import numpy as np
 from .cholesky import dot
 from .dense import derivatives, evaluate, finish_hessian, products
 from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_SLOPE, POINT_SQUARES, POINT_STEP, noise
-from .jit import serial, serial_twin
+from .jit import part, serial, serial_twin
 from .trust_region import saturation, step
 
 # What to do: all of an iteration, its derivatives alone, or the step that an event held back.
@@ -76,7 +76,6 @@ class Iterate(NamedTuple):
     scalars: np.ndarray
 
 
-@serial
 def alloc_iterate(n, d):
     """An iterate at x = 0, where a = 0, with radius 1."""
     scalars = np.zeros(SCALARS)
@@ -98,7 +97,7 @@ def alloc_iterate(n, d):
     )
 
 
-@serial
+@part
 def derive(A, b, w, scale, it, work):
     """Gradient and Hessian at x, as they are and scaled; how far the Hessian's terms cancel."""
     now = int(it.scalars[NOW])
@@ -116,7 +115,7 @@ def derive(A, b, w, scale, it, work):
     return saturation(it.scaled_hess, v, q, scale)
 
 
-@serial
+@part
 def propose(A, b, w, scale, null, it, work):
     """The best step of the model within the radius, and the point there: one pass for A p."""
     d, s, now = scale.shape[0], it.scalars, int(it.scalars[NOW])
@@ -145,7 +144,7 @@ def propose(A, b, w, scale, null, it, work):
     evaluate(it.a[now], it.da, 1.0, b, w, it.a[1 - now], work.sums, it.points[1 - now])
 
 
-@serial
+@part
 def find_event(tol, norm_b, cancelled, null_is_known, it):
     """The first test that the trial meets, in the order in which they are asked."""
     s, now = it.scalars, int(it.scalars[NOW])
@@ -172,7 +171,7 @@ def find_event(tol, norm_b, cancelled, null_is_known, it):
     return CONVERGED if converged else STEPPED
 
 
-@serial
+@part
 def crosses_pole(t, it):
     """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""
     now = int(it.scalars[NOW])
@@ -184,7 +183,7 @@ def crosses_pole(t, it):
     return 1.0 + start * (1.0 - 1.0 / end) <= 0.0
 
 
-@serial
+@part
 def take(b, w, it, work):
     """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
 
