@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -40,11 +40,6 @@ class Point(NamedTuple):
         return float(self.raw[fold.POINT_SHIFT])
 
     @property
-    def rounding(self) -> float:
-        """The relative error of f."""
-        return float(fold.rounding(self.raw))
-
-    @property
     def noise(self) -> float:
         """The rounding error of fun."""
         return float(fold.noise(self.raw))
@@ -63,16 +58,6 @@ class Point(NamedTuple):
     def alpha(self) -> float:
         """<u, 1>, which may be inf."""
         return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
-
-    @property
-    def kappa(self) -> float:
-        """sum(|e| + |a|) / alpha: large near the pole alpha = 0."""
-        return float(self.raw[fold.POINT_KAPPA])
-
-    @property
-    def step(self) -> float:
-        """max |da| of the step that led here, taken whole."""
-        return float(self.raw[fold.POINT_STEP])
 
 
 class Factors(NamedTuple):
@@ -291,9 +276,13 @@ class Problem:
     def npass(self) -> int:
         return self._passes.count
 
+    def _running(self) -> AbstractContextManager[Any]:
+        """To run kernels in: one thread at a time, on as many threads as were asked for."""
+        return self._lock if self._num_threads is None else self._running_on(self._num_threads)
+
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        with self._lock, threads.limited_to(self._num_threads):
+    def _running_on(self, num_threads: int) -> Iterator[None]:
+        with self._lock, threads.limited_to(num_threads):
             yield
 
     @contextmanager

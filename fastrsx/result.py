@@ -58,7 +58,8 @@ class Record(NamedTuple):
     step : float
         max |A p| of the step p that was taken.
     seconds : float
-        Since the solve began, at the step's end.
+        Since the solve began, when the step was reported: a small problem reports up to 16 steps together, unless it has a
+        callback or a table to show them one by one.
     """
 
     fun: float

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.linalg.lapack import dsyevd
 
 from fastrsx.kernels import newton as kernel
 
@@ -19,8 +20,7 @@ from .rank import least_norm, null_space
 from .rays import Ray
 from .result import HEADER, History, NewtonResult, Record, Status
 
-NEAR_POLE = 1e6  # kappa: alpha has lost six digits to cancellation
-
+MOST_STEPS = 16  # of a small problem in one call of the kernel
 Stop = tuple[Status, str] | None
 
 
@@ -34,11 +34,13 @@ class _Solver:
         self.iterate = kernel.alloc_iterate(n, d)
         self.work = self.passes.workspace()
         self.norm_b = math.sqrt(problem.b @ problem.b)
+        together = MOST_STEPS if problem.plan.kernel == "serial" and callback is None and verbose < 2 else 1
+        self.records = np.empty((together, kernel.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
         self.null_is_known = False
         self.history = History()
         self.nit = self.nhev = 0
-        self.derived_at = -1  # the step count at which gradient and Hessian were last computed
+        self.is_derived = False  # gradient and Hessian are those at x
         self.started = time.perf_counter()
 
     @property
@@ -56,8 +58,6 @@ class _Solver:
 
     def run_kernel(self, what: int) -> int:
         """An iteration, its derivatives alone, or the step that an event held back; the event."""
-        scalars = self.iterate.scalars
-        scalars[kernel.EVALUATIONS] = 0
         event = self.passes.run(
             kernel,
             "iterate",
@@ -72,12 +72,18 @@ class _Solver:
             self.norm_b,
             self.iterate,
             self.work,
+            self.records[: self.max_iter - self.nit] if what == kernel.ITERATE else self.records[:1],
         )
+        scalars = self.iterate.scalars.tolist()
+        steps, derivatives = int(scalars[kernel.STEPS]), int(scalars[kernel.DERIVATIVES])
         self.passes.evaluations += int(scalars[kernel.EVALUATIONS])
-        if what != kernel.TAKE:
-            self.nhev += 1
-            self.derived_at = self.nit
-            self.passes.count += 1 + (what == kernel.ITERATE)
+        self.passes.count += 2 * derivatives if what == kernel.ITERATE else derivatives
+        self.nhev += derivatives
+        self.is_derived = what in (kernel.DERIVE, kernel.TAKE_LAST) or event != kernel.STEPPED
+        if steps:
+            self.point = Point(self.iterate.points[int(scalars[kernel.NOW])].copy())
+            for row in self.records[:steps].tolist():
+                self.note(row)
         return int(event)
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -110,10 +116,7 @@ class _Solver:
         if event == kernel.SINGULAR:
             self.find_null_space()
             event = self.run_kernel(kernel.ITERATE)
-        if event == kernel.STEPPED:
-            self.record_step()
-            return self.call_back()
-        return self.look_into(event)
+        return self.call_back() if event == kernel.STEPPED else self.look_into(event)
 
     def look_into(self, event: int) -> Stop:
         """What an event comes to."""
@@ -139,9 +142,7 @@ class _Solver:
                 return self.follow(ray)
             return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         converged = bool(it.scalars[kernel.CONVERGES])
-        moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE) == kernel.STEPPED
-        if moved:
-            self.record_step()
+        moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE_LAST if converged else kernel.TAKE) == kernel.STEPPED
         if converged:
             return self.stop_at_point() or (Status.CONVERGED, self.fit_message())
         if not moved:
@@ -157,31 +158,18 @@ class _Solver:
         point = self.passes.evaluate(it.a[now], ray.image, t, it.a[1 - now])
         it.points[1 - now] = point.raw
         it.x[:] += t * ray.direction / self.scale
-        it.scalars[[kernel.RADIUS, kernel.FRACTION, kernel.NOW]] = 1.0, 1.0, 1 - now
-        it.scalars[kernel.DECREASE] = self.point.fun - point.fun
-        self.record_step()
+        grad_norm, radius, min_eig = it.scalars[[kernel.GRAD_NORM, kernel.RADIUS, kernel.MIN_EIG]].tolist()
+        it.scalars[[kernel.RADIUS, kernel.NOW]] = 1.0, 1 - now
+        before, self.point, self.is_derived = self.point, point, False
+        self.note([before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, -t * ray.unit])
         return self.call_back()
 
     def find_null_space(self) -> None:
         self.null, self.null_is_known = null_space(self.problem.A, self.scale), True
 
-    def record_step(self) -> None:
-        """Note the step just taken, from self.point to the iterate's."""
-        it = self.iterate
-        scalars = it.scalars.tolist()
-        before, self.point = self.point, Point(it.points[int(scalars[kernel.NOW])].copy())
-        self.history.append(
-            Record(
-                fun=before.fun,
-                grad_norm=scalars[kernel.GRAD_NORM],
-                decrement=scalars[kernel.DECREASE],
-                radius=scalars[kernel.RADIUS],
-                alpha=before.alpha,
-                min_eig=scalars[kernel.MIN_EIG],
-                step=scalars[kernel.FRACTION] * self.point.step,
-                seconds=time.perf_counter() - self.started,
-            )
-        )
+    def note(self, row: list[float]) -> None:
+        """Note a step; `row` are the fields of its Record but the time."""
+        self.history.append(Record._make([*row, time.perf_counter() - self.started]))
         self.nit += 1
         if self.verbose > 1:
             print(self.history[-1].row(self.nit - 1), flush=True)
@@ -201,10 +189,9 @@ class _Solver:
 
     def stop_at_point(self) -> Stop:
         """The tests that need no derivatives."""
-        exact = math.sqrt(self.point.squares) <= self.point.rounding * self.norm_b
-        if exact and self.point.fun == self.point.squares:
+        if kernel.is_exact(self.point.raw, self.norm_b):
             return Status.EXACT_FIT, Status.EXACT_FIT.sentence
-        if self.point.kappa > NEAR_POLE:
+        if kernel.is_near_pole(self.point.raw):
             return Status.NO_MINIMISER, (
                 f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
                 "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
@@ -234,13 +221,13 @@ class _Solver:
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it = self.iterate
-        if status is not Status.NONFINITE and self.derived_at != self.nit and self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
+        if status is not Status.NONFINITE and not self.is_derived and self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
             status, message = Status.NONFINITE, ""
         min_eig = np.nan
         if status is Status.NONFINITE:
             it.grad[:] = it.hess[:] = np.nan
         else:
-            eigenvalues = np.linalg.eigvalsh(it.scaled_hess)
+            eigenvalues, _, _ = dsyevd(it.scaled_hess, compute_v=0)
             min_eig = float(eigenvalues[0])
             if status.success and min_eig <= kernel.NO_CURVATURE * eigenvalues[-1]:
                 if not self.null_is_known:

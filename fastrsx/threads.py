@@ -50,11 +50,8 @@ def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: A
 
 
 @contextmanager
-def limited_to(num_threads: int | None) -> Iterator[None]:
-    """Run the body with this many Numba threads (None: as many as Numba is set to), and restore the setting."""
-    if num_threads is None:
-        yield
-        return
+def limited_to(num_threads: int) -> Iterator[None]:
+    """Run the body with this many Numba threads, and restore the setting."""
     before = numba.get_num_threads()
     numba.set_num_threads(num_threads)
     try:

@@ -11,12 +11,12 @@ import numpy as np
 
 from .cholesky import dot
 from .dense import derivatives, evaluate, finish_hessian, products
-from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_SLOPE, POINT_SQUARES, POINT_STEP, noise
+from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_KAPPA, POINT_SHIFT, POINT_SLOPE, POINT_SQUARES, POINT_STEP, noise, rounding
 from .jit import part, serial, serial_twin
 from .trust_region import saturation, step
 
-# What to do: all of an iteration, its derivatives alone, or the step that an event held back.
-ITERATE, DERIVE, TAKE = range(3)
+# What to do: iterations, the derivatives alone, the step that an event held back, or that step and the derivatives after it.
+ITERATE, DERIVE, TAKE, TAKE_LAST = range(4)
 
 # Events.
 STEPPED = 0  # none: the step is taken
@@ -28,6 +28,7 @@ SATURATED = 5  # the terms of the Hessian cancel to rounding
 CONVERGED = 6
 NO_STEP = 7  # no part of the step lowers the loss
 
+NEAR_POLE = 1e6  # kappa
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
 SUSPECTS = 4  # in a row make an event
@@ -50,13 +51,16 @@ MOST_BACKTRACKS = 40
     LENGTH,  # ||p||
     LOG_ALPHA_SLOPE,  # d log(alpha) / dt along A p
     FRACTION,  # of p that was taken
+    STEPS,  # taken in a call
+    DERIVATIVES,  # computed in it
     EVALUATIONS,  # of the loss
     CONVERGES,  # 1: p is negligible, and the Hessian not negative
     LONG_COUNT,  # suspect steps in a row
     SINGULAR_COUNT,
     NOW,  # which of the two a is that at x
-) = range(14)
-SCALARS = 14
+) = range(16)
+SCALARS = 16
+RECORD = 7  # numbers kept of a step
 
 
 class Iterate(NamedTuple):
@@ -95,6 +99,24 @@ def alloc_iterate(n, d):
         np.empty(d),
         scalars,
     )
+
+
+@serial
+def is_exact(point, norm_b):
+    """An exact fit: c is rounding."""
+    return math.sqrt(point[POINT_SQUARES]) <= rounding(point) * norm_b and point[POINT_FUN] == point[POINT_SQUARES]
+
+
+@serial
+def is_near_pole(point):
+    """alpha has lost six digits to cancellation."""
+    return point[POINT_KAPPA] > NEAR_POLE
+
+
+@part
+def needs_look(point, norm_b):
+    """The tests that need no derivatives."""
+    return is_exact(point, norm_b) or is_near_pole(point)
 
 
 @part
@@ -213,20 +235,45 @@ def take(b, w, it, work):
     return False
 
 
+@part
+def record(t, here, there, radius, scalars, row):
+    """What a step of t p is remembered by, as the fields of `fastrsx.Record`."""
+    row[0], row[1], row[2], row[3] = here[POINT_FUN], scalars[GRAD_NORM], scalars[DECREASE], radius
+    row[4], row[5], row[6] = here[POINT_ALPHA] * math.exp(here[POINT_SHIFT]), scalars[MIN_EIG], t * there[POINT_STEP]
+
+
 @serial
-def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work):
-    """One iteration, or the part of it that `what` names; the event. One function, so that it is compiled once."""
-    if what != TAKE:
-        cancelled = derive(A, b, w, scale, it, work)
-        if not np.isfinite(it.hess).all():
-            return NOT_FINITE
-        if what == DERIVE:
-            return STEPPED
-        propose(A, b, w, scale, null, it, work)
-        event = find_event(tol, norm_b, cancelled, null_is_known, it)
-        if event != STEPPED:
-            return event
-    return STEPPED if take(b, w, it, work) else NO_STEP
+def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
+    """Iterations, one for each row of `records` unless something comes up, or the part of one that `what` names; the event.
+
+    One function, so that it is compiled once.
+    """
+    s = it.scalars
+    s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = 0.0
+    for row in range(records.shape[0]):
+        if what in (ITERATE, DERIVE):
+            cancelled = derive(A, b, w, scale, it, work)
+            s[DERIVATIVES] += 1.0
+            if not np.isfinite(it.hess).all():
+                return NOT_FINITE
+            if what == DERIVE:
+                return STEPPED
+            propose(A, b, w, scale, null, it, work)
+            event = find_event(tol, norm_b, cancelled, null_is_known, it)
+            if event != STEPPED:
+                return event
+        now, radius = int(s[NOW]), s[RADIUS]
+        if not take(b, w, it, work):
+            return NO_STEP
+        here, there = it.points[now], it.points[1 - now]
+        record(s[FRACTION], here, there, radius, s, records[row])
+        s[STEPS] += 1.0
+        if what == TAKE_LAST:
+            derive(A, b, w, scale, it, work)
+            s[DERIVATIVES] += 1.0
+        if needs_look(there, norm_b):
+            break
+    return STEPPED
 
 
 derive_serial = serial_twin(derive)
