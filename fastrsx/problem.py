@@ -30,11 +30,6 @@ class Point(NamedTuple):
         return float(self.raw[fold.POINT_FUN])
 
     @property
-    def squares(self) -> float:
-        """||f - b||^2, without the regulariser."""
-        return float(self.raw[fold.POINT_SQUARES])
-
-    @property
     def shift(self) -> float:
         """M = max(0, max a)."""
         return float(self.raw[fold.POINT_SHIFT])

@@ -122,7 +122,7 @@ class _Solver:
         """What an event comes to."""
         it = self.iterate
         if event == kernel.NOT_FINITE:
-            return Status.NONFINITE, "The Hessian is not finite: entries of A are too large; divide its columns by their largest entries."
+            return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
         if event == kernel.LONG_STEPS:
             ray = Ray.of(it.p.copy(), it.da)
             if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.0):

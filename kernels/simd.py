@@ -189,16 +189,6 @@ def first(typingctx, x, count):
 
 
 @intrinsic
-def load(typingctx, array, i):
-    """array[i : i + 8]."""
-
-    def codegen(context, builder, sig, args):
-        return load_vector(context, builder, array, args[0], args[1:])
-
-    return f64x8(array, types.int64), codegen
-
-
-@intrinsic
 def load_first(typingctx, array, i, j, count):
     """array[i, j : j + count] and zeros after it; reads nothing beyond. A vector is its own row i = 0."""
 

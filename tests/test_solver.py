@@ -251,6 +251,15 @@ def test_not_finite_at_the_start():
     assert not result.success
 
 
+def test_hessian_that_overflows():
+    """w^2 A^T A does, though neither A nor the loss at x0 does."""
+    result = fastrsx.newton(1e10 * np.eye(3), np.full(3, 1 / 3), [1e-11, 2e-11, 3e-11], w=1e150)
+    assert result.status is Status.NONFINITE
+    assert not result.success
+    assert "A or w are too large" in result.message
+    assert np.isfinite(result.fun)
+
+
 def test_saturated_start_is_stalled():
     """One row has everything and another should: flat in every direction."""
     A = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1], [-0.3, 0.2]])
@@ -323,6 +332,14 @@ def test_rank_deficient_solution_has_least_norm(kind):
         assert result.x[4] == 0.0
 
 
+def test_rank_deficient_start_at_the_solution_has_least_norm():
+    A, x = np.repeat(gaussian(50, 1, 0)[0], 2, axis=1), np.array([0.75, 0.25])
+    result = fastrsx.newton(A, fastrsx.predict(A, x), x)
+    assert result.status is Status.EXACT_FIT
+    assert result.nit == 0
+    np.testing.assert_allclose(result.x, [0.5, 0.5], rtol=1e-12)
+
+
 def test_more_columns_than_rows():
     rng = np.random.default_rng(2)
     A = rng.standard_normal((20, 50))
@@ -389,6 +406,16 @@ def test_callback_sees_each_step(cars):
     points = []
     fastrsx.newton(cars.A, cars.b, callback=points.append)
     np.testing.assert_array_equal(points, [state.x for state in seen])
+
+
+def test_callback_stops_the_solve(cars):
+    def stop(x):
+        raise StopIteration
+
+    result = fastrsx.newton(cars.A, cars.b, callback=stop)
+    assert result.status is Status.CALLBACK_STOP
+    assert result.nit == 1
+    np.testing.assert_allclose(result.jac, fastrsx.Problem(cars.A, cars.b).grad(result.x), atol=1e-15)
 
 
 @pytest.mark.parametrize("status", list(Status))
