@@ -47,6 +47,7 @@ MOST_BACKTRACKS = 40
     NEWTON,  # 1: p is the full Newton step of a positive semidefinite Hessian
     MIN_EIG,  # of the scaled Hessian, estimated from above
     GRAD_NORM,  # of the scaled gradient
+    LARGEST,  # |H_ij| of the scaled Hessian
     SLOPE,  # g.p
     LENGTH,  # ||p||
     LOG_ALPHA_SLOPE,  # d log(alpha) / dt along A p
@@ -58,8 +59,8 @@ MOST_BACKTRACKS = 40
     LONG_COUNT,  # suspect steps in a row
     SINGULAR_COUNT,
     NOW,  # which of the two a is that at x
-) = range(16)
-SCALARS = 16
+) = range(17)
+SCALARS = 17
 RECORD = 7  # numbers kept of a step
 
 
@@ -126,14 +127,17 @@ def derive(A, b, w, scale, it, work):
     derivatives(A, it.x[:0], it.a[now], b, w, it.points[now], work.sums, work.vectors, work.gram, work.buffers, work.weights)
     finish_hessian(work.gram, work.vectors, it.hess)
     v, q = work.vectors[0, 0], work.vectors[0, 1]
-    squares = 0.0
+    squares = largest = zero = 0.0
     for i in range(scale.shape[0]):
         it.grad[i] = work.vectors[0, 2, i]
         it.scaled_grad[i] = it.grad[i] / scale[i]
         squares += it.scaled_grad[i] ** 2
         for j in range(scale.shape[0]):
-            it.scaled_hess[i, j] = it.hess[i, j] / scale[i] / scale[j]
-    it.scalars[GRAD_NORM] = math.sqrt(squares)
+            scaled = it.hess[i, j] / scale[i] / scale[j]
+            it.scaled_hess[i, j] = scaled
+            largest = max(largest, abs(scaled))
+            zero += 0.0 * scaled  # NaN once anything is not finite
+    it.scalars[GRAD_NORM], it.scalars[LARGEST] = math.sqrt(squares), largest + zero
     return saturation(it.scaled_hess, v, q, scale)
 
 
@@ -144,10 +148,9 @@ def propose(A, b, w, scale, null, it, work):
     hess = it.scaled_hess
     if null.shape[1] > 0:  # curvature where A has none keeps p in its row space
         hess = it.scaled_hess.copy()
-        largest = np.abs(hess).max()
         for i in range(d):
             for j in range(d):
-                hess[i, j] += largest * dot(null[i], null[j], 0)
+                hess[i, j] += s[LARGEST] * dot(null[i], null[j], 0)
     s[DECREASE], newton, s[MIN_EIG] = step(it.scaled_grad, hess, s[RADIUS], it.p, it.flattest)
     s[NEWTON] = 1.0 if newton else 0.0
     s[SLOPE] = s[LENGTH] = s[LOG_ALPHA_SLOPE] = uphill = 0.0
@@ -171,8 +174,7 @@ def find_event(tol, norm_b, cancelled, null_is_known, it):
     """The first test that the trial meets, in the order in which they are asked."""
     s, now = it.scalars, int(it.scalars[NOW])
     point, fun, long = it.points[now], it.points[now, POINT_FUN], it.points[1 - now, POINT_STEP]
-    largest = np.abs(it.scaled_hess).max()
-    singular = abs(s[MIN_EIG]) <= NO_CURVATURE * largest
+    singular = abs(s[MIN_EIG]) <= NO_CURVATURE * s[LARGEST]
     if singular and not null_is_known:
         return SINGULAR
     small = s[DECREASE] <= tol * fun and long <= math.sqrt(tol)
@@ -254,7 +256,7 @@ def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
         if what in (ITERATE, DERIVE):
             cancelled = derive(A, b, w, scale, it, work)
             s[DERIVATIVES] += 1.0
-            if not np.isfinite(it.hess).all():
+            if not s[LARGEST] < np.inf:
                 return NOT_FINITE
             if what == DERIVE:
                 return STEPPED
