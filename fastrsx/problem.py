@@ -105,7 +105,7 @@ class Passes:
 
     def run(self, module: ModuleType, name: str, *args: Any) -> Any:
         """Call a kernel, or its serial twin where the plan says so."""
-        serial_twin = getattr(module, f"{name}_serial")
+        serial_twin = getattr(module, name + "_serial")
         if self.plan.kernel == "serial":
             return serial_twin(*args)
         return threads.launch(getattr(module, name), serial_twin, *args)

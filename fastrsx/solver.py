@@ -82,8 +82,7 @@ class _Solver:
         self.is_derived = what in (kernel.DERIVE, kernel.TAKE_LAST) or event != kernel.STEPPED
         if steps:
             self.point = Point(self.iterate.points[int(scalars[kernel.NOW])].copy())
-            for row in self.records[:steps].tolist():
-                self.note(row)
+            self.note(self.records[:steps].tolist())
         return int(event)
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -161,17 +160,18 @@ class _Solver:
         grad_norm, radius, min_eig = it.scalars[[kernel.GRAD_NORM, kernel.RADIUS, kernel.MIN_EIG]].tolist()
         it.scalars[[kernel.RADIUS, kernel.NOW]] = 1.0, 1 - now
         before, self.point, self.is_derived = self.point, point, False
-        self.note([before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, -t * ray.unit])
+        self.note([[before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, -t * ray.unit]])
         return self.call_back()
 
     def find_null_space(self) -> None:
         self.null, self.null_is_known = null_space(self.problem.A, self.scale), True
 
-    def note(self, row: list[float]) -> None:
-        """Note a step; `row` are the fields of its Record but the time."""
-        self.history.append(Record._make([*row, time.perf_counter() - self.started]))
-        self.nit += 1
-        if self.verbose > 1:
+    def note(self, rows: list[list[float]]) -> None:
+        """Note steps; a row has the fields of a Record but the time."""
+        seconds = time.perf_counter() - self.started
+        self.history += [Record._make((*row, seconds)) for row in rows]
+        self.nit += len(rows)
+        if self.verbose > 1:  # then steps come one by one
             print(self.history[-1].row(self.nit - 1), flush=True)
 
     def call_back(self) -> Stop:
@@ -214,7 +214,7 @@ class _Solver:
         )
 
     def fit_message(self) -> str:
-        total = float(self.problem.b.sum())
+        total = float(np.add.reduce(self.problem.b))
         if abs(total - 1) <= 1e-8:
             return Status.CONVERGED.sentence
         return f"{Status.CONVERGED.sentence} b sums to {total:.6g} and f to 1, so no exact fit exists."
