@@ -19,13 +19,13 @@ def solve(row, op, A, b, who, gtol, rounds):
 
 @pytest.mark.parametrize("who", ["fastrsx", "SciPy trust-exact"])
 def test_small(row, who):
-    solve(row, "newton", *problems.noisy(1000, 8), who, 1e-10, 101)
+    solve(row, "newton", *problems.noisy(1000, 8), who, 1e-10, 2001)
 
 
 @pytest.mark.parametrize("who", ["fastrsx", "SciPy trust-exact"])
 def test_automobiles(row, who):
     cars = load_automobiles()
-    solve(row, "newton, automobiles", cars.A, cars.b, who, 1e-10, 101)
+    solve(row, "newton, automobiles", cars.A, cars.b, who, 1e-10, 2001)
 
 
 @pytest.mark.parametrize("who", ["fastrsx", "SciPy trust-exact"])
