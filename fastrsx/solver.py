@@ -57,7 +57,7 @@ class _Solver:
         return int(self.iterate.scalars[kernel.NOW])
 
     def run_kernel(self, what: int) -> int:
-        """An iteration, its derivatives alone, or the step that an event held back; the event."""
+        """Do `what` (see `fastrsx.kernels.newton`) and take over what came of it; the event."""
         event = self.passes.run(
             kernel,
             "iterate",
@@ -79,7 +79,7 @@ class _Solver:
         self.passes.evaluations += int(scalars[kernel.EVALUATIONS])
         self.passes.count += 2 * derivatives if what == kernel.ITERATE else derivatives
         self.nhev += derivatives
-        self.is_derived = what in (kernel.DERIVE, kernel.TAKE_LAST) or event != kernel.STEPPED
+        self.is_derived = what in (kernel.DERIVE, kernel.TAKE_LAST) or event != kernel.STEPPED  # an event comes before a step
         if steps:
             self.point = Point(self.iterate.points[int(scalars[kernel.NOW])].copy())
             self.note(self.records[:steps].tolist())
@@ -108,7 +108,7 @@ class _Solver:
                 return self.finish(*stop)
 
     def step(self) -> Stop:
-        """One step; why to stop, or None to go on."""
+        """One step, or several of a small problem; why to stop, or None to go on."""
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
         event = self.run_kernel(kernel.ITERATE)
