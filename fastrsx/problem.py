@@ -1,58 +1,17 @@
 """The loss of one (A, b, w) as an object: values, derivatives and operators, for SciPy's solvers and ours."""
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from fastrsx.kernels import dense, fold
-
 from . import inputs, threads
 from .inputs import Matrix, Vector
-from .planning import Plan, check_kernel, choose
-
-EMPTY = np.empty(0)
-LARGEST_LOG = math.log(float(np.finfo(float).max))
-
-
-class Point(NamedTuple):
-    """Scalars at some a = A x; the hats of `fastrsx.kernels.fold` undone."""
-
-    raw: Vector  # as the kernels want them
-
-    @property
-    def fun(self) -> float:
-        return float(self.raw[fold.POINT_FUN])
-
-    @property
-    def shift(self) -> float:
-        """M = max(0, max a)."""
-        return float(self.raw[fold.POINT_SHIFT])
-
-    @property
-    def noise(self) -> float:
-        """The rounding error of fun."""
-        return float(fold.noise(self.raw))
-
-    @property
-    def scaled_alpha(self) -> float:
-        """<u, 1> exp(-M)."""
-        return float(self.raw[fold.POINT_ALPHA])
-
-    @property
-    def log_alpha(self) -> float:
-        """log <u, 1>; NaN outside the domain."""
-        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
-
-    @property
-    def alpha(self) -> float:
-        """<u, 1>, which may be inf."""
-        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
+from .passes import Passes, Point
+from .planning import check_kernel, choose
 
 
 class Factors(NamedTuple):
@@ -89,101 +48,6 @@ class Factors(NamedTuple):
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
         return np.asarray(2 * (self.A.T @ (self.D[:, None] * self.A) - rank_2 - rank_2.T))
-
-
-class Passes:
-    """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
-
-    Arguments are as the kernels want them. One thread at a time.
-    """
-
-    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan) -> None:
-        self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
-        self.plan = plan
-        self.count = self.evaluations = 0
-        self._work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
-
-    def run(self, module: ModuleType, name: str, *args: Any) -> Any:
-        """Call a kernel, or its serial twin where the plan says so."""
-        serial_twin = getattr(module, name + "_serial")
-        if self.plan.kernel == "serial":
-            return serial_twin(*args)
-        return threads.launch(getattr(module, name), serial_twin, *args)
-
-    def workspace(self) -> dense.Workspace:
-        """The workspace, with Gram matrices; allocated on the first call."""
-        if self._work.gram.size == 0:
-            blocks, _, wide = self._work.vectors.shape
-            self._work = self._work._replace(gram=np.empty((blocks, wide, wide)))
-        return self._work
-
-    def products(self, x: Vector, out: Vector) -> None:
-        """out = A x."""
-        self.count += 1
-        self.run(dense, "products", self.A, x, out, self._work.buffers)
-
-    def transposed(self, y: Vector) -> Vector:
-        """A^T y."""
-        self.count += 1
-        out = np.empty(self.A.shape[1])
-        self.run(dense, "transposed", self.A, y, out, self._work.buffers, self._work.weights, self._work.vectors)
-        return out
-
-    def column_scale(self) -> Vector:
-        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
-        self.count += 1
-        scale = np.empty(self.A.shape[1])
-        bad = self.run(dense, "columns", self.A, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
-        if bad >= 0:
-            inputs.refuse_column(self.A, bad)
-        return scale
-
-    def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
-        """The point at a, or at out = a + t da."""
-        self.evaluations += 1
-        point = np.zeros(fold.POINT)
-        self.run(dense, "evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
-        return Point(point)
-
-    def _derivatives(self, a: Vector, point: Point, p: Vector, gram: np.ndarray) -> None:
-        work = self._work
-        self.count += 1
-        self.run(dense, "derivatives", self.A, p, a, self.b, self.w, point.raw, work.sums, work.vectors, gram, work.buffers, work.weights)
-
-    def _vector(self, row: int) -> Vector:
-        return self._work.vectors[0, row, : self.A.shape[1]].copy()
-
-    def gradient(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector]:
-        """The gradient and the rank-2 vectors A^T v/alpha, A^T q/alpha."""
-        self._derivatives(a, point, EMPTY, self._work.no_gram)
-        return self._vector(2), self._vector(0), self._vector(1)
-
-    def hessian(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector, Matrix]:
-        """The gradient, the rank-2 vectors and the Hessian."""
-        gram = self.workspace().gram
-        self._derivatives(a, point, EMPTY, gram)
-        hess = np.empty((self.A.shape[1],) * 2)
-        self.run(dense, "finish_hessian", gram, self._work.vectors, hess)
-        return self._vector(2), self._vector(0), self._vector(1), hess
-
-    def hess_vec(self, a: Vector, point: Point, p: Vector) -> Vector:
-        """Hess p."""
-        self._derivatives(a, point, p, self._work.no_gram)
-        out = np.empty(self.A.shape[1])
-        fold.finish_hess_vec(self._work.vectors, p, out)
-        return out
-
-    def diagonal(self, a: Vector, point: Point) -> Vector:
-        """D."""
-        D = np.empty(len(a))
-        self.run(dense, "diagonal", a, self.b, self.w, point.raw, D, self._work.weights)
-        return D
-
-    def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
-        """f and v/alpha."""
-        f, v = np.empty(len(a)), np.empty(len(a))
-        self.run(dense, "predictions", a, point.raw, f, v, self._work.sums)
-        return f, v
 
 
 class Problem:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .inputs import Vector
-from .problem import Passes, Point
+from .passes import Passes, Point
 
 AHEAD = 64  # units looked at ahead, one by one
 BEHIND = 64  # and behind, by quarters

@@ -15,7 +15,8 @@ from scipy.linalg.lapack import dsyevd
 from fastrsx.kernels import newton as kernel
 
 from . import inputs, rays
-from .problem import Point, Problem
+from .passes import Point
+from .problem import Problem
 from .rank import least_norm, null_space
 from .rays import Ray
 from .result import HEADER, History, NewtonResult, Record, Status
