@@ -4,25 +4,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 
-def numpy_value_grad_hess(A, b, x):
-    """Value, gradient and Hessian in NumPy, by the analytic formulas, shifted by max(0, max a)."""
-    a = A @ x
-    shift = max(0.0, a.max())
-    e, k = np.exp(a - shift), np.exp(-shift)
-    u, v = e + k * a, e + k
-    alpha = u.sum()
-    f = u / alpha
-    c = f - b
-    s, ff = f @ c, f @ f
-    r = (2 / alpha) * v * (c - s)
-    D = (v / alpha) ** 2 + e * (c - s) / alpha
-    vA, qA = v @ A / alpha, (v * (f + c - s) - 0.5 * ff * v) @ A / alpha
-    hess = 2 * (A.T @ (D[:, None] * A) - np.outer(vA, qA) - np.outer(qA, vA))
-    return c @ c, A.T @ r, hess
-
-
 class NumpyProblem:
-    """Value, gradient and Hessian for SciPy's solvers; what they share at one x is computed once."""
+    """Value, gradient and Hessian by the analytic formulas, shifted by max(0, max a); what they share at one x is computed once."""
 
     def __init__(self, A, b):
         self.A, self.b, self.x = A, b, None
@@ -54,6 +37,12 @@ class NumpyProblem:
         vA = self.v @ self.A / self.alpha
         qA = (self.v * (self.f + self.c - self.s) - 0.5 * (self.f @ self.f) * self.v) @ self.A / self.alpha
         return 2 * (self.A.T @ (D[:, None] * self.A) - np.outer(vA, qA) - np.outer(qA, vA))
+
+
+def numpy_value_grad_hess(A, b, x):
+    """Value, gradient and Hessian at x."""
+    problem = NumpyProblem(A, b)
+    return problem.value(x), problem.grad(x), problem.hess(x)
 
 
 def scipy_trust_exact(A, b, gtol):

@@ -136,13 +136,15 @@ def info() -> int:
     import psutil
     from llvmlite import binding
 
-    threads = numba.get_num_threads()  # starts the threading layer
+    from . import threads
+
+    count = numba.get_num_threads()  # starts the threading layer
     rows = [("fastrsx", __version__), ("python", f"{platform.python_version()} ({platform.platform()})")]
     rows += [(name, version_of(name)) for name in ("numba", "llvmlite", "numpy", "scipy", "psutil")]
     rows += [
         ("cpu", f"{binding.get_host_cpu_name()}, {psutil.cpu_count(logical=False)} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"),
         ("registers", vector_width()),
-        ("threads", f"{threads} of {numba.config.NUMBA_NUM_THREADS}, layer {numba.threading_layer()}"),
+        ("threads", f"{count} of {threads.available()}, layer {threads.layer()}"),
         ("cache", cache_state()),
         ("optional", ", ".join(f"{name} {version_of(name)}" for name in OPTIONAL)),
     ]

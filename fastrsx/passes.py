@@ -63,6 +63,11 @@ class Passes:
         self.count = self.evaluations = 0
         self._work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
 
+    @property
+    def a(self) -> Vector:
+        """Room for A x."""
+        return self._work.a
+
     def run(self, module: ModuleType, name: str, *args: Any) -> Any:
         """Call a kernel, or its serial twin where the plan says so."""
         serial_twin = getattr(module, name + "_serial")

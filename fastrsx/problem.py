@@ -114,7 +114,7 @@ class Problem:
     def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._passes = Passes(self.A, self.b, self.w, self.plan)
-        self._a = np.empty(len(self.b))
+        self._a = self._passes.a
         self._x: Vector | None = None
         self._point: Point
         self._known: dict[str, Any] = {}

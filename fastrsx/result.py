@@ -1,6 +1,5 @@
 """What a solve returns."""
 
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -81,9 +80,6 @@ class Record(NamedTuple):
 
 class History(list[Record]):
     """The records of a solve, one for each accepted step; `history.column("fun")` is one field of all of them."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        super().__init__(records)
 
     def column(self, name: str) -> np.ndarray:
         """One field of every record, as an array."""

@@ -123,23 +123,13 @@ class _Solver:
         it = self.iterate
         if event == kernel.NOT_FINITE:
             return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
-        if event == kernel.LONG_STEPS:
-            ray = Ray.of(it.p.copy(), it.da)
-            if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.0):
-                return self.follow(ray)
-        if event == kernel.SINGULAR_STEPS:
-            image = np.empty_like(it.da)
-            self.passes.products(it.flattest / self.scale, image)
-            ray = Ray.of(it.flattest.copy(), image)
-            if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.0):
-                return self.follow(ray)
-        if event == kernel.SATURATED:
-            if np.ptp(self.a) <= 1.0 and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
-                return Status.CONVERGED, self.fit_message()
-            # The step may be noise, but x itself has the direction of the ray by now: look as far as 2 x.
-            ray = Ray(self.x * self.scale, self.a.copy(), rays.AHEAD)
-            if rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5):
-                return self.follow(ray)
+        saturated = event == kernel.SATURATED
+        if saturated and np.ptp(self.a) <= 1.0 and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
+            return Status.CONVERGED, self.fit_message()
+        ray = self.suspect_ray(event)
+        if ray is not None and rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5 if saturated else 0.0):
+            return self.follow(ray)
+        if saturated:
             return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         converged = bool(it.scalars[kernel.CONVERGES])
         moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE_LAST if converged else kernel.TAKE) == kernel.STEPPED
@@ -148,6 +138,19 @@ class _Solver:
         if not moved:
             return Status.STALLED, "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach."
         return self.call_back()
+
+    def suspect_ray(self, event: int) -> Ray | None:
+        """The ray on which an event suggests that the infimum lies."""
+        it = self.iterate
+        if event == kernel.LONG_STEPS:
+            return Ray.of(it.p.copy(), it.da)
+        if event == kernel.SINGULAR_STEPS:
+            image = np.empty_like(it.da)
+            self.passes.products(it.flattest / self.scale, image)
+            return Ray.of(it.flattest.copy(), image)
+        if event == kernel.SATURATED:  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
+            return Ray(self.x * self.scale, self.a.copy(), rays.AHEAD)
+        return None
 
     def follow(self, ray: Ray) -> Stop:
         """The end, unless the ray was entered by a step over a minimum that lies behind: then go there."""
