@@ -17,8 +17,8 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 8
 
-_DOUBLE, _BOOL, _INT32, _INT64 = ir.DoubleType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
-_VECTOR, _MASK, _INTEGERS = (ir.VectorType(kind, LANES) for kind in (_DOUBLE, _BOOL, _INT64))
+_DOUBLE, _INT32, _INT64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+_VECTOR, _INTEGERS = ir.VectorType(_DOUBLE, LANES), ir.VectorType(_INT64, LANES)
 _LANE_NUMBERS = ir.Constant(_INTEGERS, list(range(LANES)))
 
 

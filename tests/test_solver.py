@@ -3,35 +3,20 @@ import pytest
 from scipy.linalg import eigh, qr
 
 import fastrsx
+import naive
 from fastrsx import Status
 from fastrsx.data import load_automobiles, load_vocabulary
 
-LONG = np.longdouble
-
 
 def second_order_error(A, b, x, w=0.0):
-    """By the formulas of the paper in longdouble, in columns of unit RMS: the Newton decrement relative to the loss, and lambda_min / lambda_max."""
+    """In longdouble and columns of unit RMS: the Newton decrement relative to the loss, and lambda_min / lambda_max."""
     scale = np.sqrt(np.mean(np.square(A), axis=0))
-    B = (A / np.where(scale > 0, scale, 1)).astype(LONG)
-    y = (x * scale).astype(LONG)
-    a = B @ y
-    e = np.exp(a - max(0, a.max()))
-    k = np.exp(-max(LONG(0), a.max()))
-    u, v = e + k * a, e + k
-    alpha = u.sum()
-    f = u / alpha
-    c = f - b
-    s, ff = f @ c, f @ f
-    fun = c @ c + ((w * a) ** 2).sum() / 2
-    grad = 2 / alpha * (B.T @ (v * (c - s))) + B.T @ (w**2 * a)
-    D = (v / alpha) ** 2 + e * (c - s) / alpha + np.square(w) / 2
-    va, qa = v @ B / alpha, (v * (f + c - s) - ff * v / 2) @ B / alpha
-    hess = 2 * (B.T @ (D[:, None] * B) - np.outer(va, qa) - np.outer(qa, va))
-    values, vectors = np.linalg.eigh(hess.astype(float))
-    components = vectors.T @ grad.astype(float)
+    ref = naive.Naive(A / scale, b, x * scale, w=np.full(len(b), w))
+    values, vectors = np.linalg.eigh(ref.hess.astype(float))
+    components = vectors.T @ ref.grad.astype(float)
     keep = values > 1e-12 * values[-1]
     decrement = 0.5 * np.sum(components[keep] ** 2 / values[keep])
-    return float(decrement / fun), float(values[0] / values[-1])
+    return float(decrement / ref.value), float(values[0] / values[-1])
 
 
 @pytest.fixture(scope="module")
