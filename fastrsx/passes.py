@@ -51,6 +51,14 @@ class Point(NamedTuple):
         return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
 
 
+class Derivatives(NamedTuple):
+    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
+
+    grad: Vector
+    v: Vector
+    q: Vector
+
+
 class Passes:
     """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
 
@@ -110,32 +118,60 @@ class Passes:
         self.run(dense, "evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
-    def _derivatives(self, a: Vector, point: Point, p: Vector, gram: np.ndarray) -> None:
+    def project(self, x: Vector) -> Point:
+        """The point at x, whose A x goes to `a`."""
+        self.count += 1
+        self.evaluations += 1
+        work = self._work
+        self.run(dense, "project", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
+        return Point(work.point.copy())
+
+    def project_grad(self, x: Vector) -> tuple[Point, Derivatives]:
+        """The same, with the gradient: one pass, or two near an exact fit."""
+        self.count += 1
+        self.evaluations += 1
+        work = self._work
+        self.run(dense, "project_grad", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
+        point = Point(work.point.copy())
+        cancels = point.fun < np.inf and fold.cancels(point.raw, work.vectors)
+        return point, self.gradient(work.a, point) if cancels else self._vectors()
+
+    def _derivatives(self, a: Vector, point: Point, gram: np.ndarray) -> Derivatives:
         work = self._work
         self.count += 1
-        self.run(dense, "derivatives", self.A, p, a, self.b, self.w, point.raw, work.sums, work.vectors, gram, work.buffers, work.weights)
+        self.run(dense, "derivatives", self.A, a, self.b, self.w, point.raw, work.vectors, gram, work.buffers, work.packed, work.weights)
+        return self._vectors()
 
-    def _vector(self, row: int) -> Vector:
-        return self._work.vectors[0, row, : self.A.shape[1]].copy()
+    def _vectors(self) -> Derivatives:
+        v, q, grad = self._work.vectors[0, :3, : self.A.shape[1]].copy()
+        return Derivatives(grad, v, q)
 
-    def gradient(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector]:
-        """The gradient and the rank-2 vectors A^T v/alpha, A^T q/alpha."""
-        self._derivatives(a, point, EMPTY, self._work.no_gram)
-        return self._vector(2), self._vector(0), self._vector(1)
+    def gradient(self, a: Vector, point: Point) -> Derivatives:
+        """Gradient and rank-2 vectors."""
+        return self._derivatives(a, point, self._work.no_gram)
 
-    def hessian(self, a: Vector, point: Point) -> tuple[Vector, Vector, Vector, Matrix]:
-        """The gradient, the rank-2 vectors and the Hessian."""
+    def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
+        """The same and the Hessian."""
         gram = self.workspace().gram
-        self._derivatives(a, point, EMPTY, gram)
+        first = self._derivatives(a, point, gram)
         hess = np.empty((self.A.shape[1],) * 2)
         self.run(dense, "finish_hessian", gram, self._work.vectors, hess)
-        return self._vector(2), self._vector(0), self._vector(1), hess
+        return first, hess
 
-    def hess_vec(self, a: Vector, point: Point, p: Vector) -> Vector:
-        """Hess p."""
-        self._derivatives(a, point, p, self._work.no_gram)
+    def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector) -> Vector:
+        """Hess p, of the derivatives that `gradient` gave."""
+        work = self._work
+        self.count += 1
+        self.run(dense, "curvature", self.A, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
         out = np.empty(self.A.shape[1])
-        fold.finish_hess_vec(self._work.vectors, p, out)
+        fold.finish_hess_vec(first.v, first.q, work.vectors[0, 2], p, out)
+        return out
+
+    def weighted_gram(self, h: Vector) -> Matrix:
+        """A^T diag(h) A."""
+        self.count += 1
+        out = np.empty((self.A.shape[1],) * 2)
+        self.run(dense, "weighted_gram", self.A, h, out, self.workspace())
         return out
 
     def diagonal(self, a: Vector, point: Point) -> Vector:

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import inputs, threads
 from .inputs import Matrix, Vector
-from .passes import Passes, Point
+from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
 
 
@@ -47,13 +47,16 @@ class Factors(NamedTuple):
     def to_dense(self) -> Matrix:
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
-        return np.asarray(2 * (self.A.T @ (self.D[:, None] * self.A) - rank_2 - rank_2.T))
+        n, d = self.A.shape
+        passes = Passes(self.A, self.D, EMPTY, choose(n, d, False))
+        return np.asarray(2 * (passes.weighted_gram(self.D) - rank_2 - rank_2.T))
 
 
 class Problem:
     """min over x of ||f(x) - b||^2 + 1/2 ||w * A x||^2, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
 
-    The last x is remembered: `value`, `grad` and `hess` at one x read A once each, and again not at all. Methods
+    The last x is remembered: `value`, `grad` and `hess` at one x read A once each, and again not at all; `grad` or
+    `value_and_grad` at a new x read it once for both. So the last digits of a gradient depend on what was asked first. Methods
     take a lock, so any number of threads may call them; each call uses all threads of the plan. Outside the domain
     <u, 1> > 0 the value is +inf and derivatives are NaN.
 
@@ -115,9 +118,10 @@ class Problem:
         self._lock = threading.RLock()
         self._passes = Passes(self.A, self.b, self.w, self.plan)
         self._a = self._passes.a
-        self._x: Vector | None = None
+        self._x: Vector | None = None  # the last, and what is known there
         self._point: Point
-        self._known: dict[str, Any] = {}
+        self._first: Derivatives | None = None
+        self._hess: Matrix | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("A", "b", "w", "plan", "_num_threads", "_column_scale")
@@ -145,28 +149,21 @@ class Problem:
             yield
 
     @contextmanager
-    def _at(self, x: Any) -> Iterator[bool]:
-        """Ready to run kernels at x; whether it lies in the domain."""
+    def _at(self, x: Any, derivatives: bool = False) -> Iterator[bool]:
+        """Ready to run kernels at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
         x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
         with self._running():
             if self._x is None or not np.array_equal(x, self._x):
-                self._x = None
-                self._known = {}
-                self._passes.products(x, self._a)
-                self._point = self._passes.evaluate(self._a)
+                self._x = self._first = self._hess = None
+                if derivatives:
+                    self._point, self._first = self._passes.project_grad(x)
+                else:
+                    self._point = self._passes.project(x)
                 self._x = x
-            yield bool(np.isfinite(self._point.fun))
-
-    def _gradient(self) -> Vector:
-        if "grad" not in self._known:
-            self._known["grad"], self._known["v"], self._known["q"] = self._passes.gradient(self._a, self._point)
-        return np.array(self._known["grad"])
-
-    def _hessian(self) -> Matrix:
-        if "hess" not in self._known:
-            names = ("grad", "v", "q", "hess")
-            self._known = dict(zip(names, self._passes.hessian(self._a, self._point), strict=True))
-        return np.array(self._known["hess"])
+            inside = bool(np.isfinite(self._point.fun))
+            if inside and derivatives and self._first is None:
+                self._first = self._passes.gradient(self._a, self._point)
+            yield inside
 
     def _nan(self, *shape: int) -> np.ndarray:
         return np.full(shape, np.nan)
@@ -178,18 +175,24 @@ class Problem:
 
     def grad(self, x: Any) -> Vector:
         """The gradient (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a) at x, (d,)."""
-        with self._at(x) as inside:
-            return self._gradient() if inside else self._nan(self.A.shape[1])
+        return self.value_and_grad(x)[1]
 
     def hess(self, x: Any) -> Matrix:
         """The Hessian at x, (d, d), symmetric."""
         with self._at(x) as inside:
-            return self._hessian() if inside else self._nan(*(self.A.shape[1],) * 2)
+            if not inside:
+                return self._nan(*(self.A.shape[1],) * 2)
+            if self._hess is None:
+                first, self._hess = self._passes.hessian(self._a, self._point)
+                self._first = self._first or first
+            return self._hess.copy()
 
     def value_and_grad(self, x: Any) -> tuple[float, Vector]:
-        """(value, grad) at x, for `minimize(problem.value_and_grad, x0, jac=True)`."""
-        with self._running():
-            return self.value(x), self.grad(x)
+        """(value, grad) at x, for `minimize(problem.value_and_grad, x0, jac=True)`; one pass, or two near an exact fit."""
+        with self._at(x, derivatives=True):
+            if self._first is None:
+                return np.inf, self._nan(self.A.shape[1])
+            return self._point.fun, self._first.grad.copy()
 
     def value_grad_hess(self, x: Any) -> tuple[float, Vector, Matrix]:
         """(value, grad, hess) at x; gradient and Hessian share one pass."""
@@ -200,17 +203,16 @@ class Problem:
     def hess_vec(self, x: Any, p: Any) -> Vector:
         """The Hessian at x times p (d,), in one pass without forming it: `hessp` of SciPy's solvers."""
         p = inputs.as_vector("p", p, self.A.shape[1], "one for each column of A").copy()
-        with self._at(x) as inside:
-            return self._passes.hess_vec(self._a, self._point, p) if inside else self._nan(self.A.shape[1])
+        with self._at(x, derivatives=True):
+            return self._nan(self.A.shape[1]) if self._first is None else self._passes.hess_vec(self._a, self._point, self._first, p)
 
     def factors(self, x: Any) -> Factors:
         """The Hessian at x as a diagonal and a rank-2 term over A."""
-        with self._at(x) as inside:
-            if not inside:
+        with self._at(x, derivatives=True):
+            if self._first is None:
                 return Factors(self.A, self._nan(len(self.b)), *self._nan(2, self.A.shape[1]))
-            self._gradient()
             D = self._passes.diagonal(self._a, self._point)
-            return Factors(self.A, D, self._known["v"].copy(), self._known["q"].copy())
+            return Factors(self.A, D, self._first.v.copy(), self._first.q.copy())
 
     def predict(self, x: Any) -> Vector:
         """f(x), (n,), which sums to 1."""

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from .jit import serial
-from .microkernel import add_gram
+from .microkernel import add_gram, pack
 from .simd import LANES, fma, load_first, splat, store_first, sum_lanes, zeros
 
 BLOCK = 32
@@ -36,10 +36,10 @@ def add_multiple(y, multiple, x, start):
 
 
 @serial
-def factor(H, lam, U, minus_one):
+def factor(H, lam, U, minus_one, packed):
     """The upper triangle of U (d x padded d, then padding rows); False where H + lam I is not positive definite in float64.
 
-    `minus_one` holds BLOCK times -1, the weights of the update.
+    `minus_one` holds BLOCK times -1, the weights of the update; `packed` is padded d / 8 x BLOCK x 8.
     """
     d = H.shape[0]
     U[:] = 0.0
@@ -58,7 +58,9 @@ def factor(H, lam, U, minus_one):
             for j in range(i, d):
                 U[i, j] *= scale
         if stop < d:
-            add_gram(U[start:stop, stop:], minus_one, stop - start, U[stop:, stop:])
+            rows = U[start:stop, stop:]
+            pack(rows, minus_one, stop - start, packed)
+            add_gram(packed, rows, stop - start, U[stop:, stop:], U, stop)
     return True
 
 

@@ -24,6 +24,7 @@ from . import fold
 from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
 from .jit import parallel, serial, serial_twin
 from .panel import ROWS, padded
+from .simd import LANES
 
 
 class Workspace(NamedTuple):
@@ -32,10 +33,11 @@ class Workspace(NamedTuple):
     a: np.ndarray  # n: A x at the last x
     point: np.ndarray  # scalars there, see fold.POINT_*
     sums: np.ndarray  # blocks x scalars: the state of each block, and below its d-vectors and Gram matrix
-    vectors: np.ndarray  # blocks x 3 x padded d
+    vectors: np.ndarray  # blocks x 4 x padded d
     gram: np.ndarray  # blocks x padded d x padded d, or blocks x 0 x 0
     no_gram: np.ndarray  # blocks x 0 x 0: stands for a Gram matrix that is not wanted
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
+    packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
 
 
@@ -48,10 +50,11 @@ def alloc_workspace(n, d, hessian):
         np.empty(n),
         np.zeros(POINT),
         np.zeros((blocks, SUMS)),
-        np.empty((blocks, 3, wide)),
+        np.empty((blocks, 4, wide)),
         np.empty((blocks, gram, gram)),
         np.empty((blocks, 0, 0)),
         np.empty((blocks, ROWS, wide)),
+        np.empty((blocks, wide // LANES, ROWS, LANES)),
         np.zeros((blocks, 4, ROWS)),
     )
 
@@ -75,7 +78,7 @@ def transposed(A, y, out, buffers, weights, vectors):
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, A.shape[0])
         fold.fold_transposed(A, y, start, stop, buffers[k], weights[k], vectors[k])
-    fold.combine_vectors(vectors)
+    fold.combine_vectors(vectors[:, 2:3])
     for j in range(A.shape[1]):
         out[j] = vectors[0, 2, j]
 
@@ -109,9 +112,7 @@ def evaluate(a, da, t, b, w, out, sums, point):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        if da.shape[0] > 0:
-            fold.fold_step(a, da, t, start, stop, out)
-        fold.fold_domain(out, da, start, stop, sums[k])
+        fold.fold_domain(a, da, t, start, stop, out, sums[k])
     fold.combine_domain(sums, point)
     if not point[POINT_ALPHA] > 0.0:
         point[POINT_FUN] = np.inf
@@ -124,13 +125,69 @@ def evaluate(a, da, t, b, w, out, sums, point):
 
 
 @parallel
-def derivatives(A, p, a, b, w, point, sums, vectors, gram, buffers, weights):
-    """A^T v/alpha, A^T q/alpha, and A^T r or A^T (h * A p), combined in vectors[0]; the blocks' Gram matrices."""
-    blocks = sums.shape[0]
+def project(A, x, b, w, a, sums, point, buffers):
+    """a = A x, L and the whole `point` there: one pass."""
+    blocks, n = sums.shape[0], a.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_projection(A, x, start, stop, a, sums[k], buffers[k])
+    fold.combine_domain(sums, point)
+    if not point[POINT_ALPHA] > 0.0:
+        point[POINT_FUN] = np.inf
+        return np.inf
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
+    fold.combine_residuals(sums, point)
+    return point[POINT_FUN]
+
+
+@parallel
+def project_grad(A, x, b, w, a, sums, point, vectors, buffers, weights):
+    """The same, and what `derivatives` leaves in vectors[0], in the same pass; of no use near an exact fit."""
+    blocks, n = sums.shape[0], a.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_gradient_sums(A, x, b, w, start, stop, a, sums[k], buffers[k], weights[k], vectors[k])
+    fold.combine_domain(sums, point)
+    if not point[POINT_ALPHA] > 0.0:
+        point[POINT_FUN] = np.inf
+        return np.inf
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
+    fold.combine_residuals(sums, point)
+    fold.finish_gradient(sums, point, vectors)
+    return point[POINT_FUN]
+
+
+@parallel
+def derivatives(A, a, b, w, point, vectors, gram, buffers, packed, weights):
+    """A^T v/alpha, A^T q/alpha and the gradient, combined in vectors[0]; the blocks' Gram matrices A^T diag(h) A."""
+    blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
-        fold.fold_derivatives(A, p, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k], gram[k])
+        fold.fold_derivatives(A, a, b, w, point, start, stop, buffers[k], weights[k], packed[k], vectors[k], gram[k])
     fold.combine_vectors(vectors)
+
+
+@parallel
+def curvature(A, p, a, b, w, point, vectors, buffers, weights):
+    """A^T (h * A p), combined in vectors[0, 2]."""
+    blocks = vectors.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, a.shape[0])
+        fold.fold_curvature(A, p, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k])
+    fold.combine_vectors(vectors[:, 2:3])
+
+
+@parallel
+def gram(A, h, gram, buffers, packed):
+    """The blocks' Gram matrices A^T diag(h) A."""
+    blocks = gram.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, A.shape[0])
+        fold.fold_gram(A, h, start, stop, buffers[k], packed[k], gram[k])
 
 
 @parallel
@@ -166,7 +223,11 @@ products_serial = serial_twin(products)
 transposed_serial = serial_twin(transposed)
 columns_serial = serial_twin(columns)
 evaluate_serial = serial_twin(evaluate)
+project_serial = serial_twin(project)
+project_grad_serial = serial_twin(project_grad)
 derivatives_serial = serial_twin(derivatives)
+curvature_serial = serial_twin(curvature)
+gram_serial = serial_twin(gram)
 finish_hessian_serial = serial_twin(finish_hessian)
 diagonal_serial = serial_twin(diagonal)
 predictions_serial = serial_twin(predictions)
@@ -178,8 +239,7 @@ predictions_serial = serial_twin(predictions)
 @serial
 def value(A, x, b, w, work):
     """L(x); leaves a = A x and the point in the workspace."""
-    products(A, x, work.a, work.buffers)
-    return evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work.sums, work.point)
+    return project(A, x, b, w, work.a, work.sums, work.point, work.buffers)
 
 
 value_serial = serial_twin(value)
@@ -187,12 +247,13 @@ value_serial = serial_twin(value)
 
 @serial
 def value_grad(A, x, b, w, grad, work):
-    """L(x), and its gradient into grad (d); NaN where alpha <= 0."""
-    fun = value(A, x, b, w, work)
+    """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass; near an exact fit, where the one-pass form cancels, two."""
+    fun = project_grad(A, x, b, w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
     if not fun < np.inf:
         grad[:] = np.nan
         return fun
-    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
+    if fold.cancels(work.point, work.vectors):
+        derivatives(A, work.a, b, w, work.point, work.vectors, work.no_gram, work.buffers, work.packed, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     return fun
@@ -209,7 +270,7 @@ def value_grad_hess(A, x, b, w, grad, hess, work):
         grad[:] = np.nan
         hess[:] = np.nan
         return fun
-    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.gram, work.buffers, work.weights)
+    derivatives(A, work.a, b, w, work.point, work.vectors, work.gram, work.buffers, work.packed, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     finish_hessian(work.gram, work.vectors, hess)
@@ -222,12 +283,10 @@ value_grad_hess_serial = serial_twin(value_grad_hess)
 @serial
 def hess_vec(A, x, b, w, p, out, work):
     """L(x), and Hess(x) p into out (d); NaN where alpha <= 0."""
-    fun = value(A, x, b, w, work)
-    if not fun < np.inf:
-        out[:] = np.nan
-        return fun
-    derivatives(A, p, work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
-    fold.finish_hess_vec(work.vectors, p, out)
+    fun = value_grad(A, x, b, w, out, work)
+    if fun < np.inf:
+        curvature(A, p, work.a, b, w, work.point, work.vectors, work.buffers, work.weights)
+        fold.finish_hess_vec(work.vectors[0, 0], work.vectors[0, 1], work.vectors[0, 2], p, out)
     return fun
 
 
@@ -237,12 +296,11 @@ hess_vec_serial = serial_twin(hess_vec)
 @serial
 def factors(A, x, b, w, D, V, work):
     """L(x), D (n) and the rows A^T v/alpha, A^T q/alpha of V (2 x d): Hess = 2 (A^T diag(D) A - V[0] V[1]^T - V[1] V[0]^T)."""
-    fun = value(A, x, b, w, work)
+    fun = value_grad(A, x, b, w, V[0], work)
     if not fun < np.inf:
         D[:] = np.nan
         V[:] = np.nan
         return fun
-    derivatives(A, x[:0], work.a, b, w, work.point, work.sums, work.vectors, work.no_gram, work.buffers, work.weights)
     for j in range(V.shape[1]):
         V[0, j] = work.vectors[0, 0, j]
         V[1, j] = work.vectors[0, 1, j]
@@ -251,3 +309,14 @@ def factors(A, x, b, w, D, V, work):
 
 
 factors_serial = serial_twin(factors)
+
+
+@serial
+def weighted_gram(A, h, out, work):
+    """out (d x d) = A^T diag(h) A for weights h (n) of any sign."""
+    gram(A, h, work.gram, work.buffers, work.packed)
+    work.vectors[0] = 0.0
+    finish_hessian(work.gram, work.vectors, out)
+
+
+weighted_gram_serial = serial_twin(weighted_gram)

@@ -19,7 +19,7 @@ import numpy as np
 
 from .exp import exp
 from .jit import serial
-from .microkernel import add_gram, add_row_sums, row_products
+from .microkernel import add_gram, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products
 from .panel import ROWS, load_panel, padded
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
@@ -44,6 +44,7 @@ POINT = 10
 
 EPS = float(np.finfo(np.float64).eps)
 SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
+NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
 MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
 
 # Rows of `weights` in a panel: h for the Gram matrix, then the three weights of `vectors`.
@@ -84,46 +85,76 @@ def fold_products(A, x, start, stop, out, buffer):
     """out = A x on the rows start : stop."""
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        row_products(load_panel(A, i, rows, buffer), x, rows, out, i)
+        row_products(load_panel(A, i, rows, buffer), x, rows, out, i, A, i + ROWS, True)
 
 
 # -- fold: alpha, without knowing M in advance ----------------------------------------------------------------
 
 
 @serial
-def fold_domain(a, da, start, stop, sums):
-    """M, alpha^ = sum(e^ + k a), sum(e^ + k |a|), <v^, da> and max |da| of the rows start : stop; an empty da counts as 0."""
-    shift = 0.0
+def add_domain(a, da, start, stop, sums, e_out):
+    """Rows join M, alpha^ = sum(e^ + k a), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
+
+    Leaves e^ in `e_out`, unless that is empty. Returns exp(M before - M), which what was summed before is multiplied by.
+    """
+    top = splat(sums[SHIFT])
+    for j in range(start, stop, LANES):
+        top = maximum(load_first(a, 0, j, stop - j), top)
+    shift = max_lanes(top)
+    factor = 1.0
+    if shift > sums[SHIFT]:
+        factor = math.exp(sums[SHIFT] - shift)
+        for i in (ALPHA, ABSOLUTE, SLOPE):
+            sums[i] = rescaled(factor, sums[i])
+        sums[SHIFT] = shift
+    k = splat(math.exp(-shift))
     alpha, magnitude, slope = zeros(3)
     largest = splat(0.0)
+    for j in range(start, stop, LANES):
+        aj = load_first(a, 0, j, stop - j)
+        e = exp(aj - splat(shift))
+        alpha += first(fma(k, aj, e), stop - j)
+        magnitude += first(fma(k, absolute(aj), e), stop - j)
+        if da.shape[0] > 0:
+            step = load_first(da, 0, j, stop - j)
+            slope = fma(e + k, step, slope)
+            largest = maximum(absolute(step), largest)
+        if e_out.shape[0] > 0:
+            store(e_out, 0, j - start, e)
+    sums[ALPHA] += sum_lanes(alpha)
+    sums[ABSOLUTE] += sum_lanes(magnitude)
+    sums[SLOPE] += sum_lanes(slope)
+    sums[STEP] = max(sums[STEP], max_lanes(largest))
+    return factor
+
+
+@serial
+def rescaled(factor, x):
+    """factor x, where a factor 0 drops even an inf."""
+    return factor * x if factor > 0.0 else 0.0
+
+
+@serial
+def fold_domain(a, da, t, start, stop, out, sums):
+    """The domain of out = a + t da on the rows start : stop; with an empty da, of out, which is then a."""
+    sums[:] = 0.0
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
-        top = splat(shift)
-        for j in range(i, end, LANES):
-            top = maximum(load_first(a, 0, j, end - j), top)
-        new_shift = max_lanes(top)
-        if new_shift > shift:  # what is folded already is divided by exp(new - old); a factor 0 drops even an inf
-            factor = math.exp(shift - new_shift)
-            shift = new_shift
-            if factor > 0.0:
-                alpha, magnitude, slope = alpha * splat(factor), magnitude * splat(factor), slope * splat(factor)
-            else:
-                alpha, magnitude, slope = zeros(3)
-        k = splat(math.exp(-shift))
-        for j in range(i, end, LANES):
-            aj = load_first(a, 0, j, end - j)
-            e = exp(aj - splat(shift))
-            alpha += first(fma(k, aj, e), end - j)
-            magnitude += first(fma(k, absolute(aj), e), end - j)
-            if da.shape[0] > 0:
+        if da.shape[0] > 0:
+            for j in range(i, end, LANES):
                 step = load_first(da, 0, j, end - j)
-                slope = fma(e + k, step, slope)
-                largest = maximum(absolute(step), largest)
-    sums[SHIFT] = shift
-    sums[ALPHA] = sum_lanes(alpha)
-    sums[ABSOLUTE] = sum_lanes(magnitude)
-    sums[SLOPE] = sum_lanes(slope)
-    sums[STEP] = max_lanes(largest)
+                store_first(out, j, end - j, fma(splat(t), step, load_first(a, 0, j, end - j)))
+        add_domain(out, da, i, end, sums, out[:0])
+
+
+@serial
+def fold_projection(A, x, start, stop, a, sums, buffer):
+    """a = A x on the rows start : stop, and its domain while it is in cache."""
+    sums[:] = 0.0
+    for i in range(start, stop, ROWS):
+        end = min(i + ROWS, stop)
+        row_products(load_panel(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
+        add_domain(a, a[:0], i, end, sums, a[:0])
 
 
 @serial
@@ -188,6 +219,71 @@ def combine_residuals(sums, point):
     point[POINT_FUN] = squares + penalty
 
 
+# -- fold: A x, and the gradient's sums before the point is known ---------------------------------------------
+
+
+@serial
+def fold_gradient_sums(A, x, b, w, start, stop, a, sums, buffer, weights, vectors):
+    """a = A x and its domain, and into `vectors` A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of the rows start : stop."""
+    sums[:] = 0.0
+    vectors[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        row_products(panel, x, rows, a, i, A, i + ROWS, False)
+        factor = add_domain(a, a[:0], i, i + rows, sums, weights[H])
+        if factor < 1.0:
+            rescale_vectors(factor, vectors)
+        k = splat(math.exp(-sums[SHIFT]))
+        for j in range(0, rows, LANES):
+            count = rows - j
+            aj, e = load_first(a, 0, i + j, count), load_first(weights, H, j, LANES)
+            v = first(e + k, count)
+            store(weights, V, j, v)
+            store(weights, Q, j, v * fma(k, aj, e))
+            store(weights, R, j, v * load_first(b, 0, i + j, count))
+            if w.shape[0] > 0:
+                wj = load_first(w, 0, i + j, count)
+                store(weights, H, j, wj * wj * aj)
+        add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, False)
+        if w.shape[0] > 0:
+            add_row_sum(panel, weights[H:], rows, vectors[3:], A, i + ROWS, False)
+
+
+@serial
+def rescale_vectors(factor, vectors):
+    """What `fold_gradient_sums` sums, after M has grown by -log(factor)."""
+    for j in range(vectors.shape[1]):
+        vectors[0, j] = rescaled(factor, vectors[0, j])
+        vectors[1, j] = rescaled(factor * factor, vectors[1, j])
+        vectors[2, j] = rescaled(factor, vectors[2, j])
+
+
+@serial
+def finish_gradient(sums, point, vectors):
+    """From the blocks' sums, what `derivatives` leaves in vectors[0]: A^T v/alpha, A^T q/alpha and the gradient."""
+    for block in range(sums.shape[0]):
+        factor = math.exp(sums[block, SHIFT] - point[POINT_SHIFT])
+        if factor < 1.0:
+            rescale_vectors(factor, vectors[block])
+    combine_vectors(vectors)
+    alpha, s, half_ff = point[POINT_ALPHA], point[POINT_S], 0.5 * point[POINT_FF]
+    for j in range(vectors.shape[2]):
+        v, vu, vb = vectors[0, 0, j] / alpha, vectors[0, 1, j] / alpha / alpha, vectors[0, 2, j] / alpha
+        vectors[0, 0, j] = v
+        vectors[0, 1, j] = 2.0 * vu - vb - (s + half_ff) * v
+        vectors[0, 2, j] = 2.0 * (vu - vb - s * v) + vectors[0, 3, j]
+
+
+@serial
+def cancels(point, vectors):
+    """Whether the gradient of `finish_gradient` has lost digits: its terms are of the size of f, it of that of c."""
+    total = 0.0
+    for j in range(vectors.shape[2]):
+        total += 0.0 * vectors[0, 1, j]  # NaN where a sum has overflowed
+    return point[POINT_SQUARES] <= NEAR_FIT**2 * point[POINT_FF] or total != 0.0
+
+
 # -- fold: derivatives, the point known -----------------------------------------------------------------------
 
 
@@ -217,24 +313,44 @@ def panel_weights(a, b, w, point, start, rows, weights):
 
 
 @serial
-def fold_derivatives(A, p, a, b, w, point, start, stop, buffer, weights, vectors, gram):
-    """A^T v/alpha, A^T q/alpha, and A^T r (or, for a direction p, A^T (h * A p)) into `vectors`; A^T diag(h) A into `gram`.
-
-    An empty p or an empty gram is not computed.
-    """
+def fold_derivatives(A, a, b, w, point, start, stop, buffer, weights, packed, vectors, gram):
+    """A^T v/alpha, A^T q/alpha and A^T r into `vectors`; A^T diag(h) A into `gram`, unless that is empty."""
     vectors[:] = 0.0
     gram[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
         panel_weights(a, b, w, point, i, rows, weights)
-        if p.shape[0] > 0:
-            row_products(panel, p, rows, weights[R], 0)
-            for j in range(rows):
-                weights[R, j] *= weights[H, j]
-        add_row_sums(panel, weights[V:], rows, vectors)
         if gram.shape[0] > 0:
-            add_gram(panel, weights[H], rows, gram)
+            add_row_sums_and_pack(panel, weights, rows, vectors, packed)
+            add_gram(packed, panel, rows, gram, A, i + ROWS)
+        else:
+            add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
+
+
+@serial
+def fold_curvature(A, p, a, b, w, point, start, stop, buffer, weights, vectors):
+    """A^T (h * A p) into the third of `vectors`."""
+    vectors[2] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        panel_weights(a, b, w, point, i, rows, weights)
+        row_products(panel, p, rows, weights[R], 0, A, i + ROWS, False)
+        for j in range(rows):
+            weights[R, j] *= weights[H, j]
+        add_row_sum(panel, weights[R:], rows, vectors[2:], A, i + ROWS, False)
+
+
+@serial
+def fold_gram(A, h, start, stop, buffer, packed, gram):
+    """A^T diag(h) A of the rows start : stop."""
+    gram[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        pack(panel, h[i : i + rows], rows, packed)
+        add_gram(packed, panel, rows, gram, A, i + ROWS)
 
 
 @serial
@@ -261,25 +377,17 @@ def finish_hessian_row(i, gram, vectors, hess):
 
 
 @serial
-def finish_hess_vec(vectors, p, out):
-    """out = Hess p, of combined vectors A^T v/alpha, A^T q/alpha and A^T (h * A p)."""
+def finish_hess_vec(v, q, sums, p, out):
+    """out = Hess p, of v = A^T v/alpha, q = A^T q/alpha and the sums A^T (h * A p)."""
     vp = qp = 0.0
     for j in range(p.shape[0]):
-        vp += vectors[0, 0, j] * p[j]
-        qp += vectors[0, 1, j] * p[j]
+        vp += v[j] * p[j]
+        qp += q[j] * p[j]
     for j in range(p.shape[0]):
-        out[j] = vectors[0, 2, j] - 2.0 * (vectors[0, 0, j] * qp + vectors[0, 1, j] * vp)
+        out[j] = sums[j] - 2.0 * (v[j] * qp + q[j] * vp)
 
 
 # -- folds with no point: validation, and what predicts ---------------------------------------------------------
-
-
-@serial
-def fold_step(a, da, t, start, stop, out):
-    """out = a + t da on the rows start : stop."""
-    for j in range(start, stop, LANES):
-        step = load_first(da, 0, j, stop - j)
-        store_first(out, j, stop - j, fma(splat(t), step, load_first(a, 0, j, stop - j)))
 
 
 @serial
@@ -314,10 +422,9 @@ def fold_predictions(a, point, start, stop, f, v):
 @serial
 def fold_transposed(A, y, start, stop, buffer, weights, vectors):
     """A^T y of the rows start : stop, into the third of `vectors`."""
-    vectors[:] = 0.0
-    weights[:] = 0.0
+    vectors[2] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         for j in range(rows):
             weights[R, j] = y[i + j]
-        add_row_sums(load_panel(A, i, rows, buffer), weights[V:], rows, vectors)
+        add_row_sum(load_panel(A, i, rows, buffer), weights[R:], rows, vectors[2:], A, i + ROWS, True)

@@ -4,7 +4,7 @@ A tile of C is held in up to 24 registers while the rows k of a panel P stream b
 
     C[r, c] += scalar_r(k) * vector_c(k)          r < R scalars, c < V registers of eight columns
 
-With scalars P[k, p + r] and vectors h_k P[k, q + 8 c] that is a tile of the Gram matrix P^T diag(h) P; with scalars
+With scalars h_k P[k, p + r] and vectors P[k, q + 8 c] that is a tile of the Gram matrix P^T diag(h) P; with scalars
 W[r, k] it is a tile of W P, the weighted sums of rows. Both are the same three lines below.
 """
 
@@ -13,7 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .jit import serial
-from .simd import LANES, broadcast, f64x8, load_first, load_vector, multiply_add, pointer, store_first, sum_each, zeros
+from .simd import LANES, broadcast, f64x8, load_first, load_vector, multiply_add, pointer, prefetch, store_first, sum_each, zeros
 
 _INT64 = ir.IntType(64)
 
@@ -70,6 +70,19 @@ def scaled(typingctx, h, vectors):
 
 
 @intrinsic
+def store_packed(typingctx, packed, block, k, vectors):
+    """packed[block + c, k] = vectors[c]."""
+
+    def codegen(context, builder, sig, args):
+        values = cgutils.unpack_tuple(builder, args[3])
+        for c, x in zip(_columns(builder, args[1], len(values), 1), values, strict=True):
+            builder.store(x, pointer(context, builder, packed, args[0], (c, args[2], _INT64(0)), x.type), align=8)
+        return context.get_dummy_value()
+
+    return types.none(packed, types.int64, types.int64, vectors), codegen
+
+
+@intrinsic
 def outer(typingctx, tile, left, right):
     """tile[r, c] + left[r] * right[c], for every r and c; tile is a flat tuple, r first."""
 
@@ -102,71 +115,197 @@ def add_tile(typingctx, tile, C, p, q, rows):
 
 
 # -- C += P^T diag(h) P, upper triangle ----------------------------------------------------------------------
+#
+# The scalars come from diag(h) P, packed in blocks of eight columns: packed[p // 8, k] = h[k] P[k, p : p + 8] is one
+# cache line, and a tile reads the lines of a block one after the other. Scaling registers in the tile would cost an
+# eighth of the multiplications.
 
 
 @serial
-def _gram_tile_3(P, h, rows, p, q, C):
+def _gram_tile_3(packed, P, rows, p, q, C, ahead, row, line):
     tile = zeros(24)
     for k in range(rows):
-        tile = outer(tile, scalars(P, k, p, 8), scaled(h[k], registers(P, k, q, 3)))
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 3))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
     add_tile(tile, C, p, q, 8)
 
 
 @serial
-def _gram_tile_2(P, h, rows, p, q, C):
+def _gram_tile_2(packed, P, rows, p, q, C, ahead, row, line):
     tile = zeros(16)
     for k in range(rows):
-        tile = outer(tile, scalars(P, k, p, 8), scaled(h[k], registers(P, k, q, 2)))
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 2))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
     add_tile(tile, C, p, q, 8)
 
 
 @serial
-def _gram_tile_1(P, h, rows, p, q, C):
+def _gram_tile_1(packed, P, rows, p, q, C, ahead, row, line):
     tile = zeros(8)
     for k in range(rows):
-        tile = outer(tile, scalars(P, k, p, 8), scaled(h[k], registers(P, k, q, 1)))
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 1))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
     add_tile(tile, C, p, q, 8)
 
 
 @serial
-def add_gram(P, h, rows, C):
-    """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right."""
-    d = P.shape[1]
-    for p in range(0, d, 8):
-        q = p
-        while q < d:  # threes and twos: a lone register a row leaves the multipliers waiting
-            left = (d - q) // LANES
-            if left == 3 or left > 4:
-                _gram_tile_3(P, h, rows, p, q, C)
-                q += 24
-            elif left >= 2:
-                _gram_tile_2(P, h, rows, p, q, C)
-                q += 16
-            else:
-                _gram_tile_1(P, h, rows, p, q, C)
-                q += 8
-
-
-# -- S += W P: three weighted sums of rows -------------------------------------------------------------------
+def _gram_corner(packed, P, rows, p, C, ahead, row, line):
+    """The triangle of 16 x 16 on the diagonal, 24 registers too."""
+    upper, lower = zeros(16), zeros(8)
+    for k in range(rows):
+        left, right = registers(P, k, p, 2)
+        upper = outer(upper, scalars(packed[0], k, 0, 8), (left, right))
+        lower = outer(lower, scalars(packed[1], k, 0, 8), (right,))
+        if line >= 0:
+            prefetch(ahead, row, line + 2 * k, 2)
+    add_tile(upper, C, p, p, 8)
+    add_tile(lower, C, p + 8, p + 8, 8)
 
 
 @serial
-def add_row_sums(P, W, rows, S):
-    """S += W[:, : rows] P for the three rows of W."""
+def strip_width(d, q):
+    """How many registers of columns the strip at q takes: threes and twos, since a lone one a row leaves the multipliers waiting."""
+    left = (d - q) // LANES
+    return 3 if left == 3 or left > 4 else min(left, 2)
+
+
+@serial
+def add_gram_strip(packed, P, rows, q, C, ahead, row, tile):
+    """The strip at q, from the top to the diagonal; its tiles prefetch while `tile`, which counts them, is below d / 8."""
+    d = P.shape[1]
+    width = strip_width(d, q)
+    diagonal = q + LANES * (width - 2)  # where the corner starts; none of a lone register
+    for p in range(0, max(q, diagonal) + LANES, LANES):
+        block, line = packed[p // LANES], tile * rows if tile < d // LANES else -1
+        if p == diagonal:
+            _gram_corner(packed[p // LANES :], P, rows, p, C, ahead, row, line)
+            tile += 1
+        elif width == 3:
+            _gram_tile_3(block, P, rows, p, q, C, ahead, row, line)
+        elif width == 2:
+            _gram_tile_2(block, P, rows, p, q, C, ahead, row, line)
+        else:
+            _gram_tile_1(block, P, rows, p, q, C, ahead, row, line)
+        tile += 1
+    return tile
+
+
+@serial
+def add_gram(packed, P, rows, C, ahead, row):
+    """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right.
+
+    Meanwhile the panel at `row` of the matrix `ahead` comes into L2.
+    """
+    q = tile = 0
+    while q < P.shape[1]:
+        tile = add_gram_strip(packed, P, rows, q, C, ahead, row, tile)
+        q += LANES * strip_width(P.shape[1], q)
+
+
+@serial
+def pack(P, h, rows, packed):
+    """packed <- diag(h) P."""
+    for q in range(0, P.shape[1], LANES):
+        for k in range(rows):
+            store_packed(packed, q // LANES, k, scaled(h[k], registers(P, k, q, 1)))
+
+
+# -- S += W P: weighted sums of rows -------------------------------------------------------------------------
+#
+# While a pass works on a panel it asks for the next one, half of its lines in each of two phases, so that memory
+# never waits.
+
+
+@serial
+def add_row_sums(P, W, rows, S, ahead, row, whole):
+    """S += W[:, : rows] P for the three rows of W; prefetches the panel at `row` of `ahead`, or only its second half."""
     d = P.shape[1]
     q = 0
+    line = 0 if whole else rows * d // (2 * LANES)
     while q < d:
         if d - q >= 32:
             tile = zeros(12)
             for k in range(rows):
+                prefetch(ahead, row, line, 2)
+                if whole:
+                    prefetch(ahead, row, line + 2, 2)
+                    line += 2
+                line += 2
                 tile = outer(tile, column(W, k, 3), registers(P, k, q, 4))
             add_tile(tile, S, 0, q, 3)
             q += 32
         else:
             narrow = zeros(3)
             for k in range(rows):
+                prefetch(ahead, row, line, 1)
+                if whole or k % 2 == 1:
+                    line += 1
                 narrow = outer(narrow, column(W, k, 3), registers(P, k, q, 1))
             add_tile(narrow, S, 0, q, 3)
+            q += 8
+
+
+@serial
+def add_row_sums_and_pack(P, W, rows, S, packed):
+    """packed <- diag(h) P for h = W[0], and S += W[1 :, : rows] P for the other three rows of W, in one read of P."""
+    d = P.shape[1]
+    q = 0
+    while q < d:
+        if d - q >= 32:
+            tile = zeros(12)
+            for k in range(rows):
+                vectors = registers(P, k, q, 4)
+                store_packed(packed, q // LANES, k, scaled(W[0, k], vectors))
+                tile = outer(tile, column(W[1:], k, 3), vectors)
+            add_tile(tile, S, 0, q, 3)
+            q += 32
+        else:
+            narrow = zeros(3)
+            for k in range(rows):
+                vector = registers(P, k, q, 1)
+                store_packed(packed, q // LANES, k, scaled(W[0, k], vector))
+                narrow = outer(narrow, column(W[1:], k, 3), vector)
+            add_tile(narrow, S, 0, q, 3)
+            q += 8
+
+
+@serial
+def add_row_sum(P, W, rows, S, ahead, row, whole):
+    """The same for a W of one row."""
+    d = P.shape[1]
+    q = 0
+    line = 0 if whole else rows * d // (2 * LANES)
+    while q < d:
+        if d - q >= 64:
+            tile = zeros(8)
+            for k in range(rows):
+                prefetch(ahead, row, line, 4)
+                if whole:
+                    prefetch(ahead, row, line + 4, 4)
+                    line += 4
+                line += 4
+                tile = outer(tile, column(W, k, 1), registers(P, k, q, 8))
+            add_tile(tile, S, 0, q, 1)
+            q += 64
+        elif d - q >= 16:
+            middle = zeros(2)
+            for k in range(rows):
+                prefetch(ahead, row, line, 1)
+                if whole:
+                    prefetch(ahead, row, line + 1, 1)
+                    line += 1
+                line += 1
+                middle = outer(middle, column(W, k, 1), registers(P, k, q, 2))
+            add_tile(middle, S, 0, q, 1)
+            q += 16
+        else:
+            narrow = zeros(1)
+            for k in range(rows):
+                narrow = outer(narrow, column(W, k, 1), registers(P, k, q, 1))
+            add_tile(narrow, S, 0, q, 1)
             q += 8
 
 
@@ -187,10 +326,19 @@ def _add_products(typingctx, sums, P, i, j, x):
 
 
 @serial
-def row_products(P, x, rows, out, start):
-    """out[start : start + rows] = P x, eight rows at a time; x may be shorter than the padded rows of P."""
+def row_products(P, x, rows, out, start, ahead, row, whole):
+    """out[start : start + rows] = P x, eight rows at a time; x may be shorter than the padded rows of P.
+
+    Prefetches the first half of the panel at `row` of `ahead`, or all of it.
+    """
+    line = 0
     for i in range(0, rows, LANES):
         sums = zeros(8)
         for j in range(0, P.shape[1], LANES):
+            prefetch(ahead, row, line, 4)
+            if whole:
+                prefetch(ahead, row, line + 4, 4)
+                line += 4
+            line += 4
             sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
         store_first(out, start + i, rows - i, sum_each(sums))

@@ -124,7 +124,7 @@ def needs_look(point, norm_b):
 def derive(A, b, w, scale, it, work):
     """Gradient and Hessian at x, as they are and scaled; how far the Hessian's terms cancel."""
     now = int(it.scalars[NOW])
-    derivatives(A, it.x[:0], it.a[now], b, w, it.points[now], work.sums, work.vectors, work.gram, work.buffers, work.weights)
+    derivatives(A, it.a[now], b, w, it.points[now], work.vectors, work.gram, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, it.hess)
     v, q = work.vectors[0, 0], work.vectors[0, 1]
     squares = largest = zero = 0.0

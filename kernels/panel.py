@@ -8,7 +8,7 @@ with zeros. Whatever comes after sees panels only, so a new layout of A is a new
 from .jit import serial
 from .simd import LANES, load_first, splat, store
 
-ROWS = 64  # of a panel: with its weights it stays in the nearest caches while it is read several times
+ROWS = 128  # of a panel: with its weights it stays in the nearest caches while it is read several times
 
 
 @serial
@@ -23,9 +23,12 @@ def load_panel(A, start, rows, buffer):
     d = A.shape[1]
     if d % LANES == 0 and rows % LANES == 0:
         return A[start : start + rows]
+    whole = d // LANES * LANES
     for i in range(rows):
-        for j in range(0, d, LANES):
-            store(buffer, i, j, load_first(A, start + i, j, d - j))
+        for j in range(0, whole, LANES):
+            store(buffer, i, j, load_first(A, start + i, j, LANES))
+        if whole < d:
+            store(buffer, i, whole, load_first(A, start + i, whole, d - whole))
     for i in range(rows, (rows + LANES - 1) // LANES * LANES):
         for j in range(0, d, LANES):
             store(buffer, i, j, splat(0.0))

@@ -203,10 +203,11 @@ def load_first(typingctx, array, i, j, count):
 
 @intrinsic
 def store(typingctx, array, i, j, x):
-    """array[i, j : j + 8] = x."""
+    """array[i, j : j + 8] = x; a vector is its own row i = 0."""
 
     def codegen(context, builder, sig, args):
-        builder.store(args[3], pointer(context, builder, array, args[0], args[1:3], _VECTOR), align=8)
+        indices = args[1:3] if array.ndim == 2 else args[2:3]
+        builder.store(args[3], pointer(context, builder, array, args[0], indices, _VECTOR), align=8)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, types.int64, f64x8), codegen
@@ -222,6 +223,23 @@ def store_first(typingctx, array, i, count, x):
         return context.get_dummy_value()
 
     return types.none(array, types.int64, types.int64, f64x8), codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typingctx, array, i, line, count):
+    """Ask for `count` cache lines (a literal integer), from the line-th after the start of array[i] on, into L2; they may lie beyond the array.
+
+    The out-of-order window ends long before the next panel, so memory would wait while the current one is worked on. L1 has no room.
+    """
+
+    def codegen(context, builder, sig, args):
+        numbers = [builder.add(args[2], _INT64(c)) for c in range(count.literal_value)]
+        for number in numbers:
+            start = pointer(context, builder, array, args[0], (args[1], builder.mul(number, _INT64(LANES))), ir.IntType(8))
+            llvm_call(builder, "prefetch.p0", ir.VoidType(), [start, _INT32(0), _INT32(2), _INT32(1)])  # to read, L2, data
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.int64, count), codegen
 
 
 def _fold_lanes(name, combine):

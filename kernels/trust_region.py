@@ -7,6 +7,7 @@ import numpy as np
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 from .jit import serial
 from .panel import padded
+from .simd import LANES
 
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
 CLOSE = 0.05  # how near the radius a step must end, and how near its model the least
@@ -61,7 +62,7 @@ def step(g, H, radius, p, z):
     d = g.shape[0]
     wide = padded(d)
     U = np.empty((wide, wide))
-    minus_one = np.full(BLOCK, -1.0)
+    minus_one, packed = np.full(BLOCK, -1.0), np.empty((wide // LANES, BLOCK, LANES))
     q = np.empty(d)
     size = 0.0
     low = 0.0
@@ -80,7 +81,7 @@ def step(g, H, radius, p, z):
     negligible = NEGLIGIBLE_CURVATURE * size / math.sqrt(d)  # size / sqrt(d) is at most the largest eigenvalue
     newton = semidefinite = False
     for lam in (0.0, min(8 * d * EPS * size, negligible), negligible):  # the last two for an H that is singular in float64
-        semidefinite = factor(H, lam, U, minus_one)
+        semidefinite = factor(H, lam, U, minus_one, packed)
         if semidefinite:
             break
     definite, first = semidefinite, lam
@@ -88,7 +89,7 @@ def step(g, H, radius, p, z):
         if not definite:
             low = max(low, lam)
             lam = max(math.sqrt(low * high), low + 0.01 * (high - low))
-            definite = factor(H, lam, U, minus_one)
+            definite = factor(H, lam, U, minus_one, packed)
             continue
         for i in range(d):
             p[i] = -g[i]
@@ -122,7 +123,7 @@ def step(g, H, radius, p, z):
         lam += length * length / dot(q, q, 0) * (length - radius) / radius
         if not low < lam:
             lam = max(math.sqrt(low * high), low + 0.01 * (high - low))
-        definite = factor(H, lam, U, minus_one)
+        definite = factor(H, lam, U, minus_one, packed)
     _flattest(U, z)
     return -model(g, H, p), newton, rayleigh(H, z)
 

@@ -57,6 +57,17 @@ class Naive:
     def grad_scale(self):
         return 2 / self.alpha * abs(self.A).T @ (self.v * (abs(self.c) + abs(self.s))) + abs(self.A).T @ (self.w**2 * abs(self.a))
 
+    @property
+    def grad_split_scale(self):
+        """The same where c = f - b is summed as two terms."""
+        r_scale = self.v * (abs(self.f) + abs(self.b) + abs(self.s))
+        return 2 / self.alpha * abs(self.A).T @ r_scale + abs(self.A).T @ (self.w**2 * abs(self.a))
+
+    @property
+    def V_split_scale(self):  # noqa: N802
+        q_scale = self.v * (2 * abs(self.f) + abs(self.b) + abs(self.s)) + self.f @ self.f * self.v / 2
+        return np.array([self.v, q_scale]) @ abs(self.A) / self.alpha
+
     @cached_property
     def hess(self):
         vA, qA = self.V

@@ -131,9 +131,9 @@ def test_two_processes_on_one_cold_cache(cold, tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
-        ("dense.evaluate_serial*.nbi", lambda data: b""),
-        ("dense.evaluate_serial*.nbi", lambda data: data[: len(data) // 2]),
-        ("dense.evaluate_serial*.nbc", lambda data: data[: len(data) // 2]),
+        ("dense.project_serial*.nbi", lambda data: b""),
+        ("dense.project_serial*.nbi", lambda data: data[: len(data) // 2]),
+        ("dense.project_serial*.nbc", lambda data: data[: len(data) // 2]),
         ("dense.*.nbi", lambda data: b"\xff\x00" * 99),
     ],
     ids=["empty index", "cut index", "cut kernel", "noise in many"],

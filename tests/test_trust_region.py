@@ -142,7 +142,7 @@ def definite(d):
 
 def factor(H, lam=0.0):
     U = np.full((padded(len(H)),) * 2, np.nan)
-    return cholesky.factor(H, lam, U, np.full(cholesky.BLOCK, -1.0)), U
+    return cholesky.factor(H, lam, U, np.full(cholesky.BLOCK, -1.0), np.empty((len(U) // 8, cholesky.BLOCK, 8))), U
 
 
 @pytest.mark.parametrize("d", SIZES)
