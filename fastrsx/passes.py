@@ -87,7 +87,7 @@ class Passes:
         """The workspace, with Gram matrices; allocated on the first call."""
         if self._work.gram.size == 0:
             blocks, _, wide = self._work.vectors.shape
-            self._work = self._work._replace(gram=np.empty((blocks, wide, wide)))
+            self._work = self._work._replace(gram=np.empty((wide, wide) if wide > fold.BY_STRIPS else (blocks, wide, wide)))
         return self._work
 
     def products(self, x: Vector, out: Vector) -> None:

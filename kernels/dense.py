@@ -23,6 +23,7 @@ from numba import prange
 from . import fold
 from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
 from .jit import parallel, serial, serial_twin
+from .microkernel import strip_count
 from .panel import ROWS, padded
 from .simd import LANES
 
@@ -34,7 +35,7 @@ class Workspace(NamedTuple):
     point: np.ndarray  # scalars there, see fold.POINT_*
     sums: np.ndarray  # blocks x scalars: the state of each block, and below its d-vectors and Gram matrix
     vectors: np.ndarray  # blocks x 4 x padded d
-    gram: np.ndarray  # blocks x padded d x padded d, or blocks x 0 x 0
+    gram: np.ndarray  # blocks x padded d x padded d, or blocks x 0 x 0; for large d, padded d x padded d
     no_gram: np.ndarray  # blocks x 0 x 0: stands for a Gram matrix that is not wanted
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
@@ -57,6 +58,13 @@ def alloc_workspace(n, d, hessian):
         np.empty((blocks, wide // LANES, ROWS, LANES)),
         np.zeros((blocks, 4, ROWS)),
     )
+
+
+@serial
+def alloc_wide_workspace(n, d):
+    """A workspace for value_grad_hess and weighted_gram of large d: one Gram matrix, not one for each block."""
+    work, wide = alloc_workspace(n, d, False), padded(d)
+    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.no_gram, work.buffers, work.packed, work.weights)
 
 
 # -- phases ---------------------------------------------------------------------------------------------------
@@ -162,13 +170,41 @@ def project_grad(A, x, b, w, a, sums, point, vectors, buffers, weights):
 
 
 @parallel
-def derivatives(A, a, b, w, point, vectors, gram, buffers, packed, weights):
+def derivatives_by_blocks(A, a, b, w, point, vectors, gram, buffers, packed, weights):
     """A^T v/alpha, A^T q/alpha and the gradient, combined in vectors[0]; the blocks' Gram matrices A^T diag(h) A."""
     blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
         fold.fold_derivatives(A, a, b, w, point, start, stop, buffers[k], weights[k], packed[k], vectors[k], gram[k])
     fold.combine_vectors(vectors)
+
+
+@parallel
+def derivatives_by_strips(A, h, a, b, w, point, vectors, gram, buffers, packed, weights):
+    """The same for large d, and one Gram matrix for all; for an h that is not empty, only A^T diag(h) A."""
+    slots = buffers.shape[0]
+    vectors[:] = 0.0
+    gram[:] = 0.0
+    pairs = (strip_count(gram.shape[0]) + 1) // 2
+    for i in range(0, A.shape[0], slots * ROWS):
+        for k in prange(slots):
+            fold.fold_panel(A, h, a, b, w, point, i + np.int64(k) * ROWS, buffers[k], weights[k], packed[k], vectors[k])
+        for t in prange(pairs):
+            fold.add_strips(A, i, buffers, packed, np.int64(t), gram)
+    fold.combine_vectors(vectors)
+
+
+derivatives_by_strips_serial = serial_twin(derivatives_by_strips)
+derivatives_by_blocks_serial = serial_twin(derivatives_by_blocks)
+
+
+@serial
+def derivatives(A, a, b, w, point, vectors, gram, buffers, packed, weights):
+    """The same by what `gram` has room for, decided when it is compiled, so that nobody waits for the other."""
+    if gram.ndim == 2:
+        derivatives_by_strips(A, a[:0], a, b, w, point, vectors, gram, buffers, packed, weights)
+    else:
+        derivatives_by_blocks(A, a, b, w, point, vectors, gram, buffers, packed, weights)
 
 
 @parallel
@@ -182,12 +218,25 @@ def curvature(A, p, a, b, w, point, vectors, buffers, weights):
 
 
 @parallel
-def gram(A, h, gram, buffers, packed):
+def gram_by_blocks(A, h, gram, buffers, packed):
     """The blocks' Gram matrices A^T diag(h) A."""
     blocks = gram.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, A.shape[0])
         fold.fold_gram(A, h, start, stop, buffers[k], packed[k], gram[k])
+
+
+gram_by_blocks_serial = serial_twin(gram_by_blocks)
+
+
+@serial
+def weigh_gram(A, h, gram, a, point, vectors, buffers, packed, weights):
+    """A^T diag(h) A in `gram`, likewise; zeros for the vectors."""
+    if gram.ndim == 2:
+        derivatives_by_strips(A, h, a, a, a, point, vectors, gram, buffers, packed, weights)
+    else:
+        gram_by_blocks(A, h, gram, buffers, packed)
+        vectors[0] = 0.0
 
 
 @parallel
@@ -227,7 +276,7 @@ project_serial = serial_twin(project)
 project_grad_serial = serial_twin(project_grad)
 derivatives_serial = serial_twin(derivatives)
 curvature_serial = serial_twin(curvature)
-gram_serial = serial_twin(gram)
+weigh_gram_serial = serial_twin(weigh_gram)
 finish_hessian_serial = serial_twin(finish_hessian)
 diagonal_serial = serial_twin(diagonal)
 predictions_serial = serial_twin(predictions)
@@ -314,8 +363,7 @@ factors_serial = serial_twin(factors)
 @serial
 def weighted_gram(A, h, out, work):
     """out (d x d) = A^T diag(h) A for weights h (n) of any sign."""
-    gram(A, h, work.gram, work.buffers, work.packed)
-    work.vectors[0] = 0.0
+    weigh_gram(A, h, work.gram, work.a, work.point, work.vectors, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, out)
 
 

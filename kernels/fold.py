@@ -18,9 +18,9 @@ import math
 import numpy as np
 
 from .exp import exp
-from .jit import serial
-from .microkernel import add_gram, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products
-from .panel import ROWS, load_panel, padded
+from .jit import part, serial
+from .microkernel import add_gram, add_gram_strip, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products, strip_count
+from .panel import ROWS, load_panel, loaded_panel, padded
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
 # The scalar state of a block, a row of `sums`: first what needs no global, then what needs alpha and M.
@@ -45,6 +45,7 @@ POINT = 10
 EPS = float(np.finfo(np.float64).eps)
 SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
 NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
+BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/test_passes.py, rows "weighted Gram")
 MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
 
 # Rows of `weights` in a panel: h for the Gram matrix, then the three weights of `vectors`.
@@ -53,7 +54,7 @@ H, V, Q, R = range(4)
 
 @serial
 def block_count(n, d):
-    """How many blocks the n rows are folded in: enough for many threads, and at most 16 MB of partial Gram matrices."""
+    """How many blocks the n rows are folded in: enough for many threads, and at most 16 MB of partial Gram matrices up to d = 512."""
     most = max(8, min(32, 2**21 // max(1, padded(d) ** 2)))
     return max(1, min(most, (n + 4 * ROWS - 1) // (4 * ROWS)))
 
@@ -80,7 +81,7 @@ def noise(point):
 # -- fold: A x ----------------------------------------------------------------------------------------------
 
 
-@serial
+@part
 def fold_products(A, x, start, stop, out, buffer):
     """out = A x on the rows start : stop."""
     for i in range(start, stop, ROWS):
@@ -134,7 +135,7 @@ def rescaled(factor, x):
     return factor * x if factor > 0.0 else 0.0
 
 
-@serial
+@part
 def fold_domain(a, da, t, start, stop, out, sums):
     """The domain of out = a + t da on the rows start : stop; with an empty da, of out, which is then a."""
     sums[:] = 0.0
@@ -147,7 +148,7 @@ def fold_domain(a, da, t, start, stop, out, sums):
         add_domain(out, da, i, end, sums, out[:0])
 
 
-@serial
+@part
 def fold_projection(A, x, start, stop, a, sums, buffer):
     """a = A x on the rows start : stop, and its domain while it is in cache."""
     sums[:] = 0.0
@@ -222,7 +223,7 @@ def combine_residuals(sums, point):
 # -- fold: A x, and the gradient's sums before the point is known ---------------------------------------------
 
 
-@serial
+@part
 def fold_gradient_sums(A, x, b, w, start, stop, a, sums, buffer, weights, vectors):
     """a = A x and its domain, and into `vectors` A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of the rows start : stop."""
     sums[:] = 0.0
@@ -312,7 +313,7 @@ def panel_weights(a, b, w, point, start, rows, weights):
         store(weights, R, j, first(r, count))
 
 
-@serial
+@part
 def fold_derivatives(A, a, b, w, point, start, stop, buffer, weights, packed, vectors, gram):
     """A^T v/alpha, A^T q/alpha and A^T r into `vectors`; A^T diag(h) A into `gram`, unless that is empty."""
     vectors[:] = 0.0
@@ -328,7 +329,7 @@ def fold_derivatives(A, a, b, w, point, start, stop, buffer, weights, packed, ve
             add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
 
 
-@serial
+@part
 def fold_curvature(A, p, a, b, w, point, start, stop, buffer, weights, vectors):
     """A^T (h * A p) into the third of `vectors`."""
     vectors[2] = 0.0
@@ -342,7 +343,7 @@ def fold_curvature(A, p, a, b, w, point, start, stop, buffer, weights, vectors):
         add_row_sum(panel, weights[R:], rows, vectors[2:], A, i + ROWS, False)
 
 
-@serial
+@part
 def fold_gram(A, h, start, stop, buffer, packed, gram):
     """A^T diag(h) A of the rows start : stop."""
     gram[:] = 0.0
@@ -351,6 +352,40 @@ def fold_gram(A, h, start, stop, buffer, packed, gram):
         panel = load_panel(A, i, rows, buffer)
         pack(panel, h[i : i + rows], rows, packed)
         add_gram(packed, panel, rows, gram, A, i + ROWS)
+
+
+# -- large d: the Gram matrix by strips of its columns ----------------------------------------------------------
+#
+# Where a Gram matrix for each block would take too much memory there is one for all. Panels are weighed and packed a
+# few at a time, in parallel; then the strips of the matrix are summed over them, in parallel.
+
+
+@part
+def fold_panel(A, h, a, b, w, point, i, buffer, weights, packed, vectors):
+    """The panel at row i, if there is one: weighed, packed, and its row sums added to `vectors`. An h that is not empty stands for all weights."""
+    rows = min(ROWS, A.shape[0] - i)
+    if rows <= 0:
+        return
+    panel = load_panel(A, i, rows, buffer)
+    if h.shape[0] > 0:
+        pack(panel, h[i : i + rows], rows, packed)
+    else:
+        panel_weights(a, b, w, point, i, rows, weights)
+        add_row_sums_and_pack(panel, weights, rows, vectors, packed)
+
+
+@serial
+def add_strips(A, i, buffers, packed, t, gram):
+    """Strips t and t from the last, together as long as any other such pair, of the panels from row i on."""
+    last = strip_count(gram.shape[0]) - 1
+    for k in range(buffers.shape[0]):
+        rows = min(ROWS, A.shape[0] - i - k * ROWS)
+        if rows <= 0:
+            return
+        panel = loaded_panel(A, i + k * ROWS, rows, buffers[k])
+        add_gram_strip(packed[k], panel, rows, t, gram, A, i, 0)
+        if t != last - t:
+            add_gram_strip(packed[k], panel, rows, last - t, gram, A, i, 0)
 
 
 @serial
@@ -367,13 +402,17 @@ def combine_vectors(vectors):
 
 @serial
 def finish_hessian_row(i, gram, vectors, hess):
-    """Row i of the Hessian, right of the diagonal, and its mirror image; `vectors` combined, `gram` not."""
-    for block in range(1, gram.shape[0]):
-        for j in range(i, hess.shape[0]):
-            gram[0, i, j] += gram[block, i, j]
+    """Row i of the Hessian, right of the diagonal, and its mirror image; `vectors` combined, the blocks of `gram` not."""
+    if gram.ndim == 3:
+        for block in range(1, gram.shape[0]):
+            for j in range(i, hess.shape[0]):
+                gram[0, i, j] += gram[block, i, j]
+        total = gram[0]
+    else:
+        total = gram
     for j in range(i, hess.shape[0]):
         rank_2 = vectors[0, 0, i] * vectors[0, 1, j] + vectors[0, 1, i] * vectors[0, 0, j]
-        hess[i, j] = hess[j, i] = gram[0, i, j] - 2.0 * rank_2
+        hess[i, j] = hess[j, i] = total[i, j] - 2.0 * rank_2
 
 
 @serial
@@ -390,7 +429,7 @@ def finish_hess_vec(v, q, sums, p, out):
 # -- folds with no point: validation, and what predicts ---------------------------------------------------------
 
 
-@serial
+@part
 def fold_columns(A, start, stop, buffer, vectors):
     """Per column, the sum of squares and the largest |A_ij| of the rows start : stop; a NaN or inf shows in the first."""
     vectors[:] = 0.0
@@ -407,7 +446,7 @@ def fold_columns(A, start, stop, buffer, vectors):
             store(vectors, 1, q, largest)
 
 
-@serial
+@part
 def fold_predictions(a, point, start, stop, f, v):
     """f and v/alpha of the rows start : stop."""
     shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
@@ -419,7 +458,7 @@ def fold_predictions(a, point, start, stop, f, v):
         store_first(v, j, stop - j, (e + k) * over_alpha)
 
 
-@serial
+@part
 def fold_transposed(A, y, start, stop, buffer, weights, vectors):
     """A^T y of the rows start : stop, into the third of `vectors`."""
     vectors[2] = 0.0

@@ -166,43 +166,58 @@ def _gram_corner(packed, P, rows, p, C, ahead, row, line):
 
 
 @serial
-def strip_width(d, q):
-    """How many registers of columns the strip at q takes: threes and twos, since a lone one a row leaves the multipliers waiting."""
-    left = (d - q) // LANES
-    return 3 if left == 3 or left > 4 else min(left, 2)
+def wide_strips(d):
+    """How many strips of columns are three registers wide; the others are two, since a lone one a row leaves the multipliers waiting."""
+    blocks = d // LANES
+    return max(0, blocks // 3 - (blocks % 3 == 1))
 
 
 @serial
-def add_gram_strip(packed, P, rows, q, C, ahead, row, tile):
-    """The strip at q, from the top to the diagonal; its tiles prefetch while `tile`, which counts them, is below d / 8."""
+def strip_count(d):
+    wide = wide_strips(d)
+    return wide + (d // LANES - 3 * wide + 1) // 2
+
+
+@serial
+def strip(d, s):
+    """First column and registers of strip s; the wide ones come first, and only d = 8 has one of one register."""
+    wide = wide_strips(d)
+    if s < wide:
+        return 3 * LANES * s, 3
+    first = 3 * wide + 2 * (s - wide)
+    return LANES * first, min(2, d // LANES - first)
+
+
+@serial
+def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
+    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left to."""
     d = P.shape[1]
-    width = strip_width(d, q)
+    q, width = strip(d, s)
     diagonal = q + LANES * (width - 2)  # where the corner starts; none of a lone register
     for p in range(0, max(q, diagonal) + LANES, LANES):
-        block, line = packed[p // LANES], tile * rows if tile < d // LANES else -1
+        block, line = packed[p // LANES], (d // LANES - askers) * rows if askers > 0 else -1
         if p == diagonal:
             _gram_corner(packed[p // LANES :], P, rows, p, C, ahead, row, line)
-            tile += 1
+            askers -= 1
         elif width == 3:
             _gram_tile_3(block, P, rows, p, q, C, ahead, row, line)
         elif width == 2:
             _gram_tile_2(block, P, rows, p, q, C, ahead, row, line)
         else:
             _gram_tile_1(block, P, rows, p, q, C, ahead, row, line)
-        tile += 1
-    return tile
+        askers -= 1
+    return askers
 
 
 @serial
 def add_gram(packed, P, rows, C, ahead, row):
     """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right.
 
-    Meanwhile the panel at `row` of the matrix `ahead` comes into L2.
+    Meanwhile the panel at `row` of the matrix `ahead` comes into L2: d / 8 tiles ask for a line a row.
     """
-    q = tile = 0
-    while q < P.shape[1]:
-        tile = add_gram_strip(packed, P, rows, q, C, ahead, row, tile)
-        q += LANES * strip_width(P.shape[1], q)
+    askers = P.shape[1] // LANES
+    for s in range(strip_count(P.shape[1])):
+        askers = add_gram_strip(packed, P, rows, s, C, ahead, row, askers)
 
 
 @serial

@@ -18,18 +18,29 @@ def padded(d):
 
 
 @serial
+def is_in_place(A, rows):
+    """Whether rows of C-ordered float64 A are a panel where they lie."""
+    return A.shape[1] % LANES == 0 and rows % LANES == 0
+
+
+@serial
+def loaded_panel(A, start, rows, buffer):
+    """The panel that `load_panel` gave, while the buffer holds it."""
+    return A[start : start + rows] if is_in_place(A, rows) else buffer
+
+
+@serial
 def load_panel(A, start, rows, buffer):
     """Rows start : start + rows of C-ordered float64 A; `buffer` is ROWS x padded(d)."""
-    d = A.shape[1]
-    if d % LANES == 0 and rows % LANES == 0:
-        return A[start : start + rows]
-    whole = d // LANES * LANES
-    for i in range(rows):
-        for j in range(0, whole, LANES):
-            store(buffer, i, j, load_first(A, start + i, j, LANES))
-        if whole < d:
-            store(buffer, i, whole, load_first(A, start + i, whole, d - whole))
-    for i in range(rows, (rows + LANES - 1) // LANES * LANES):
-        for j in range(0, d, LANES):
-            store(buffer, i, j, splat(0.0))
-    return buffer
+    if not is_in_place(A, rows):
+        d = A.shape[1]
+        whole = d // LANES * LANES
+        for i in range(rows):
+            for j in range(0, whole, LANES):
+                store(buffer, i, j, load_first(A, start + i, j, LANES))
+            if whole < d:
+                store(buffer, i, whole, load_first(A, start + i, whole, d - whole))
+        for i in range(rows, (rows + LANES - 1) // LANES * LANES):
+            for j in range(0, d, LANES):
+                store(buffer, i, j, splat(0.0))
+    return loaded_panel(A, start, rows, buffer)

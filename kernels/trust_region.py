@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
-from .jit import serial
+from .jit import part, serial
 from .panel import padded
 from .simd import LANES
 
@@ -14,7 +14,7 @@ CLOSE = 0.05  # how near the radius a step must end, and how near its model the 
 MOST_FACTORS = 60
 
 
-@serial
+@part
 def model(g, H, p):
     """g.p + 1/2 p.H p."""
     total = 0.0
@@ -23,7 +23,7 @@ def model(g, H, p):
     return total
 
 
-@serial
+@part
 def rayleigh(H, z):
     """z.H z for a unit vector: at least the smallest eigenvalue."""
     total = 0.0
@@ -128,7 +128,7 @@ def step(g, H, radius, p, z):
     return -model(g, H, p), newton, rayleigh(H, z)
 
 
-@serial
+@part
 def saturation(H, v, q, scale):
     """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding. 1 without terms."""
     norm_h = norm_g = norm_r = 0.0

@@ -65,7 +65,8 @@ def call(kernel, twin, data):
     n, d = data.A.shape
     shapes = {"value_grad": {"grad": d}, "value_grad_hess": {"grad": d, "hess": (d, d)}, "hess_vec": {"Hp": d}, "factors": {"D": n, "V": (2, d)}}
     outputs = {name: np.full(shape, -7.0) for name, shape in shapes.get(kernel, {}).items()}
-    work = dense.alloc_workspace(n, d, kernel == "value_grad_hess")
+    wide = d > fold.BY_STRIPS and kernel == "value_grad_hess"
+    work = dense.alloc_wide_workspace(n, d) if wide else dense.alloc_workspace(n, d, kernel == "value_grad_hess")
     direction = [data.p] if kernel == "hess_vec" else []
     function = getattr(dense, kernel + ("_serial" if twin == "serial" else ""))
     fun = function(data.A, data.x, data.b, data.w, *direction, *outputs.values(), work)
@@ -154,6 +155,27 @@ def test_weighted_gram(n, d, twin):
     A = data.A.astype(np.longdouble)
     np.testing.assert_array_equal(out, out.T)
     assert_within(out, A.T @ (h[:, None] * A), abs(A).T @ (abs(h)[:, None] * abs(A)), 1e-15 * np.sqrt(n))
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize(("n", "d"), [(1100, 1025), (70, 1040)])
+def test_large_d_by_strips(n, d, twin):
+    """One Gram matrix for all blocks; rows beyond one round of panels, and fewer than one panel."""
+    data = random_data(n, d, weighted=True)
+    result = call("value_grad_hess", twin, data)
+    ref = naive.Naive(data.A, data.b, w=data.w, a=result.a)
+    D = (ref.D + ref.w**2 / 2).astype(float)  # the products in double: longdouble would take seconds
+    hess = 2 * (data.A.T @ (D[:, None] * data.A) - sum(np.outer(*ref.V[order].astype(float)) for order in ([0, 1], [1, 0])))
+    np.testing.assert_allclose(result.arrays["hess"], hess, rtol=0, atol=1e-13 * abs(hess).max())
+    assert_within(result.arrays["grad"], ref.grad, ref.grad_scale, 2e-15 * float(ref.kappa) * np.sqrt(n))
+    work, out = dense.alloc_wide_workspace(n, d), np.empty((d, d))
+    getattr(dense, "weighted_gram" + ("_serial" if twin == "serial" else ""))(data.A, D, out, work)
+    np.testing.assert_allclose(out, data.A.T @ (D[:, None] * data.A), rtol=0, atol=1e-13 * abs(out).max())
+
+
+def test_large_d_has_the_same_bits_on_any_number_of_threads():
+    data = random_data(1100, 1025)
+    assert_same_bits(call("value_grad_hess", "parallel", data), call("value_grad_hess", "serial", data))
 
 
 def test_gradient_matches_five_point_differences():
