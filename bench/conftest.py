@@ -1,16 +1,36 @@
 """Hygiene and context for every row."""
 
+import contextlib
 import importlib.metadata
+import statistics
 import time
 
 import numba
-import numpy as np
 import pytest
 from llvmlite import binding
 
+import peers
 from fastrsx import threads
 
-SETTLE = 0.3  # seconds: OpenBLAS and OpenMP workers go on spinning after a call, and slow whatever runs next
+SETTLE = 0.3  # seconds: OpenMP workers go on spinning after a call, and slow whatever runs next
+VERSIONS = ("numba", "numpy", "scipy", "torch", "jax", "mkl", "tabmat")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--reverse-rows", action="store_true", help="run the rows in reverse order, to see whether it moves them")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--reverse-rows"):
+        items.reverse()
+
+
+def versions():
+    found = {}
+    for name in VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def best_seconds(work, rounds):
@@ -25,30 +45,27 @@ def best_seconds(work, rounds):
 
 @pytest.fixture(scope="session")
 def ceilings():
-    """What this machine can do, measured now: read bandwidth (A @ x) in GB/s and dgemm in GF/s, on all cores."""
-    A, x = np.random.default_rng(0).standard_normal((200_000, 256)), np.ones(256)
-    out = np.empty(len(A))
-    time.sleep(SETTLE)
-    read = A.nbytes / best_seconds(lambda: np.dot(A, x, out=out), 25) / 1e9
-    B = np.ones((2048, 2048))
-    product = np.empty_like(B)
-    time.sleep(SETTLE)
-    gemm = 2 * 2048**3 / best_seconds(lambda: np.dot(B, B, out=product), 9) / 1e9
+    """What this machine can do, measured now: read bandwidth (A @ x) in GB/s and dgemm in GF/s, by NumPy on all cores."""
+    n, d, size = 200_000, 256, 2048
+    with peers.Peer("NumPy", "read A", "gaussian", n, d) as peer:
+        read = 8 * n * d / best_seconds(peer, 25) / 1e9
+    with peers.Peer("NumPy", "dgemm", "ones", size, size) as peer:
+        peer()
+        gemm = 2 * size**3 / best_seconds(peer, 5) / 1e9
     return {"read_GBs": read, "dgemm_GFs": gemm}
 
 
 @pytest.fixture
 def row(benchmark, ceilings):
-    """row(work, op, n, d, peer, ...) times one row of the suite and stores its context; medians of at least 7 rounds."""
+    """row(work, op, n, d, who, ...) times one row of the suite and stores its context; medians of at least 7 rounds."""
 
-    def run(work, op, n, d, who="fastrsx", rounds=9, nbytes=None, flops=None, **extra):
+    def run(work, op, n, d, who="fastrsx", rounds=9, warmup=2, nbytes=None, flops=None, **extra):
         benchmark.group = f"{op}|{n}|{d}|float64"
         benchmark.extra_info.update(op=op, n=n, d=d, who=who, threads=numba.get_num_threads(), cpu=binding.get_host_cpu_name(), **ceilings, **extra)
-        benchmark.extra_info["layer"] = threads.layer()
-        benchmark.extra_info["versions"] = {name: importlib.metadata.version(name) for name in ("numba", "numpy", "scipy")}
+        benchmark.extra_info.update(layer=threads.layer(), versions=versions())
         time.sleep(SETTLE)
-        result = benchmark.pedantic(work, rounds=rounds, warmup_rounds=2)
-        seconds = benchmark.stats.stats.median
+        result = benchmark.pedantic(work, rounds=rounds, warmup_rounds=warmup)
+        seconds = statistics.median(benchmark.stats.stats.data)
         if nbytes is not None:
             benchmark.extra_info["GBs"] = nbytes / seconds / 1e9
         if flops is not None:
@@ -59,3 +76,31 @@ def row(benchmark, ceilings):
         return result
 
     return run
+
+
+@pytest.fixture
+def peer_row(row):
+    """peer_row(who, op, problem, n, d, check, ...) times a peer in its own process, once check(result) has passed.
+
+    Skips where the peer is not installed.
+    """
+
+    def run(who, op, problem, n, d, check, name=None, label=None, **options):
+        absent = peers.missing(who)
+        if absent:
+            pytest.skip(f"{who} needs the package {absent}")
+        with peers.Peer(who, op, problem, n, d) as peer:
+            peer()
+            check(peer.result())
+            row(peer, name or op, n, d, label or who, **options)
+            return peer.result()
+
+    return run
+
+
+@pytest.fixture
+def on_threads():
+    """on_threads(count) sets Numba's threads for the rest of the test."""
+    before = numba.get_num_threads()
+    yield lambda count: numba.set_num_threads(min(count, before))
+    numba.set_num_threads(before)

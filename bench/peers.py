@@ -1,7 +1,21 @@
-"""What we are timed against: the same formulas as a careful user would write them elsewhere."""
+"""What we are timed against, each in a process of its own: the same formulas as a careful user would write them elsewhere.
+
+OpenBLAS, OpenMP and XLA workers go on spinning after a call; in one process they would slow whatever runs next.
+
+A peer is a function of (op, A, b, x) that returns a callable; calling it does the work, and returns arrays to check.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import multiprocessing
+import sysconfig
+import time
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
+
+import problems
 
 
 class NumpyProblem:
@@ -39,13 +53,254 @@ class NumpyProblem:
         return 2 * (self.A.T @ (D[:, None] * self.A) - np.outer(vA, qA) - np.outer(qA, vA))
 
 
-def numpy_value_grad_hess(A, b, x):
-    """Value, gradient and Hessian at x."""
-    problem = NumpyProblem(A, b)
-    return problem.value(x), problem.grad(x), problem.hess(x)
+def weights(b):
+    """The weights h of the rows "weighted Gram", of both signs."""
+    return b * len(b) - 0.3
 
 
-def scipy_trust_exact(A, b, gtol):
-    """SciPy's trust-region Newton on the analytic NumPy derivatives."""
+def scipy_solve(A, b, method, second_order, **options):
+    """SciPy's minimize on the analytic derivatives: x, and the (seconds, loss) of each evaluation.
+
+    The loss is of the size 1 / n, which SciPy's absolute tolerances do not expect: it is given n times the loss.
+    """
+    from scipy.optimize import minimize
+
+    problem, n, trace, start = NumpyProblem(A, b), len(b), [], time.perf_counter()
+
+    def value(x):
+        value = problem.value(x)
+        trace.append((time.perf_counter() - start, float(value)))
+        return n * value
+
+    second = {"hess": lambda x: n * problem.hess(x)} if second_order else {}
+    result = minimize(value, np.zeros(A.shape[1]), jac=lambda x: n * problem.grad(x), method=method, options=options, **second)
+    return result.x, trace
+
+
+def numpy_peer(op, A, b, x):
     problem = NumpyProblem(A, b)
-    return minimize(problem.value, np.zeros(A.shape[1]), jac=problem.grad, hess=problem.hess, method="trust-exact", options={"gtol": gtol})
+    out = np.empty(len(A))
+    square = np.empty(A.shape) if op == "dgemm" else None
+
+    def value_grad():
+        problem.x = None
+        return problem.value(x), problem.grad(x)
+
+    def value_grad_hess():
+        return *value_grad(), problem.hess(x)
+
+    return {
+        "read A": lambda: np.dot(A, x, out=out),
+        "dgemm": lambda: np.dot(A, A, out=square),
+        "value+grad": value_grad,
+        "value+grad+Hessian": value_grad_hess,
+        "weighted Gram": lambda: A.T @ (weights(b)[:, None] * A),
+        "trust-exact": lambda: scipy_solve(A, b, "trust-exact", True, gtol=1e-8),
+        "L-BFGS-B": lambda: scipy_solve(A, b, "L-BFGS-B", False, maxiter=500, maxfun=600, ftol=0, gtol=1e-9),
+    }[op]
+
+
+def openblas_peer(op, A, b, x):
+    """dsyrk, which knows no weights."""
+    from scipy.linalg.blas import dsyrk
+
+    return {"weighted Gram": lambda: dsyrk(1.0, A.T)}[op]
+
+
+def mkl_peer(op, A, b, x):
+    """dsyrk of pip's MKL, which knows no weights."""
+    libraries = list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*"))
+    mkl = ctypes.CDLL(str(libraries[0]))
+    n, d = A.shape
+    C = np.zeros((d, d))
+    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (A, C)]
+    row_major, upper, transposed = 101, 121, 112
+
+    def work():
+        mkl.cblas_dsyrk(row_major, upper, transposed, d, n, ctypes.c_double(1.0), pointers[0], d, ctypes.c_double(0.0), pointers[1], d)
+        return C
+
+    return {"weighted Gram": work}[op]
+
+
+def tabmat_peer(op, A, b, x):
+    import tabmat
+
+    matrix, h = tabmat.DenseMatrix(A), weights(b)
+    return {"weighted Gram": lambda: matrix.sandwich(h)}[op]
+
+
+def torch_peer(op, A, b, x):
+    import torch
+
+    A, b, x = (torch.from_numpy(np.array(array)) for array in (A, b, x))
+    x.requires_grad_(True)
+
+    def loss(x):
+        a = A @ x
+        shift = torch.clamp(a.max(), min=0.0).detach()
+        u = torch.exp(a - shift) + torch.exp(-shift) * a
+        return ((u / u.sum() - b) ** 2).sum()
+
+    def value_grad():
+        x.grad = None
+        value = loss(x)
+        value.backward()
+        return value.item(), x.grad.numpy()
+
+    def lbfgs():
+        trace, start, z = [], time.perf_counter(), torch.zeros_like(x, requires_grad=True)
+        solver = torch.optim.LBFGS([z], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+
+        def closure():
+            solver.zero_grad()
+            value = len(b) * loss(z)
+            value.backward()
+            trace.append((time.perf_counter() - start, value.item() / len(b)))
+            return value
+
+        solver.step(closure)
+        return z.detach().numpy(), trace
+
+    return {"value+grad": value_grad, "L-BFGS": lbfgs}[op]
+
+
+def torch_analytic_peer(op, A, b, x):
+    """The analytic gradient in torch's operations."""
+    import torch
+
+    A, b, x = (torch.from_numpy(np.array(array)) for array in (A, b, x))
+
+    def value_grad():
+        a = A @ x
+        shift = torch.clamp(a.max(), min=0.0)
+        e, k = torch.exp(a - shift), torch.exp(-shift)
+        u = e + k * a
+        alpha = u.sum()
+        f = u / alpha
+        c = f - b
+        return (c @ c).item(), (A.T @ ((2 / alpha) * (e + k) * (c - f @ c))).numpy()
+
+    return {"value+grad": value_grad}[op]
+
+
+def jax_peer(op, A, b, x):
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    A, b, x = (jax.device_put(array) for array in (A, b, x))
+
+    def loss(x, A, b):
+        a = A @ x
+        shift = jax.lax.stop_gradient(jnp.maximum(a.max(), 0.0))
+        u = jnp.exp(a - shift) + jnp.exp(-shift) * a
+        return ((u / u.sum() - b) ** 2).sum()
+
+    def analytic(x, A, b):
+        a = A @ x
+        shift = jnp.maximum(a.max(), 0.0)
+        e, k = jnp.exp(a - shift), jnp.exp(-shift)
+        u, v = e + k * a, e + k
+        alpha = u.sum()
+        f = u / alpha
+        c = f - b
+        s = f @ c
+        D = (v / alpha) ** 2 + e * (c - s) / alpha
+        vA, qA = v @ A / alpha, (v * (f + c - s) - 0.5 * (f @ f) * v) @ A / alpha
+        hess = 2 * (A.T @ (D[:, None] * A) - jnp.outer(vA, qA) - jnp.outer(qA, vA))
+        return c @ c, A.T @ ((2 / alpha) * v * (c - s)), hess
+
+    def autodiff(x, A, b):
+        return (*jax.value_and_grad(loss)(x, A, b), jax.hessian(loss)(x, A, b))
+
+    def bfgs():
+        import optimistix
+
+        trace, start = [], time.perf_counter()
+
+        def report(value):
+            trace.append((time.perf_counter() - start, float(value) / len(b)))
+
+        def scaled(x, args):
+            value = len(b) * loss(x, *args)
+            jax.debug.callback(report, value)
+            return value
+
+        solver = optimistix.BFGS(rtol=1e-12, atol=1e-12)
+        solution = optimistix.minimise(scaled, solver, jnp.zeros_like(x), args=(A, b), max_steps=500, throw=False)
+        jax.effects_barrier()
+        return np.asarray(solution.value), trace
+
+    def jitted(function):
+        compiled = jax.jit(function)
+        return lambda: jax.tree.map(np.asarray, jax.block_until_ready(compiled(x, A, b)))
+
+    return {
+        "value+grad": lambda: jitted(jax.value_and_grad(loss)),
+        "value+grad+Hessian": lambda: jitted(analytic),
+        "value+grad+Hessian, autodiff": lambda: jitted(autodiff),
+        "BFGS": lambda: bfgs,
+    }[op]()
+
+
+PEERS = {  # name: (the peer, the packages it needs)
+    "NumPy": (numpy_peer, ["numpy"]),
+    "OpenBLAS dsyrk": (openblas_peer, ["scipy"]),
+    "MKL dsyrk": (mkl_peer, ["mkl"]),
+    "tabmat": (tabmat_peer, ["tabmat"]),
+    "torch": (torch_peer, ["torch"]),
+    "torch, analytic": (torch_analytic_peer, ["torch"]),
+    "JAX": (jax_peer, ["jax", "optimistix"]),
+}
+
+
+def is_installed(package):
+    if package == "mkl":  # a library without a module
+        return bool(list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*")))
+    return importlib.util.find_spec(package) is not None
+
+
+def missing(who):
+    """The first package that the peer needs and is not there, or None."""
+    return next((package for package in PEERS[who][1] if not is_installed(package)), None)
+
+
+def _serve(connection, who, op, problem, n, d):
+    A, b, x = problems.make(problem, n, d)
+    work = PEERS[who][0](op, A, b, x)
+    result = None
+    while (message := connection.recv()) != "stop":
+        if message == "work":
+            result = work()
+            connection.send(None)
+        else:
+            connection.send(result)
+
+
+class Peer:
+    """A peer in its own process: a call has it do its work, at the cost of two messages, 0.05 ms. Use as a context."""
+
+    def __init__(self, who, op, problem, n, d):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=functools.partial(_serve, theirs, who, op, problem, n, d), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __call__(self):
+        self._connection.send("work")
+        self._connection.recv()
+
+    def result(self):
+        """What the last call returned."""
+        self._connection.send("result")
+        return self._connection.recv()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._connection.send("stop")
+        self._process.join(5)
+        self._process.kill()

