@@ -1,15 +1,19 @@
-"""From the JSON of a benchmark run to the table in the README.
+"""From the JSON of a benchmark run to the tables and pictures.
 
-python bench/report.py run.json --readme README.md
+python bench/report.py run.json --readme README.md --results bench
 """
 
 import argparse
 import json
+import statistics
 from collections import defaultdict
 from pathlib import Path
 
 BEGIN, END = "<!-- benchmarks: written by bench/report.py -->", "<!-- end of benchmarks -->"
 OURS = "fastrsx"
+PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
+# What the README shows; bench/RESULTS.md has every row.
+HEADLINES = ("newton", "newton, automobiles", "newton, vocabulary", "value+grad", "value+grad+Hessian", "weighted Gram")
 
 
 def duration(seconds):
@@ -20,65 +24,272 @@ def duration(seconds):
     return f"{seconds * 1e6:.3g} µs"
 
 
-def rows_of(run):
-    """{(op, n, d): {who: (median, extra_info)}} in the order of the run."""
-    table = defaultdict(dict)
-    for bench in run["benchmarks"]:
-        info = bench["extra_info"]
-        table[info["op"], info["n"], info["d"]][info["who"]] = (bench["stats"]["median"], info)
-    return table
+class Rows:
+    """{(op, n, d): {who: (seconds, extra_info)}} of a run, in its order."""
+
+    def __init__(self, run):
+        self.run, self.table = run, defaultdict(dict)
+        for bench in run["benchmarks"]:
+            info = bench["extra_info"]
+            self.table[info["op"], info["n"], info["d"]][info["who"]] = (info.get("seconds", bench["stats"]["median"]), info)
+
+    def seconds(self, op, n, d, who=OURS):
+        return self.table[op, n, d][who][0]
+
+    def info(self, op, n, d, who=OURS):
+        return self.table[op, n, d][who][1]
+
+    def over_read(self, op, n, d):
+        """Our time over that of one read of A."""
+        return self.seconds(op, n, d) / self.seconds("read A", n, d, "NumPy")
+
+
+# -- targets ----------------------------------------------------------------------------------------------------
+
+
+def by_shape(shapes, ratio, unit="x"):
+    """(n, d): ratio for each shape, as one cell, and the ratios."""
+    ratios = [ratio(n, d) for n, d in shapes]
+    return ", ".join(f"{value:.2f}{unit} at {n} x {d}" for (n, d), value in zip(shapes, ratios, strict=True)), ratios
+
+
+def at_most(limit, cell):
+    text, ratios = cell
+    return text, f"at most {limit:g}", all(ratio <= limit for ratio in ratios)
+
+
+def at_least(limit, cell):
+    text, ratios = cell
+    return text, f"at least {limit:g}", all(ratio >= limit for ratio in ratios)
+
+
+def targets(rows):
+    """(what, measured, target, met) for each target of the suite."""
+    gram, newton = "weighted Gram", "Newton pass, a known"
+
+    def faster(op, n, d, *others):
+        return min(rows.seconds(op, n, d, who) for who in others) / rows.seconds(op, n, d)
+
+    def gram_over_mkl(n, d):
+        return faster(gram, n, d, "MKL dsyrk")
+
+    def roofline(n, d):
+        return rows.info(gram, n, d)["roofline"]
+
+    def threads(op):
+        return lambda n, d: rows.seconds(op, n, d, "fastrsx, 1 thread") / rows.seconds(op, n, d, "fastrsx, 2 threads")
+
+    def per_flop(n, d):
+        m, e = {5: (1_000_000, 8), 13: (1_000_000, 16), 100: (300_000, 104), 129: (200_000, 136)}[d]
+        return rows.seconds(gram, n, d) / (n * d * d) / (rows.seconds(gram, m, e) / (m * e * e))
+
+    def solve(op, n, d):
+        return by_shape([(n, d)], lambda n, d: faster(op, n, d, "SciPy trust-exact"))
+
+    def floor(n, d):
+        return rows.seconds("newton, vocabulary", n, d) / rows.info("newton, vocabulary", n, d)["floor"]
+
+    memory = [(1_000_000, 16), (500_000, 64), (300_000, 100), (60_000, 512)]
+    narrow = [(1_000_000, 16), (1_000_000, 32)]
+    wide = [(500_000, 64), (300_000, 100), (200_000, 128), (200_000, 200), (30_522, 384), (60_000, 512)]
+    vgh = (500_000, 64)
+    yield "value over one read of A", *at_most(1.10, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value", n, d)))
+    yield "value+grad over one read of A", *at_most(1.15, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value+grad", n, d)))
+    yield "hess_vec over one read of A", *at_most(1.15, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("hess_vec, a known", n, d)))
+    peers = ("torch", "torch, analytic", "JAX")
+    yield "value+grad against the better of torch and JAX", *at_least(1.8, by_shape(PASS_SHAPES, lambda n, d: faster("value+grad", n, d, *peers)))
+    yield "weighted Gram against MKL dsyrk", *at_least(1.4, by_shape(narrow + wide[:1], gram_over_mkl))
+    yield "the same", *at_least(1.1, by_shape(wide[1:4], gram_over_mkl))
+    yield "the same", *at_least(0.95, by_shape(wide[4:], gram_over_mkl))
+    yield "weighted Gram, part of the roofline", *at_least(0.85, by_shape(narrow, roofline, ""))
+    yield "the same", *at_least(0.70, by_shape(wide, roofline, ""))
+    yield (
+        "Newton pass over weighted Gram",
+        *at_most(1.15, by_shape(narrow + wide, lambda n, d: rows.seconds(newton, n, d) / rows.seconds(gram, n, d))),
+    )
+    for who, limit in (("NumPy", 8), ("JAX, analytic", 12), ("JAX, autodiff", 28)):
+        yield f"value+grad+Hessian against {who}", *at_least(limit, by_shape([vgh], lambda n, d, who=who: faster("value+grad+Hessian", n, d, who)))
+    yield "newton, vocabulary, against SciPy trust-exact", *at_least(10, solve("newton, vocabulary", 30522, 384))
+    yield "the same over the sum of its passes' rooflines", *at_most(1.6, by_shape([(30522, 384)], floor))
+    yield "newton, small, against SciPy trust-exact", *at_least(20, solve("newton", 1000, 8))
+    odd = [(1_000_000, 5), (1_000_000, 13), (300_000, 100), (200_000, 129)]
+    yield "time per useful flop over that of the next multiple of 8", *at_most(1.15, by_shape(odd, per_flop))
+    yield "2 threads over 1, Newton pass", *at_least(1.8, by_shape([(500_000, 64), (100_000, 256)], threads("Newton pass by threads")))
+    yield "the same", *at_least(1.4, by_shape([(1_000_000, 16)], threads("Newton pass by threads")))
+    shapes = [(1_000_000, 16), (500_000, 64), (100_000, 256)]
+    yield "2 threads over 1, value+grad", *at_least(1.7, by_shape(shapes, threads("value+grad by threads")))
+    used = by_shape(memory, lambda n, d: rows.info("memory beyond A", n, d)["MB"], " MB")
+    allowed = [rows.info("memory beyond A", n, d)["allowed_MB"] for n, d in memory]
+    met = all(have <= most for have, most in zip(used[1], allowed, strict=True))
+    yield "memory beyond A", used[0], "6 n-vectors + 64 MB", met
+    for what, limit in (("cold, serial", 20), ("cold, parallel", 20), ("cached, serial", 1.0), ("cached, parallel", 1.0)):
+        seconds = rows.seconds(f"first newton, {what}", 500, 8)
+        yield f"first newton, {what}", f"{seconds:.2f} s", f"at most {limit:g} s", seconds <= limit
+    seconds = rows.seconds("import fastrsx", 500, 8)
+    yield "import fastrsx beyond NumPy", duration(seconds), "at most 50 ms", seconds <= 0.05
+
+
+def target_table(rows):
+    lines = ["| what | measured | target | |", "|---|---|---|---|"]
+    for what, measured, target, met in targets(rows):
+        lines.append(f"| {what} | {measured} | {target} | {'met' if met else '**missed**'} |")
+    return "\n".join(lines)
+
+
+# -- rows -------------------------------------------------------------------------------------------------------
 
 
 def speed(info):
     """GF/s where there are flops, else GB/s where there are bytes, and the part of the roofline."""
-    if "GFs" in info:
-        return f"{info['GFs']:.0f} GF/s, {info['roofline']:.0%} of roofline"
-    if "GBs" in info:
-        return f"{info['GBs']:.0f} GB/s, {info['roofline']:.0%} of roofline"
-    return ""
+    for key, unit in (("GFs", "GF/s"), ("GBs", "GB/s")):
+        if key in info:
+            return f"{info[key]:.0f} {unit}, {info['roofline']:.0%} of roofline"
+    return f"{info['nit']} steps, {info['npass']} passes" if "nit" in info else ""
 
 
-def table(run):
-    """The Markdown table of the rows that have one of ours."""
-    rows = rows_of(run)
-    lines = ["| what | n x d | fastrsx | speed | against | its time | ratio |", "|---|---|---|---|---|---|---|"]
-    for (op, n, d), peers in rows.items():
-        if OURS not in peers:
-            continue
-        ours, info = peers[OURS]
-        others = {who: median for who, (median, _) in peers.items() if who != OURS}
-        if not others and "GBs" in info and "GFs" not in info:  # what only reads A is held against one read of it
-            others = {"one read of A": rows["read A", n, d]["NumPy"][0]} if ("read A", n, d) in rows else {}
-        for who, median in others.items() or [("", None)]:
-            against = (who, duration(median), f"{median / ours:.2f}x") if median else ("", "", "")
-            lines.append(f"| {op} | {n} x {d} | {duration(ours)} | {speed(info)} | {' | '.join(against)} |")
+def headline_table(rows):
+    """The README's: ours against the best of the others, for the operations that matter."""
+    lines = ["| what | n x d | fastrsx | speed | the best other | its time | ratio |", "|---|---|---|---|---|---|---|"]
+    for (op, n, d), peers in rows.table.items():
+        others = {who: row for who, row in peers.items() if who != OURS and row[1].get("reached", 0) <= 1e-6}
+        if op in HEADLINES and OURS in peers and others:
+            ours, info = peers[OURS]
+            who, (best, _) = min(others.items(), key=lambda item: item[1][0])
+            lines.append(f"| {op} | {n} x {d} | {duration(ours)} | {speed(info)} | {who} | {duration(best)} | {best / ours:.2f}x |")
     return "\n".join(lines)
 
 
-def caption(run):
+def full_table(rows):
+    lines = ["| what | n x d | who | time | speed | over ours |", "|---|---|---|---|---|---|"]
+    for (op, n, d), peers in rows.table.items():
+        for who, (seconds, info) in peers.items():
+            over = f"{seconds / peers[OURS][0]:.2f}x" if OURS in peers and who != OURS else ""
+            reached = f"stopped {info['reached']:.1e} above the minimum" if info.get("reached", 0) > 1e-6 else ""
+            lines.append(f"| {op} | {n} x {d} | {who} | {duration(seconds)} | {speed(info) or reached} | {over} |")
+    return "\n".join(lines)
+
+
+def caption(rows):
     """What was measured where."""
-    info = run["benchmarks"][0]["extra_info"]
+    info = rows.run["benchmarks"][0]["extra_info"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     return (
-        f"Medians of one run on {run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads, {versions}; one read of A at "
+        f"Medians of one run on {rows.run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads, {versions}; one read of A at "
         f"{info['read_GBs']:.0f} GB/s and dgemm at {info['dgemm_GFs']:.0f} GF/s in the same session. The ratio is the other's time over ours."
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("json", type=Path)
-    parser.add_argument("--readme", type=Path, help="replace the table between the markers of this file (default: print it)")
-    args = parser.parse_args()
-    run = json.loads(args.json.read_text(encoding="utf-8"))
-    text = f"{table(run)}\n\n{caption(run)}"
-    if args.readme is None:
-        print(text)
-        return
-    old = args.readme.read_text(encoding="utf-8")
-    before, rest = old.split(BEGIN)
+def order_effect(rows, others):
+    """How far rows moved between two runs, the second in reverse order."""
+    moved = [
+        others.table[key][who][0] / seconds
+        for key, peers in rows.table.items()
+        for who, (seconds, _) in peers.items()
+        if who in others.table.get(key, {})
+    ]
+    quartiles = statistics.quantiles(moved, n=4)
+    return f"{len(moved)} rows, reversed over straight: quartiles {', '.join(f'{q:.2f}' for q in quartiles)}"
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------
+
+COLOURS = {OURS: "C3", "MKL dsyrk": "C0", "OpenBLAS dsyrk": "C2", "NumPy": "C7", "tabmat": "C1"}
+
+
+def picture_roofline(rows, axes):
+    """Speed over arithmetic intensity, below what memory and dgemm allow."""
+    info = rows.run["benchmarks"][0]["extra_info"]
+    intensity = [2**k for k in range(-1, 8)]
+    axes.plot(intensity, [min(i * info["read_GBs"], info["dgemm_GFs"]) for i in intensity], "k-", label="one read of A, dgemm")
+    for who, colour in COLOURS.items():
+        points = [(d / 8, peers[who][1]["GFs"]) for (op, _, d), peers in rows.table.items() if op == "weighted Gram" and who in peers and d <= 512]
+        axes.plot(*zip(*sorted(points), strict=True), "o" if who == OURS else "x", color=colour, label=who)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="d / 8, flops for each byte of A",
+        ylabel="GF/s, as n d$^2$ / t",
+        title="Gram matrix (dsyrk: without weights)",
+    )
+    axes.set_xticks(intensity, [f"{i:g}" for i in intensity])
+    axes.set_yticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    axes.legend(fontsize="small")
+
+
+def picture_accuracy(rows, op, n, d, axes):
+    """How far above the minimum each solver was, over time."""
+    peers = rows.table[op, n, d]
+    least = min(loss for _, info in peers.values() for _, loss in info.get("trace", []))
+    for who, (_, info) in peers.items():
+        best, points = float("inf"), []
+        for seconds, loss in info.get("trace", []):
+            best = min(best, loss)
+            points.append((max(seconds, 1e-4), max(best / least - 1, 1e-12)))
+        axes.plot(*zip(*points, strict=True), label=who, color="C3" if who == OURS else None, linewidth=2.5 if who == OURS else 1.2)
+    axes.set(xscale="log", yscale="log", xlabel="seconds", ylabel="loss / minimum - 1", title=f"{op}, {n} x {d}")
+    axes.legend(fontsize="small")
+
+
+def picture_growth(rows, axes):
+    """Time for each entry of A, as n and as d doubles."""
+    for axis, vary, label in ((axes[0], 0, "n, at d = 64"), (axes[1], 1, "d, at n = 100000")):
+        for op, marker in (("value+grad", "o-"), ("Newton pass", "s-")):
+            points = sorted(
+                (key[1 + vary], peers[OURS][0] / (key[1] * key[2]) * 1e9)
+                for key, peers in rows.table.items()
+                if key[0] == f"growth of {op}" and (key[2] == 64 if vary == 0 else key[1] == 100_000)
+            )
+            axis.plot(*zip(*points, strict=True), marker, label=op)
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="ns for each entry of A")
+        axis.legend(fontsize="small")
+
+
+def draw(rows, folder):
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"  # the same run gives the same file
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
+    picture_roofline(rows, axes)
+    figure.savefig(folder / "roofline.svg", metadata={"Date": None})
+    solves = [("newton, vocabulary", 30522, 384), ("newton", 500_000, 64)]
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for solve, axis in zip(solves, axes, strict=True):
+        picture_accuracy(rows, *solve, axis)
+    figure.savefig(folder / "accuracy.svg", metadata={"Date": None})
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    picture_growth(rows, axes)
+    figure.savefig(folder / "growth.svg", metadata={"Date": None})
+
+
+# -- the command ------------------------------------------------------------------------------------------------
+
+
+def between_markers(path, text):
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    args.readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("json", type=Path)
+    parser.add_argument("--readme", type=Path, help="put the headline table between the markers of this file")
+    parser.add_argument("--results", type=Path, help="folder: put all tables between the markers of its RESULTS.md, and draw the pictures")
+    parser.add_argument("--reversed", type=Path, help="JSON of a run with --reverse-rows, to say how far rows moved")
+    args = parser.parse_args()
+    rows = Rows(json.loads(args.json.read_text(encoding="utf-8")))
+    print(headline_table(rows), caption(rows), sep="\n\n")
+    if args.reversed:
+        print(order_effect(rows, Rows(json.loads(args.reversed.read_text(encoding="utf-8")))))
+    if args.readme:
+        between_markers(args.readme, f"{headline_table(rows)}\n\n{caption(rows)}")
+    if args.results:
+        text = f"{caption(rows)}\n\n## Targets\n\n{target_table(rows)}\n\n## Every row\n\n{full_table(rows)}"
+        between_markers(args.results / "RESULTS.md", text)
+        draw(rows, args.results)
 
 
 if __name__ == "__main__":
