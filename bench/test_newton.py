@@ -26,8 +26,8 @@ def needs_vocabulary():
 @pytest.fixture
 def solve(row, benchmark, ceilings):
     def run(op, A, b, rounds):
-        fastrsx.newton(A, b)
-        trace, start = [], time.perf_counter()
+        trace = [(0.0, fastrsx.newton(A, b).history[0].fun)]
+        start = time.perf_counter()
         fastrsx.newton(A, b, callback=lambda intermediate_result: trace.append((time.perf_counter() - start, intermediate_result.fun)))
         result = row(lambda: fastrsx.newton(A, b), op, *A.shape, rounds=rounds)
         assert result.success

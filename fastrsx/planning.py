@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from . import inputs, threads
 
-# In a row of launches the twins tie at 0.03 ms a pass (bench/test_passes.py, rows "small Newton pass"). But OpenMP's first
-# launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so ten times that.
+# In a row of launches the twins tie at 0.015 ms a pass (bench/RESULTS.md, rows "small Newton pass" at 1000 x 4 and 1000 x 16). But
+# OpenMP's first launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so 20 times that.
 SERIAL_BELOW_MS = 0.3
 
 
@@ -39,8 +39,8 @@ class Plan(NamedTuple):
 
 
 def pass_ms(n: int, d: int) -> float:
-    """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix."""
-    return n * (5.0 + 0.5 * d + d * d / 40.0) * 1e-6
+    """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix (the same rows)."""
+    return n * (5.5 + 0.2 * d + d * d / 45.0) * 1e-6
 
 
 def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None) -> Plan:

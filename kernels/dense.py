@@ -250,8 +250,8 @@ def weigh_gram(A, h, gram, a, point, vectors, buffers, packed, weights):
 @parallel
 def finish_hessian(gram, vectors, hess):
     """The Hessian of the blocks' Gram matrices and the combined vectors."""
-    for i in prange(hess.shape[0]):
-        fold.finish_hessian_row(i, gram, vectors, hess)
+    for k in prange((hess.shape[0] + LANES - 1) // LANES):
+        fold.finish_hessian_rows(LANES * np.int64(k), gram, vectors, hess)
 
 
 @parallel

@@ -409,18 +409,22 @@ def combine_vectors(vectors):
 
 
 @serial
-def finish_hessian_row(i, gram, vectors, hess):
-    """Row i of the Hessian, right of the diagonal, and its mirror image; `vectors` combined, the blocks of `gram` not."""
-    if gram.ndim == 3:
-        for block in range(1, gram.shape[0]):
-            for j in range(i, hess.shape[0]):
-                gram[0, i, j] += gram[block, i, j]
-        total = gram[0]
-    else:
-        total = gram
-    for j in range(i, hess.shape[0]):
-        rank_2 = vectors[0, 0, i] * vectors[0, 1, j] + vectors[0, 1, i] * vectors[0, 0, j]
-        hess[i, j] = hess[j, i] = total[i, j] - 2.0 * rank_2
+def finish_hessian_rows(first, gram, vectors, hess):
+    """Eight rows of the Hessian from `first` on, right of the diagonal, and their mirror image; `vectors` combined, the blocks of `gram` not."""
+    d = hess.shape[0]
+    last = min(first + LANES, d)
+    total = gram[0] if gram.ndim == 3 else gram
+    for i in range(first, last):
+        if gram.ndim == 3:
+            for block in range(1, gram.shape[0]):
+                for j in range(i, d):
+                    total[i, j] += gram[block, i, j]
+        for j in range(i, d):
+            rank_2 = vectors[0, 0, i] * vectors[0, 1, j] + vectors[0, 1, i] * vectors[0, 0, j]
+            hess[i, j] = total[i, j] - 2.0 * rank_2
+    for j in range(first, d):  # eight to a cache line: one by one, large d would write a line for each entry
+        for i in range(first, min(last, j)):
+            hess[j, i] = hess[i, j]
 
 
 @serial
