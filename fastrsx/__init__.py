@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .convexity import Curvature, EigenvalueRange, LipschitzBounds, curvature, lipschitz_bounds, psd_weights
     from .planning import Plan, plan
     from .problem import Factors, Problem, predict
     from .result import History, NewtonResult, Record, Status
@@ -17,6 +18,12 @@ __version__ = "0.1.0"
 
 # No submodule has the name of a function here: importing it would hide the function.
 _MODULE_OF = {
+    "Curvature": "convexity",
+    "LipschitzBounds": "convexity",
+    "EigenvalueRange": "convexity",
+    "curvature": "convexity",
+    "lipschitz_bounds": "convexity",
+    "psd_weights": "convexity",
     "newton": "solver",
     "Plan": "planning",
     "plan": "planning",
@@ -30,7 +37,25 @@ _MODULE_OF = {
     "warmup": "warming",
 }
 
-__all__ = ["Factors", "History", "NewtonResult", "Plan", "Problem", "Record", "Status", "newton", "plan", "predict", "warmup"]
+__all__ = [
+    "Curvature",
+    "EigenvalueRange",
+    "Factors",
+    "History",
+    "LipschitzBounds",
+    "NewtonResult",
+    "Plan",
+    "Problem",
+    "Record",
+    "Status",
+    "curvature",
+    "lipschitz_bounds",
+    "newton",
+    "plan",
+    "predict",
+    "psd_weights",
+    "warmup",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -97,12 +97,17 @@ def refuse_column(A: Matrix, j: int) -> None:
     raise ValueError(f"A[{i}, {j}] is {A[i, j]} ({np.count_nonzero(wrong)} such in column {j}); entries must be at most {LARGEST_ENTRY:g}: {todo}")
 
 
-def as_positive(name: str, value: Any) -> float:
-    """A finite number above 0."""
+def as_number(name: str, value: Any) -> float:
+    """A number."""
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}; it must be a number") from None
+
+
+def as_positive(name: str, value: Any) -> float:
+    """A finite number above 0."""
+    number = as_number(name, value)
     if not 0 < number < np.inf:
         raise ValueError(f"{name} is {value!r}; it must be positive and finite")
     return number

@@ -216,8 +216,14 @@ class Problem:
 
     def predict(self, x: Any) -> Vector:
         """f(x), (n,), which sums to 1."""
+        return self._f_and_v(x)[0]
+
+    def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
+        """f and v/alpha at x."""
         with self._at(x) as inside:
-            return self._passes.predictions(self._a, self._point)[0] if inside else self._nan(len(self.b))
+            if not inside:
+                return self._nan(len(self.b)), self._nan(len(self.b))
+            return self._passes.predictions(self._a, self._point)
 
     def hess_operator(self, x: Any) -> LinearOperator:
         """The Hessian at x as a d x d LinearOperator; each product is one pass."""
@@ -227,8 +233,7 @@ class Problem:
 
     def jac_operator(self, x: Any) -> LinearOperator:
         """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""
-        with self._at(x) as inside:
-            f, v = self._passes.predictions(self._a, self._point) if inside else self._nan(2, len(self.b))
+        f, v = self._f_and_v(x)
 
         def matvec(p: Any) -> Vector:
             da = np.empty(len(self.b))

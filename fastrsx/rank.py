@@ -11,9 +11,6 @@ CHUNK = 4096  # rows at a time, or 4 d where that is more
 def null_space(A: Matrix, scale: Vector) -> Matrix:
     """An orthonormal basis, d x k, of the null space of A diag(1/scale); k = 0 where A has full column rank.
 
-    From the R of A diag(1/scale) = Q R, by QR of one chunk of rows after another: a Gram matrix would take columns that
-    differ by 1e-8 for equal.
-
     Parameters
     ----------
     A : (n, d) array
@@ -26,15 +23,28 @@ def null_space(A: Matrix, scale: Vector) -> Matrix:
     >>> np.abs(null_space(np.ones((5, 2)), np.ones(2))).round(6).tolist()
     [[0.707107], [0.707107]]
     """
+    _, singular, Vt = svd(triangular_factor(A, scale), full_matrices=True)
+    rank = np.count_nonzero(singular > tolerance(singular, A.shape))
+    return np.ascontiguousarray(Vt[rank:].T)
+
+
+def triangular_factor(A: Matrix, scale: Vector | float = 1.0) -> Matrix:
+    """The R of A diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
+
+    A Gram matrix would take columns that differ by 1e-8 for equal.
+    """
     n, d = A.shape
     R = np.empty((0, d))
     rows = max(CHUNK, 4 * d)
     for start in range(0, n, rows):
         (R,) = qr(np.vstack([R, A[start : start + rows] / scale]), mode="r", overwrite_a=True)
         R = R[:d]
-    _, singular, Vt = svd(R, full_matrices=True)
-    rank = int(np.count_nonzero(singular > max(n, d) * np.finfo(float).eps * singular[0]))
-    return np.ascontiguousarray(Vt[rank:].T)
+    return R
+
+
+def tolerance(singular: Vector, shape: tuple[int, ...]) -> float:
+    """Singular values up to it are rounding."""
+    return max(shape) * float(np.finfo(float).eps) * float(singular[0])
 
 
 def least_norm(x: Vector, null: Matrix, scale: Vector) -> Vector:

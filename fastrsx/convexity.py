@@ -1,0 +1,347 @@
+"""How curved and how convex the loss is: eigenvalue ranges, weights that make it convex at a point, Lipschitz constants on a ball."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import eigvalsh, svdvals
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from . import inputs
+from .inputs import Matrix, Vector
+from .problem import Problem
+from .rank import tolerance, triangular_factor
+
+EXACT_UP_TO = 1000  # columns; beyond, eigenvalues by Lanczos, a few hundred products instead of O(d^3)
+SLACK = 1e-12  # relative, over rounding in the bound
+
+
+class EigenvalueRange(NamedTuple):
+    """The smallest and the largest eigenvalue of a symmetric matrix.
+
+    Attributes
+    ----------
+    smallest, largest : float
+    error : float
+        What rounding, or Lanczos, may have changed in them.
+    """
+
+    smallest: float
+    largest: float
+    error: float
+
+    @property
+    def is_psd(self) -> bool:
+        """Whether no eigenvalue is negative beyond the error."""
+        return self.smallest >= -self.error
+
+
+class Curvature(NamedTuple):
+    """Eigenvalue ranges at x; ``print`` shows them as a table.
+
+    Attributes
+    ----------
+    hessian : EigenvalueRange
+        Of the Hessian, which is `diagonal` + `rank_2`.
+    diagonal : EigenvalueRange
+        Of A^T diag(2 D + w^2) A.
+    rank_2 : EigenvalueRange
+        Of -2 (v q^T + q v^T), v and q the d-vectors of `Problem.factors`; never positive semidefinite but where it is 0, or d = 1.
+    gauss_newton : EigenvalueRange
+        Of 2 J^T J + A^T diag(w^2) A, J = df/dx: always positive semidefinite.
+    """
+
+    hessian: EigenvalueRange
+    diagonal: EigenvalueRange
+    rank_2: EigenvalueRange
+    gauss_newton: EigenvalueRange
+
+    def __str__(self) -> str:
+        lines = [f"{'':14}{'smallest':>14}{'largest':>14}  psd"]
+        for name, eigenvalues in zip(self._fields, self, strict=True):
+            lines.append(f"{name:14}{eigenvalues.smallest:14.6e}{eigenvalues.largest:14.6e}  {'yes' if eigenvalues.is_psd else 'no'}")
+        return "\n".join(lines)
+
+
+def _range_of(matrix: Matrix) -> EigenvalueRange:
+    eigenvalues = eigvalsh(matrix)
+    error = len(matrix) * np.finfo(float).eps * float(np.abs(eigenvalues).max())
+    return EigenvalueRange(float(eigenvalues[0]), float(eigenvalues[-1]), error)
+
+
+def _lanczos(product: Callable[[Vector], Vector], d: int, seed: int) -> EigenvalueRange:
+    operator = LinearOperator((d, d), matvec=product, dtype=float)
+    start = np.random.default_rng(seed).standard_normal(d)
+    ends = [float(eigsh(operator, k=1, which=which, v0=start, tol=1e-9, return_eigenvectors=False)[0]) for which in ("SA", "LA")]
+    return EigenvalueRange(ends[0], ends[1], 1e-9 * max(map(abs, ends)))
+
+
+def _range_of_rank_2(v: Vector, q: Vector) -> EigenvalueRange:
+    """-2 (v q^T + q v^T) has the eigenvalues -2 (v.q + ||v|| ||q||), -2 (v.q - ||v|| ||q||), and 0 where d > 2."""
+    along, across = float(v @ q), float(np.linalg.norm(v) * np.linalg.norm(q))
+    ends = (-4 * along, -4 * along) if len(v) == 1 else (-2 * (along + across), -2 * (along - across))
+    return EigenvalueRange(*ends, len(v) * np.finfo(float).eps * across)
+
+
+def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", num_threads: int | None = None, seed: int = 0) -> Curvature:
+    """Eigenvalue ranges of the Hessian at x, of its two parts, and of the Gauss-Newton matrix.
+
+    Hess = A^T diag(2 D + w^2) A - 2 (v q^T + q v^T) (arXiv:2309.13482, rederived; see `Problem.factors`), and in the Gauss-Newton
+    matrix J^T J = A^T diag(v^2/alpha^2) A - p v^T - v p^T + <f, f> v v^T, with p = A^T (v * f)/alpha.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+    b : (n,) array_like
+    x : (d,) array_like
+        In the domain <u, 1> > 0.
+    w : (n,) array_like or float, optional
+        Weights of the regulariser.
+    kernel, num_threads : optional
+        As in `newton`.
+    seed : int, optional
+        Of the start vector of Lanczos, which is used beyond d = 1000; up to there the eigenvalues are those of LAPACK.
+
+    Returns
+    -------
+    Curvature
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that `Problem` refuses, and for an x outside the domain.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> A, b = np.array([[1.0], [2.0], [0.0]]), np.full(3, 1 / 3)
+    >>> print(fastrsx.curvature(A, b, [0.0]))
+                        smallest       largest  psd
+    hessian         5.925926e-01  5.925926e-01  yes
+    diagonal        2.222222e+00  2.222222e+00  yes
+    rank_2         -1.629630e+00 -1.629630e+00  no
+    gauss_newton    5.925926e-01  5.925926e-01  yes
+    """
+    problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
+    seed = inputs.as_count("seed", seed, 0)
+    x = _inside(problem, x)
+    d = len(x)
+    factors = problem.factors(x)
+    v, q = factors.v, factors.q
+    rank_2 = _range_of_rank_2(v, q)
+    if d <= EXACT_UP_TO:
+        hess = problem.hess(x)
+        diagonal = hess + 2 * (np.outer(v, q) + np.outer(q, v))
+        return Curvature(_range_of(hess), _range_of(diagonal), rank_2, _range_of(_gauss_newton(problem, x)))
+    jacobian, penalty = problem.jac_operator(x), problem.w**2
+
+    def gauss_newton(p: Vector) -> Vector:
+        product = 2 * jacobian.rmatvec(jacobian.matvec(p))
+        return product + problem.A.T @ (penalty * (problem.A @ p)) if penalty.size else product
+
+    return Curvature(
+        _lanczos(lambda p: problem.hess_vec(x, p), d, seed),
+        _lanczos(lambda p: problem.hess_vec(x, p) + 2 * (v * (q @ p) + q * (v @ p)), d, seed),
+        rank_2,
+        _lanczos(gauss_newton, d, seed),
+    )
+
+
+def _inside(problem: Problem, x: Any) -> Vector:
+    x = inputs.as_vector("x", x, problem.A.shape[1], "one for each column of A")
+    if not problem.value(x) < np.inf:
+        raise ValueError("x lies outside the domain <u, 1> > 0, u = exp(A x) + A x; x = 0 lies in it")
+    return x
+
+
+def _gauss_newton(problem: Problem, x: Vector) -> Matrix:
+    """2 J^T J + A^T diag(w^2) A."""
+    f, v = problem._f_and_v(x)
+    v_columns, vf_columns = problem.A.T @ v, problem.A.T @ (v * f)
+    cross = np.outer(vf_columns, v_columns)
+    weights = 2 * v**2 + (problem.w**2 if problem.w.size else 0.0)
+    rank_2 = cross + cross.T - (f @ f) * np.outer(v_columns, v_columns)
+    return np.asarray(problem._passes.weighted_gram(weights) - 2 * rank_2)
+
+
+def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
+    """Weights w with which the Hessian at x is at least margin times the identity: `newton(A, b, w=w)` is convex near x.
+
+    With z = A y, y^T Hess y = sum((2 D_i + w_i^2) z_i^2) - 4 <v, z> <q, z>/alpha^2. The largest eigenvalue of the symmetric part of v q^T is
+    (v.q + ||v|| ||q||)/2, so it suffices that
+
+        w_i^2 = max(0, -2 D_i) + 2 max(0, v.q + ||v|| ||q||)/alpha^2 + margin/sigma^2,
+
+    with n-vectors v, q, D at x (arXiv:2309.13482, rederived) and sigma the smallest singular value of A. D, v and q do not depend on w.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+    b : (n,) array_like
+    x : (d,) array_like
+        In the domain <u, 1> > 0.
+    margin : float, optional
+        At least 0. A margin above 0 needs an A of full column rank.
+
+    Returns
+    -------
+    (n,) array
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that `Problem` refuses, an x outside the domain, and a margin that no weights can give.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> rng = np.random.default_rng(0)
+    >>> A, b, x = rng.standard_normal((12, 4)), rng.dirichlet(np.ones(12)), 0.5 * rng.standard_normal(4)
+    >>> fastrsx.curvature(A, b, x).hessian.is_psd
+    False
+    >>> w = fastrsx.psd_weights(A, b, x, margin=0.1)
+    >>> fastrsx.curvature(A, b, x, w=w).hessian.smallest >= 0.1
+    True
+    """
+    if not 0 <= inputs.as_number("margin", margin) < np.inf:
+        raise ValueError(f"margin is {margin!r}; it must be at least 0 and finite")
+    problem = Problem(A, b)
+    x = _inside(problem, x)
+    D = problem.factors(x).D
+    f, v = problem._f_and_v(x)  # v and q are divided by alpha
+    c = f - problem.b
+    q = v * (f + c - f @ c - 0.5 * (f @ f))
+    rank_2 = 2 * max(0.0, float(v @ q + np.linalg.norm(v) * np.linalg.norm(q)))
+    squares = (np.maximum(0.0, -2 * D) + rank_2) * (1 + SLACK)
+    if margin > 0:
+        singular = svdvals(triangular_factor(problem.A))
+        if len(singular) < len(x) or singular[-1] <= tolerance(singular, problem.A.shape):
+            raise ValueError(
+                f"margin is {margin!r}, but columns of A are linearly dependent: no weights bend the loss along its null space; "
+                "use margin=0 or drop columns"
+            )
+        squares += margin / singular[-1] ** 2 * (1 + SLACK)
+    return np.sqrt(squares)
+
+
+class LipschitzBounds(NamedTuple):
+    """Lipschitz constants of gradient and Hessian, which may be inf, and their logarithms, which are not.
+
+    Attributes
+    ----------
+    gradient, hessian : float
+    log_gradient, log_hessian : float
+    """
+
+    gradient: float
+    hessian: float
+    log_gradient: float
+    log_hessian: float
+
+
+class _Bounded(NamedTuple):
+    """A function of x with |g(x)| <= exp(size) and |g(x) - g(y)| <= exp(slope) ||x - y||; sums and products of such are such."""
+
+    size: float
+    slope: float
+
+    def plus(self, other: "_Bounded") -> "_Bounded":
+        return _Bounded(float(np.logaddexp(self.size, other.size)), float(np.logaddexp(self.slope, other.slope)))
+
+    def times(self, other: "_Bounded") -> "_Bounded":
+        """|gh(x) - gh(y)| <= |g(x) - g(y)| |h(x)| + |g(y)| |h(x) - h(y)|."""
+        return _Bounded(self.size + other.size, float(np.logaddexp(self.slope + other.size, self.size + other.slope)))
+
+
+class _BoundedVector(NamedTuple):
+    """The same of an n-vector, in the maximum norm and in the Euclidean one."""
+
+    most: _Bounded
+    norm: _Bounded
+
+    def plus(self, other: "_BoundedVector") -> "_BoundedVector":
+        return _BoundedVector(self.most.plus(other.most), self.norm.plus(other.norm))
+
+    def times(self, other: "_BoundedVector") -> "_BoundedVector":
+        """Entry by entry: ||g * h|| <= max |g| ||h||."""
+        return _BoundedVector(self.most.times(other.most), self.most.times(other.norm))
+
+    def scaled(self, scalar: _Bounded) -> "_BoundedVector":
+        return _BoundedVector(scalar.times(self.most), scalar.times(self.norm))
+
+
+def _log(number: float) -> float:
+    return math.log(number) if number > 0 else -math.inf
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(logarithm) if logarithm < 709 else math.inf
+
+
+def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = None) -> LipschitzBounds:
+    """Lipschitz constants of gradient and Hessian on the set of x with ||x|| <= radius and <u, 1> >= beta.
+
+    On the ball, |a_i| <= radius max_i ||A_i||, which bounds a, e = exp(a), u, v and their slopes; and 1/alpha has the slope of alpha over
+    beta^2. Sums and products of bounded Lipschitz functions are such: so follow constants for f, c, s, D, q, and for gradient and Hessian.
+    No segment between two points is used, as the set is not convex. The constants grow like powers of exp(radius max_i ||A_i||), as those of
+    arXiv:2309.13482 do: true, and far from tight.
+
+    Parameters
+    ----------
+    A : (n, d) array_like
+    b : (n,) array_like
+    radius : float
+        Of the ball, above 0.
+    beta : float
+        The least <u, 1>, above 0.
+    w : (n,) array_like or float, optional
+        Weights of the regulariser.
+
+    Returns
+    -------
+    LipschitzBounds
+
+    Raises
+    ------
+    ValueError, TypeError
+        For input that `Problem` refuses, and a radius or beta that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrsx
+    >>> bounds = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1.0, beta=1.0)
+    >>> bounds.gradient < bounds.hessian < 1e5
+    True
+    >>> far = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1000.0, beta=1.0)
+    >>> far.gradient, round(far.log_gradient)
+    (inf, 4008)
+    """
+    radius, beta = inputs.as_positive("radius", radius), inputs.as_positive("beta", beta)
+    problem = Problem(A, b, w=w)
+    n = problem.A.shape[0]
+    row, spectral = math.sqrt(float(np.einsum("ij,ij->i", problem.A, problem.A).max())), float(svdvals(triangular_factor(problem.A))[0])
+    log_row, log_spectral, log_norm_1 = _log(row), _log(spectral), 0.5 * math.log(n)
+
+    def constant(most: float, norm: float) -> _BoundedVector:
+        return _BoundedVector(_Bounded(most, -math.inf), _Bounded(norm, -math.inf))
+
+    def everywhere(scalar: _Bounded) -> _BoundedVector:
+        return constant(0.0, log_norm_1).scaled(scalar)
+
+    top = radius * row
+    a = _BoundedVector(_Bounded(_log(top), log_row), _Bounded(_log(radius * spectral), log_spectral))
+    e = _BoundedVector(_Bounded(top, top + log_row), _Bounded(top + log_norm_1, top + log_spectral))
+    u, v = e.plus(a), e.plus(constant(0.0, log_norm_1))
+    alpha_slope = log_spectral + v.norm.size  # ||A^T v|| <= ||A|| ||v||
+    over_alpha = _Bounded(-math.log(beta), alpha_slope - 2 * math.log(beta))
+    f, p = u.scaled(over_alpha), v.scaled(over_alpha)
+    c = f.plus(constant(_log(float(np.abs(problem.b).max())), _log(float(np.linalg.norm(problem.b)))))
+    cs = c.plus(everywhere(f.norm.times(c.norm)))
+    D = p.times(p).plus(e.times(cs).scaled(over_alpha))
+    q = p.times(f.plus(cs).plus(everywhere(f.norm.times(f.norm))))
+    penalty = 2 * log_spectral + 2 * _log(float(problem.w.max())) if problem.w.size else -math.inf
+    log_gradient = float(np.logaddexp(log_spectral + math.log(2) + p.times(cs).norm.slope, penalty))
+    rank_2 = 2 * log_spectral + math.log(4) + p.norm.times(q.norm).slope
+    log_hessian = float(np.logaddexp(2 * log_spectral + math.log(2) + D.most.slope, rank_2))
+    return LipschitzBounds(_exp(log_gradient), _exp(log_hessian), log_gradient, log_hessian)
