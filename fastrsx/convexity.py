@@ -47,7 +47,7 @@ class Curvature(NamedTuple):
     diagonal : EigenvalueRange
         Of A^T diag(2 D + w^2) A.
     rank_2 : EigenvalueRange
-        Of -2 (v q^T + q v^T), v and q the d-vectors of `Problem.factors`; never positive semidefinite but where it is 0, or d = 1.
+        Of -2 (v q^T + q v^T), v and q the d-vectors of `Problem.factors`; indefinite unless v and q are parallel.
     gauss_newton : EigenvalueRange
         Of 2 J^T J + A^T diag(w^2) A, J = df/dx: always positive semidefinite.
     """
