@@ -33,25 +33,25 @@ def versions():
     return found
 
 
-def best_seconds(work, rounds):
-    """The least time of a call: a ceiling is what the machine can do, not what it mostly does beside others."""
+def timed(work, rounds):
+    """The seconds of each of so many calls."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return times
 
 
 @pytest.fixture(scope="session")
 def ceilings():
-    """What this machine can do, measured now: read bandwidth (A @ x) in GB/s and dgemm in GF/s, by NumPy on all cores."""
+    """What this machine can do, not what it mostly does beside others: the best A @ x, in GB/s, and dgemm, in GF/s, of NumPy on all cores."""
     n, d, size = 200_000, 256, 2048
     with peers.Peer("NumPy", "read A", "gaussian", n, d) as peer:
-        read = 8 * n * d / best_seconds(peer, 25) / 1e9
+        read = 8 * n * d / min(timed(peer, 25)) / 1e9
     with peers.Peer("NumPy", "dgemm", "ones", size, size) as peer:
         peer()
-        gemm = 2 * size**3 / best_seconds(peer, 5) / 1e9
+        gemm = 2 * size**3 / min(timed(peer, 5)) / 1e9
     return {"read_GBs": read, "dgemm_GFs": gemm}
 
 
@@ -59,7 +59,7 @@ def ceilings():
 def row(benchmark, ceilings):
     """row(work, op, n, d, who, ...) times one row of the suite and stores its context; medians of at least 7 rounds."""
 
-    def run(work, op, n, d, who="fastrsx", rounds=9, warmup=2, nbytes=None, flops=None, **extra):
+    def run(work, op, n, d, who="fastrsx", rounds=15, warmup=2, nbytes=None, flops=None, **extra):
         benchmark.group = f"{op}|{n}|{d}|float64"
         benchmark.extra_info.update(op=op, n=n, d=d, who=who, threads=numba.get_num_threads(), cpu=binding.get_host_cpu_name(), **ceilings, **extra)
         benchmark.extra_info.update(layer=threads.layer(), versions=versions())
@@ -94,6 +94,33 @@ def peer_row(row):
             check(peer.result())
             row(peer, name or op, n, d, label or who, **options)
             return peer.result()
+
+    return run
+
+
+@pytest.fixture
+def in_turns(benchmark):
+    """in_turns(name, yardstick, work) stores the ratio of work to yardstick, timed in turns: within minutes this machine drifts by more than it."""
+
+    def run(name, yardstick, work, turns=7, rounds=5):
+        ours, theirs = [], []
+        for _ in range(turns):
+            for call, times in ((yardstick, theirs), (work, ours)):
+                time.sleep(SETTLE / 2)
+                call()
+                times += timed(call, rounds)
+        benchmark.extra_info[name] = statistics.median(ours) / statistics.median(theirs)
+
+    return run
+
+
+@pytest.fixture
+def over_read(in_turns):
+    """over_read(work, n, d) stores the ratio of work to one read of A by NumPy."""
+
+    def run(work, n, d):
+        with peers.Peer("NumPy", "read A", "gaussian", n, d) as read:
+            in_turns("over_read", read, work)
 
     return run
 

@@ -59,13 +59,21 @@ def test_products(at, row):
     np.testing.assert_allclose(at.a, at.A @ at.x, atol=1e-12)
 
 
-def test_value(at, row):
-    assert row(lambda: at.passes.project(at.x), "value", *at.shape, nbytes=at.nbytes).fun == at.point.fun
+def test_value(at, row, over_read):
+    def work():
+        return at.passes.project(at.x)
+
+    assert row(work, "value", *at.shape, nbytes=at.nbytes).fun == at.point.fun
+    over_read(work, *at.shape)
 
 
-def test_value_grad(at, row):
-    point, first = row(lambda: at.passes.project_grad(at.x), "value+grad", *at.shape, nbytes=at.nbytes)
+def test_value_grad(at, row, over_read):
+    def work():
+        return at.passes.project_grad(at.x)
+
+    point, first = row(work, "value+grad", *at.shape, nbytes=at.nbytes)
     at.check((point.fun, first.grad))
+    over_read(work, *at.shape)
 
 
 @pytest.mark.parametrize("who", ["NumPy", "torch", "torch, analytic", "JAX"])
@@ -78,8 +86,12 @@ def test_gradient(at, row):
     row(lambda: at.passes.gradient(at.a, at.point), "gradient, a known", *at.shape, nbytes=at.nbytes)
 
 
-def test_hess_vec(at, row):
-    row(lambda: at.passes.hess_vec(at.a, at.point, at.first, at.x), "hess_vec, a known", *at.shape, nbytes=at.nbytes)
+def test_hess_vec(at, row, over_read):
+    def work():
+        return at.passes.hess_vec(at.a, at.point, at.first, at.x)
+
+    row(work, "hess_vec, a known", *at.shape, nbytes=at.nbytes)
+    over_read(work, *at.shape)
 
 
 # -- the Gram matrix --------------------------------------------------------------------------------------------
@@ -114,10 +126,16 @@ def test_gram_of_peers(shape, peer_row, who):
 
 
 @pytest.mark.parametrize("shape", GRAM_SHAPES, ids=ids)
-def test_newton_pass(shape, row):
+def test_newton_pass(shape, row, in_turns):
     """Gradient, rank-2 vectors and Hessian, a known."""
     at = At(*shape)
-    row(lambda: at.passes.hessian(at.a, at.point), "Newton pass, a known", *shape, **gram_costs(*shape))
+    h = peers.weights(at.b)
+
+    def work():
+        return at.passes.hessian(at.a, at.point)
+
+    row(work, "Newton pass, a known", *shape, **gram_costs(*shape))
+    in_turns("over_gram", lambda: at.passes.weighted_gram(h), work, turns=5, rounds=3)
 
 
 def test_value_grad_hess(row):
@@ -146,22 +164,19 @@ def test_value_grad_hess_of_peers(peer_row, who, op, label):
 # -- threads, growth, small problems ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("shape", [(1_000_000, 16), (500_000, 64), (100_000, 256)], ids=ids)
-def test_threads(shape, row, on_threads, count):
+@pytest.mark.parametrize("op", ["value+grad", "Newton pass"])
+def test_threads(shape, row, in_turns, on_threads, op):
+    """One thread; and its time over that of two, in turns."""
     at = At(*shape)
-    on_threads(count)
-    who = f"fastrsx, {count} thread{'s' * (count > 1)}"
-    row(lambda: at.passes.hessian(at.a, at.point), "Newton pass by threads", *shape, who, rounds=7)
+    one_pass = (lambda: at.passes.project_grad(at.x)) if op == "value+grad" else (lambda: at.passes.hessian(at.a, at.point))
 
+    def on(count):
+        on_threads(count)
+        one_pass()
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("shape", [(1_000_000, 16), (500_000, 64), (100_000, 256)], ids=ids)
-def test_threads_value_grad(shape, row, on_threads, count):
-    at = At(*shape)
-    on_threads(count)
-    who = f"fastrsx, {count} thread{'s' * (count > 1)}"
-    row(lambda: at.passes.project_grad(at.x), "value+grad by threads", *shape, who)
+    row(lambda: on(1), f"{op} on one thread", *shape, rounds=7)
+    in_turns("over_two", lambda: on(2), lambda: on(1), turns=5, rounds=3)
 
 
 @pytest.mark.parametrize("shape", [(2**k, 64) for k in range(10, 23)] + [(100_000, 2**k) for k in range(2, 11)], ids=ids)
