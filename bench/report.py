@@ -240,7 +240,7 @@ def picture_accuracy(rows, op, n, d, axes):
         best, points = float("inf"), []
         for seconds, loss in info.get("trace", []):
             best = min(best, loss)
-            points.append((max(seconds, 1e-4), max(best / least - 1, 1e-12)))
+            points.append((max(seconds, 1e-2), max(best / least - 1, 1e-12)))
         axes.plot(*zip(*points, strict=True), label=who, color=colour, linewidth=2.5 if who == OURS else 1.2)
     axes.set(xscale="log", yscale="log", xlabel="seconds", ylabel="loss / minimum - 1", title=f"{op}, {n} x {d}")
     axes.legend(fontsize="small")
