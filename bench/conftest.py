@@ -65,7 +65,7 @@ def row(benchmark, ceilings):
         benchmark.extra_info.update(layer=threads.layer(), versions=versions())
         time.sleep(SETTLE)
         result = benchmark.pedantic(work, rounds=rounds, warmup_rounds=warmup)
-        seconds = statistics.median(benchmark.stats.stats.data)
+        seconds = benchmark.stats.stats.median
         if nbytes is not None:
             benchmark.extra_info["GBs"] = nbytes / seconds / 1e9
         if flops is not None:

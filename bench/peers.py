@@ -107,10 +107,14 @@ def openblas_peer(op, A, b, x):
     return {"weighted Gram": lambda: dsyrk(1.0, A.T)}[op]
 
 
+def mkl_libraries():
+    """Where pip puts MKL: a library without a module."""
+    return list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*"))
+
+
 def mkl_peer(op, A, b, x):
     """dsyrk of pip's MKL, which knows no weights."""
-    libraries = list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*"))
-    mkl = ctypes.CDLL(str(libraries[0]))
+    mkl = ctypes.CDLL(str(mkl_libraries()[0]))
     n, d = A.shape
     C = np.zeros((d, d))
     pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (A, C)]
@@ -256,8 +260,8 @@ PEERS = {  # name: (the peer, the packages it needs)
 
 
 def is_installed(package):
-    if package == "mkl":  # a library without a module
-        return bool(list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*")))
+    if package == "mkl":
+        return bool(mkl_libraries())
     return importlib.util.find_spec(package) is not None
 
 

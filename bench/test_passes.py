@@ -38,6 +38,13 @@ class At:
             expected = self.passes.hessian(self.a, self.point)[1]
             np.testing.assert_allclose(found, expected, atol=1e-11 * np.abs(expected).max())
 
+    def one_pass(self, op):
+        """The pass that `op` names, as a callable."""
+        return {
+            "value+grad": lambda: self.passes.project_grad(self.x),
+            "Newton pass": lambda: self.passes.hessian(self.a, self.point),
+        }[op]
+
 
 @pytest.fixture(params=SHAPES, ids=ids)
 def at(request):
@@ -169,7 +176,7 @@ def test_value_grad_hess_of_peers(peer_row, who, op, label):
 def test_threads(shape, row, in_turns, on_threads, op):
     """One thread; and its time over that of two, in turns."""
     at = At(*shape)
-    one_pass = (lambda: at.passes.project_grad(at.x)) if op == "value+grad" else (lambda: at.passes.hessian(at.a, at.point))
+    one_pass = at.one_pass(op)
 
     def on(count):
         on_threads(count)
@@ -184,9 +191,8 @@ def test_threads(shape, row, in_turns, on_threads, op):
 def test_growth(shape, row, op):
     """How cost grows, n and d doubling."""
     at = At(*shape)
-    work = (lambda: at.passes.project_grad(at.x)) if op == "value+grad" else (lambda: at.passes.hessian(at.a, at.point))
     costs = gram_costs(*shape) if op == "Newton pass" else {"nbytes": at.nbytes}
-    row(work, f"growth of {op}", *shape, rounds=7, warmup=1, **costs)
+    row(at.one_pass(op), f"growth of {op}", *shape, rounds=7, warmup=1, **costs)
 
 
 @pytest.mark.parametrize("kernel", ["serial", "parallel"])
