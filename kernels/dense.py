@@ -22,7 +22,7 @@ from numba import prange
 
 from . import fold
 from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
-from .jit import parallel, serial, serial_twin
+from .jit import parallel, part, serial, serial_twin
 from .microkernel import strip_count
 from .panel import ROWS, padded
 from .simd import LANES
@@ -112,6 +112,21 @@ def columns(A, most, scale, buffers, vectors):
     return -1
 
 
+@part
+def complete_point(a, b, w, sums, point):
+    """L and the `point`, of the blocks' domains; +inf where alpha <= 0."""
+    blocks, n = sums.shape[0], a.shape[0]
+    fold.combine_domain(sums, point)
+    if not point[POINT_ALPHA] > 0.0:
+        point[POINT_FUN] = np.inf
+        return np.inf
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, n)
+        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
+    fold.combine_residuals(sums, point)
+    return point[POINT_FUN]
+
+
 @parallel
 def evaluate(a, da, t, b, w, out, sums, point):
     """L and the whole `point` at out = a + t da; with an empty da, at out, which is then a. +inf where alpha <= 0."""
@@ -119,15 +134,7 @@ def evaluate(a, da, t, b, w, out, sums, point):
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
         fold.fold_domain(a, da, t, start, stop, out, sums[k])
-    fold.combine_domain(sums, point)
-    if not point[POINT_ALPHA] > 0.0:
-        point[POINT_FUN] = np.inf
-        return np.inf
-    for k in prange(blocks):
-        start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_residuals(out, b, w, point, start, stop, sums[k])
-    fold.combine_residuals(sums, point)
-    return point[POINT_FUN]
+    return complete_point(out, b, w, sums, point)
 
 
 @parallel
@@ -137,15 +144,7 @@ def project(A, x, b, w, a, sums, point, buffers):
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
         fold.fold_projection(A, x, start, stop, a, sums[k], buffers[k])
-    fold.combine_domain(sums, point)
-    if not point[POINT_ALPHA] > 0.0:
-        point[POINT_FUN] = np.inf
-        return np.inf
-    for k in prange(blocks):
-        start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
-    fold.combine_residuals(sums, point)
-    return point[POINT_FUN]
+    return complete_point(a, b, w, sums, point)
 
 
 @parallel
@@ -155,16 +154,10 @@ def project_grad(A, x, b, w, a, sums, point, vectors, buffers, weights):
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
         fold.fold_gradient_sums(A, x, b, w, start, stop, a, sums[k], buffers[k], weights[k], vectors[k])
-    fold.combine_domain(sums, point)
-    if not point[POINT_ALPHA] > 0.0:
-        point[POINT_FUN] = np.inf
-        return np.inf
-    for k in prange(blocks):
-        start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
-    fold.combine_residuals(sums, point)
-    fold.finish_gradient(sums, point, vectors)
-    return point[POINT_FUN]
+    fun = complete_point(a, b, w, sums, point)
+    if fun < np.inf:
+        fold.finish_gradient(sums, point, vectors)
+    return fun
 
 
 @parallel
