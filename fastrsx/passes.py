@@ -126,15 +126,16 @@ class Passes:
         self.run(dense, "project", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
         return Point(work.point.copy())
 
-    def project_grad(self, x: Vector) -> tuple[Point, Derivatives]:
-        """The same, with the gradient: one pass, or two near an exact fit."""
+    def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
+        """The same, with the gradient, or None outside the domain: one pass, or two near an exact fit."""
         self.count += 1
         self.evaluations += 1
         work = self._work
         self.run(dense, "project_grad", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
         point = Point(work.point.copy())
-        cancels = point.fun < np.inf and fold.cancels(point.raw, work.vectors)
-        return point, self.gradient(work.a, point) if cancels else self._vectors()
+        if not point.fun < np.inf:
+            return point, None
+        return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self._vectors()
 
     def _vectors(self) -> Derivatives:
         v, q, grad = self._work.vectors[0, :3, : self.A.shape[1]].copy()

@@ -159,6 +159,17 @@ def test_near_an_exact_fit_the_gradient_takes_a_second_pass():
     assert passes(near, lambda: near.value_and_grad(x + 1)) == 1
 
 
+@pytest.mark.parametrize("kernel", ["serial", "parallel"])
+def test_outside_the_domain_nothing_is_left_of_the_last_x(kernel):
+    problem = Problem(np.ones((3, 1)), np.ones(3) / 3, kernel=kernel)
+    x, p = np.array([-2.0]), np.ones(1)
+    calls = [problem.grad, lambda x: problem.value_and_grad(x)[1], lambda x: problem.hess_vec(x, p), problem.hess, lambda x: problem.factors(x).v]
+    for i, call in enumerate(calls):
+        problem.value_and_grad(p)
+        assert np.isnan(call(x - i)).all()
+        assert problem.value(x - i) == np.inf
+
+
 @pytest.mark.parametrize("method", ["value", "grad", "hess", "predict"])
 def test_x_changed_in_place_is_noticed(method):
     problem, x = example()
