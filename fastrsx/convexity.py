@@ -165,8 +165,8 @@ def _gauss_newton(problem: Problem, x: Vector) -> Matrix:
     return np.asarray(problem._passes.weighted_gram(weights) - 2 * rank_2)
 
 
-def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
-    """Weights w with which the Hessian at x is at least margin times the identity: `newton(A, b, w=w)` is convex near x.
+def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, beta: float | None = None, margin: float = 0.0) -> Vector:
+    """Weights w with which the Hessian is at least margin times the identity, at x or on a ball: there, `newton(A, b, w=w)` is convex.
 
     With z = A y, y^T Hess y = sum((2 D_i + w_i^2) z_i^2) - 4 <v, z> <q, z>/alpha^2. The largest eigenvalue of the symmetric part of v q^T is
     (v.q + ||v|| ||q||)/2, so it suffices that
@@ -175,12 +175,21 @@ def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
 
     with n-vectors v, q, D at x (arXiv:2309.13482, rederived) and sigma the smallest singular value of A. D, v and q do not depend on w.
 
+    With radius and beta instead of x, one weight serves all rows and all x with ||x|| <= radius and <u, 1> >= beta. As
+    D_i >= e_i (c_i - s)/alpha and v.q <= ||v|| ||q||, no x there needs more than
+
+        w^2 = 2 max |e_i (c_i - s)/alpha| + 4 max ||v/alpha|| max ||q/alpha|| + margin/sigma^2,
+
+    each maximum over the set bounded as in `lipschitz_bounds`: true, not tight, and growing like (radius/beta)^2.
+
     Parameters
     ----------
     A : (n, d) array_like
     b : (n,) array_like
-    x : (d,) array_like
-        In the domain <u, 1> > 0.
+    x : (d,) array_like, optional
+        In the domain <u, 1> > 0. Either x or radius.
+    radius, beta : float, optional
+        Of the ball, and the least <u, 1>; both above 0.
     margin : float, optional
         At least 0. A margin above 0 needs an A of full column rank.
 
@@ -191,7 +200,8 @@ def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
     Raises
     ------
     ValueError, TypeError
-        For input that `Problem` refuses, an x outside the domain, and a margin that no weights can give.
+        For input that `Problem` refuses, an x outside the domain, a margin that no weights can give, and weights beyond the 1e150 that
+        `Problem` takes.
 
     Examples
     --------
@@ -203,11 +213,33 @@ def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
     >>> w = fastrsx.psd_weights(A, b, x, margin=0.1)
     >>> fastrsx.curvature(A, b, x, w=w).hessian.smallest >= 0.1
     True
+
+    On a ball:
+
+    >>> w = fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=0.1)
+    >>> fastrsx.curvature(A, b, x, w=w).hessian.smallest >= 0.1
+    True
     """
+    if (x is None) == (radius is None):
+        raise ValueError(f"{'neither' if x is None else 'both'} of x and radius given; pass x for weights at a point, radius and beta for a ball")
+    if (radius is None) != (beta is None):
+        raise ValueError(f"beta is {beta!r} and radius {radius!r}; beta, the least <u, 1>, goes with radius, and only with it")
     if not 0 <= inputs.as_number("margin", margin) < np.inf:
         raise ValueError(f"margin is {margin!r}; it must be at least 0 and finite")
     problem = Problem(A, b)
-    x = _inside(problem, x)
+    if x is None:
+        log_w = _log_weight_on_ball(problem, inputs.as_positive("radius", radius), inputs.as_positive("beta", beta), margin)
+        w = np.full(len(problem.b), _exp(log_w))
+    else:
+        w = np.sqrt(_squared_weights_at(problem, _inside(problem, x), margin))
+    if not w.max() <= inputs.LARGEST_ENTRY:
+        raise ValueError(
+            f"weights of {w.max():.3g} would be needed, beyond {inputs.LARGEST_ENTRY:g}: take a smaller radius or margin, or a larger beta"
+        )
+    return w
+
+
+def _squared_weights_at(problem: Problem, x: Vector, margin: float) -> Vector:
     D = problem.factors(x).D
     f, v = problem._f_and_v(x)  # v and q are divided by alpha
     c = f - problem.b
@@ -215,18 +247,31 @@ def psd_weights(A: Any, b: Any, x: Any, *, margin: float = 0.0) -> Vector:
     rank_2 = 2 * max(0.0, float(v @ q + np.linalg.norm(v) * np.linalg.norm(q)))
     squares = (np.maximum(0.0, -2 * D) + rank_2) * (1 + SLACK)
     if margin > 0:
-        singular = svdvals(triangular_factor(problem.A))
-        if len(singular) < len(x) or singular[-1] <= tolerance(singular, problem.A.shape):
-            raise ValueError(
-                f"margin is {margin!r}, but columns of A are linearly dependent: no weights bend the loss along its null space; "
-                "use margin=0 or drop columns"
-            )
-        squares += margin / singular[-1] ** 2 * (1 + SLACK)
-    return np.sqrt(squares)
+        squares += margin / _smallest_singular(problem.A, svdvals(triangular_factor(problem.A)), margin) ** 2 * (1 + SLACK)
+    return squares
+
+
+def _log_weight_on_ball(problem: Problem, radius: float, beta: float, margin: float) -> float:
+    singular = svdvals(triangular_factor(problem.A))
+    ball = _Ball.of(problem, radius, beta, float(singular[0]))
+    log_square = float(np.logaddexp(math.log(2) + ball.bend.most.size, math.log(4) + ball.p.norm.size + ball.q.norm.size))
+    if margin > 0:
+        log_square = float(np.logaddexp(log_square, math.log(margin) - 2 * math.log(_smallest_singular(problem.A, singular, margin))))
+    return 0.5 * (log_square + SLACK * (1 + abs(log_square)))
+
+
+def _smallest_singular(A: Matrix, singular: Vector, margin: float) -> float:
+    """Of the singular values of A, and an error where it is 0."""
+    if len(singular) < A.shape[1] or singular[-1] <= tolerance(singular, A.shape):
+        raise ValueError(
+            f"margin is {margin!r}, but columns of A are linearly dependent: no weights bend the loss along its null space; "
+            "use margin=0 or drop columns"
+        )
+    return float(singular[-1])
 
 
 class LipschitzBounds(NamedTuple):
-    """Lipschitz constants of gradient and Hessian, which may be inf, and their logarithms, which are not.
+    """Lipschitz constants of gradient and Hessian, inf beyond 1e308, and their logarithms, which never overflow.
 
     Attributes
     ----------
@@ -264,8 +309,9 @@ class _BoundedVector(NamedTuple):
         return _BoundedVector(self.most.plus(other.most), self.norm.plus(other.norm))
 
     def times(self, other: "_BoundedVector") -> "_BoundedVector":
-        """Entry by entry: ||g * h|| <= max |g| ||h||."""
-        return _BoundedVector(self.most.times(other.most), self.most.times(other.norm))
+        """Entry by entry: ||g * h|| is at most max |g| ||h||, and ||g|| max |h|."""
+        norms = zip(self.most.times(other.norm), self.norm.times(other.most), strict=True)
+        return _BoundedVector(self.most.times(other.most), _Bounded(*map(min, norms)))
 
     def scaled(self, scalar: _Bounded) -> "_BoundedVector":
         return _BoundedVector(scalar.times(self.most), scalar.times(self.norm))
@@ -279,13 +325,61 @@ def _exp(logarithm: float) -> float:
     return math.exp(logarithm) if logarithm < 709 else math.inf
 
 
+class _Ball(NamedTuple):
+    """What gradient and Hessian are made of, bounded on the x with ||x|| <= radius and alpha >= beta: derived in `lipschitz_bounds`."""
+
+    p: _BoundedVector  # v/alpha
+    cs: _BoundedVector  # c - s
+    bend: _BoundedVector  # e * (c - s)/alpha, the part of D that may be negative
+    q: _BoundedVector  # q/alpha
+
+    @classmethod
+    def of(cls, problem: Problem, radius: float, beta: float, spectral: float) -> "_Ball":
+        """With the spectral norm of A."""
+        A, n = problem.A, len(problem.b)
+        row = math.sqrt(float(np.einsum("ij,ij->i", A, A).max()) + float(np.finfo(float).tiny))  # squares may underflow
+        tilt = math.hypot(*A.sum(axis=0)) + n**2 * float(np.finfo(float).eps) * row  # ||A^T 1||, and its rounding
+        mean = radius * tilt / n
+        log_beta = math.log(max(beta, n * (math.exp(-mean) - mean - SLACK)))
+        log_radius, log_row, log_spectral, log_norm_1 = math.log(radius), math.log(row), _log(spectral), 0.5 * math.log(n)
+
+        def constant(most: float, norm: float) -> _BoundedVector:
+            return _BoundedVector(_Bounded(most, -math.inf), _Bounded(norm, -math.inf))
+
+        def everywhere(scalar: _Bounded) -> _BoundedVector:
+            return constant(0.0, log_norm_1).scaled(scalar)
+
+        total = float(np.logaddexp(0.0, log_radius + math.log(tilt) - log_beta))
+        most = min(total, radius * row - log_beta)
+        norm = (most + total) / 2
+        alpha_slope = log_spectral + float(np.logaddexp(norm, log_norm_1 - log_beta))  # relative
+        e = _BoundedVector(
+            _Bounded(most, most + float(np.logaddexp(log_row, alpha_slope))),
+            _Bounded(norm, float(np.logaddexp(most + log_spectral, norm + alpha_slope))),
+        )  # over alpha, as a and 1 next
+        over_alpha = _Bounded(-log_beta, alpha_slope - log_beta)
+        a = _BoundedVector(_Bounded(log_radius + log_row, log_row), _Bounded(log_radius + log_spectral, log_spectral)).scaled(over_alpha)
+        f, p = e.plus(a), e.plus(everywhere(over_alpha))
+        c = f.plus(constant(_log(float(np.abs(problem.b).max())), _log(float(np.linalg.norm(problem.b)))))
+        cs = c.plus(everywhere(f.norm.times(c.norm)))
+        q = p.times(f.plus(cs).plus(everywhere(f.norm.times(f.norm))))
+        return cls(p, cs, e.times(cs), q)
+
+
 def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = None) -> LipschitzBounds:
     """Lipschitz constants of gradient and Hessian on the set of x with ||x|| <= radius and <u, 1> >= beta.
 
-    On the ball, |a_i| <= radius max_i ||A_i||, which bounds a, e = exp(a), u, v and their slopes; and 1/alpha has the slope of alpha over
-    beta^2. Sums and products of bounded Lipschitz functions are such: so follow constants for f, c, s, D, q, and for gradient and Hessian.
-    No segment between two points is used, as the set is not convex. The constants grow like powers of exp(radius max_i ||A_i||), as those of
-    arXiv:2309.13482 do: true, and far from tight.
+    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower; those of arXiv:2309.13482 are powers of exp(R^2),
+    where R bounds radius and ||A||. No segment between two points is used, as the set is not convex.
+
+    - The e_i/alpha are positive, and their sum is 1 - <a, 1>/alpha. So with S = 1 + radius ||A^T 1||/beta none is above
+      m = min(S, exp(radius max_i ||A_i||)/beta), their norm is at most sqrt(m S), and P = sqrt(m S) + sqrt(n)/beta bounds ||v/alpha||.
+    - Of x and y in the set, let y be the one with the larger alpha. As alpha is convex everywhere, alpha(y) - alpha(x) <= <A^T v(y), y - x>,
+      so that (alpha(y) - alpha(x))/alpha(y) <= ||A|| P ||y - x||.
+    - g(x)/alpha(x) - g(y)/alpha(y) = (g(x) - g(y))/alpha(y) + (g(x)/alpha(x)) (alpha(y) - alpha(x))/alpha(y), with g = e, a, 1. The first
+      term is at most m |a_i(x) - a_i(y)| in row i for g = e, by the mean value theorem for exp. So u/alpha and v/alpha have bounded slopes.
+    - Sums and products of bounded functions with bounded slopes are such: c, s, D, q/alpha, gradient and Hessian.
+    - With t = radius ||A^T 1||/n, alpha >= n (exp(-t) - t) on the whole ball, by Jensen's inequality. This replaces a smaller beta.
 
     Parameters
     ----------
@@ -313,35 +407,17 @@ def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = Non
     >>> bounds = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1.0, beta=1.0)
     >>> 1 < bounds.gradient < bounds.hessian < np.inf
     True
-    >>> far = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1000.0, beta=1.0)
-    >>> far.gradient, round(far.log_gradient)
-    (inf, 4004)
+    >>> far, farther = (fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius, beta=1.0) for radius in (1e3, 1e4))
+    >>> f"{farther.gradient / far.gradient:.0e}, {farther.hessian / far.hessian:.0e}"
+    '1e+04, 1e+05'
     """
     radius, beta = inputs.as_positive("radius", radius), inputs.as_positive("beta", beta)
     problem = Problem(A, b, w=w)
-    n = problem.A.shape[0]
-    row, spectral = math.sqrt(float(np.einsum("ij,ij->i", problem.A, problem.A).max())), float(svdvals(triangular_factor(problem.A))[0])
-    log_row, log_spectral, log_norm_1 = _log(row), _log(spectral), 0.5 * math.log(n)
-
-    def constant(most: float, norm: float) -> _BoundedVector:
-        return _BoundedVector(_Bounded(most, -math.inf), _Bounded(norm, -math.inf))
-
-    def everywhere(scalar: _Bounded) -> _BoundedVector:
-        return constant(0.0, log_norm_1).scaled(scalar)
-
-    top = radius * row
-    a = _BoundedVector(_Bounded(_log(top), log_row), _Bounded(_log(radius * spectral), log_spectral))
-    e = _BoundedVector(_Bounded(top, top + log_row), _Bounded(top + log_norm_1, top + log_spectral))
-    u, v = e.plus(a), e.plus(constant(0.0, log_norm_1))
-    alpha_slope = log_spectral + v.norm.size  # ||A^T v|| <= ||A|| ||v||
-    over_alpha = _Bounded(-math.log(beta), alpha_slope - 2 * math.log(beta))
-    f, p = u.scaled(over_alpha), v.scaled(over_alpha)
-    c = f.plus(constant(_log(float(np.abs(problem.b).max())), _log(float(np.linalg.norm(problem.b)))))
-    cs = c.plus(everywhere(f.norm.times(c.norm)))
-    D = p.times(p).plus(e.times(cs).scaled(over_alpha))
-    q = p.times(f.plus(cs).plus(everywhere(f.norm.times(f.norm))))
+    spectral = float(svdvals(triangular_factor(problem.A))[0])
+    ball, log_spectral = _Ball.of(problem, radius, beta, spectral), _log(spectral)
+    D = ball.p.times(ball.p).plus(ball.bend)
     penalty = 2 * log_spectral + 2 * _log(float(problem.w.max())) if problem.w.size else -math.inf
-    log_gradient = float(np.logaddexp(log_spectral + math.log(2) + p.times(cs).norm.slope, penalty))
-    rank_2 = 2 * log_spectral + math.log(4) + p.norm.times(q.norm).slope
+    log_gradient = float(np.logaddexp(log_spectral + math.log(2) + ball.p.times(ball.cs).norm.slope, penalty))
+    rank_2 = 2 * log_spectral + math.log(4) + ball.p.norm.times(ball.q.norm).slope
     log_hessian = float(np.logaddexp(2 * log_spectral + math.log(2) + D.most.slope, rank_2))
     return LipschitzBounds(_exp(log_gradient), _exp(log_hessian), log_gradient, log_hessian)

@@ -1,11 +1,17 @@
 """Curvature, convexifying weights and Lipschitz constants, against the naive reference."""
 
+import doctest
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import fastrsx
 import naive
 from fastrsx import convexity
+
+THEORY = Path(__file__).parent.parent / "docs" / "theory.md"
 
 
 def random_problem(seed, n, d, spread=0.5):
@@ -83,6 +89,33 @@ def test_psd_weights_without_a_margin():
         fastrsx.psd_weights(A, b, x, margin=1e-3)
     with pytest.raises(ValueError, match="linearly dependent"):
         fastrsx.psd_weights(np.eye(2, 3), [0.5, 0.5], np.zeros(3), margin=1e-3)
+    w = fastrsx.psd_weights(A, b, radius=np.linalg.norm(x), beta=0.1)
+    assert fastrsx.curvature(A, b, x, w=w).hessian.is_psd
+    with pytest.raises(ValueError, match=r"^margin.*linearly dependent"):
+        fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=1e-3)
+
+
+def test_psd_weights_of_a_ball_make_every_hessian_on_it_definite():
+    rng = np.random.default_rng(0)
+    indefinite = 0
+    for seed in range(100):
+        d = int(rng.integers(1, 6))
+        n = int(rng.integers(d + 1, 25))
+        A, b, x = random_problem(seed, n, d, spread=float(rng.uniform(0.1, 3)))
+        radius, beta, margin = np.linalg.norm(x), 0.1 * n, 10.0 ** rng.uniform(-6, 1)
+        w = fastrsx.psd_weights(A, b, radius=radius, beta=beta, margin=margin)
+        assert w.shape == (n,)
+        assert (w == w[0]).all()
+        for scale in (1.0, rng.random(), 0.0):
+            y = rng.standard_normal(d)
+            for at in (scale * x, scale * radius / np.linalg.norm(y) * y):
+                ref = naive.Naive(A, b, at, w=w)
+                if ref.alpha < beta:
+                    continue
+                assert is_definite(ref.hess - margin * np.eye(d))
+                assert (w >= fastrsx.psd_weights(A, b, at, margin=margin)).all()
+                indefinite += not is_definite(naive.Naive(A, b, at).hess)
+    assert indefinite > 50
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.5, 2.0])
@@ -103,20 +136,114 @@ def test_lipschitz_bounds_hold_on_random_pairs(radius, weighted):
         if min(at_x.alpha, at_y.alpha) < beta:
             continue
         bounds = fastrsx.lipschitz_bounds(A, b, radius, beta, w=w)
-        distance = np.linalg.norm(x - y)
-        slopes = (
-            np.array([np.linalg.norm((at_x.grad - at_y.grad).astype(float)), np.linalg.norm((at_x.hess - at_y.hess).astype(float), 2)]) / distance
-        )
-        assert slopes[0] <= bounds.gradient
-        assert slopes[1] <= bounds.hessian
-        tightest = np.maximum(tightest, slopes / bounds[:2])
-    assert (tightest > 1e-9).all()  # some pairs were tried, and the bounds are not absurd
+        tightest = np.maximum(tightest, slopes(at_x, at_y, x, y) / bounds[:2])
+        assert (tightest <= 1).all()
+    assert (tightest > 1e-5).all()  # some pairs were tried
+
+
+def test_the_parts_are_bounded_beside_the_pole():
+    """Also v/alpha, c - s, e * (c - s)/alpha, q/alpha, with beta the least alpha of the two points, or a thousandth of it."""
+    rng = np.random.default_rng(0)
+    n, d = 12, 3
+    ratios, tightest = [], np.zeros(2)
+    for k in range(600):
+        A, b = rng.standard_normal((n, d)), rng.dirichlet(np.ones(n))
+        A = (A, np.column_stack([np.ones(n), A[:, 1:]]), abs(A))[k % 3]
+        beta, radius = n * 10.0 ** rng.uniform(-4, 0), 10.0 ** rng.uniform(-1, 2)
+        x, toward = radius * unit(rng, d) * rng.random(), radius * unit(rng, d) * rng.random()
+        if naive.Naive(A, b, x).alpha < beta:
+            if naive.Naive(A, b, toward).alpha < beta:
+                continue
+            x = at_the_rim(A, toward, x, beta)
+        at_x = naive.Naive(A, b, x)
+        step = at_x.alpha / np.linalg.norm((A.T @ at_x.v).astype(float)) * 10.0 ** rng.uniform(-4, 2)  # it changes alpha by so much of itself
+        y = x + min(step, radius) * unit(rng, d)
+        at_y = naive.Naive(A, b, y)
+        if not at_y.alpha >= beta:
+            continue
+        ratios.append(float(at_y.alpha / at_x.alpha))
+        radius, beta = max(map(np.linalg.norm, (x, y))), float(min(at_x.alpha, at_y.alpha)) * (1, 1e-3)[k % 2]
+        ball = convexity._Ball.of(fastrsx.Problem(A, b), radius, beta, np.linalg.norm(A, 2))
+        for part_x, part_y, bound in zip(parts_of(at_x), parts_of(at_y), ball, strict=True):
+            for norm, (size, slope) in zip((np.inf, 2), np.exp(bound), strict=True):
+                assert np.linalg.norm(part_x, norm) <= size
+                assert np.linalg.norm(part_x - part_y, norm) <= slope * np.linalg.norm(x - y)
+        bounds = fastrsx.lipschitz_bounds(A, b, radius, beta)
+        tightest = np.maximum(tightest, slopes(at_x, at_y, x, y) / bounds[:2])
+        assert (tightest <= 1).all()
+    assert len(ratios) > 300
+    assert min(ratios) < 0.1
+    assert max(ratios) > 10
+    assert (tightest > 1e-3).all()
+
+
+def unit(rng, d):
+    x = rng.standard_normal(d)
+    return x / np.linalg.norm(x)
+
+
+def at_the_rim(A, inside, outside, beta):
+    """Where alpha falls below beta on the way."""
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if naive.Naive(A, np.zeros(len(A)), middle).alpha >= beta else (inside, middle)
+    return inside
+
+
+def parts_of(at):
+    return [part.astype(float) for part in (at.v / at.alpha, at.c - at.s, at.e * (at.c - at.s) / at.alpha, at.q / at.alpha)]
+
+
+def slopes(at_x, at_y, x, y):
+    """Of gradient and Hessian."""
+    differences = np.linalg.norm((at_x.grad - at_y.grad).astype(float)), np.linalg.norm((at_x.hess - at_y.hess).astype(float), 2)
+    return np.array(differences) / np.linalg.norm(x - y)
+
+
+POLE = np.diag([1.0, -1.0])  # a = (s, -t)
+
+
+def beside_the_pole(t, beta):
+    """The x at which exp(s) + s and t cancel but for beta."""
+    s = np.log(t)
+    for _ in range(10):
+        s -= (np.exp(s) + s + np.exp(-t) - t - beta) / (np.exp(s) + 1)
+    return np.array([s, t])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.01])
+@pytest.mark.parametrize("radius", [1e2, 1e4, 1e6])
+def test_lipschitz_bounds_are_within_a_constant_of_what_occurs(radius, beta):
+    b, x = np.full(2, 0.5), beside_the_pole(radius, beta)
+    y = x + [0.01 * beta / radius, 0.0]
+    found = slopes(naive.Naive(POLE, b, x), naive.Naive(POLE, b, y), x, y) / fastrsx.lipschitz_bounds(POLE, b, 1.001 * radius, 0.999 * beta)[:2]
+    assert (found > 1 / 16).all()
+    assert (found <= 1).all()
+
+
+def test_lipschitz_bounds_hold_where_exponentials_overflow():
+    b, radius, beta, rng = np.full(2, 0.5), 1e5, 1e-3, np.random.default_rng(0)
+    bounds, problem = fastrsx.lipschitz_bounds(POLE, b, radius, beta), fastrsx.Problem(POLE, b)
+    points = [beside_the_pole(t, 2 * beta) for t in np.geomspace(1, 0.9 * radius, 20)]
+    points += [radius * rng.uniform(-0.7, 0.7) * np.ones(2) for _ in range(20)]  # alpha is exp(|x_0|)
+    derivatives = [problem.value_grad_hess(x)[1:] for x in points]
+    for (x, (grad_x, hess_x)), (y, (grad_y, hess_y)) in itertools.combinations(zip(points, derivatives, strict=True), 2):
+        assert np.linalg.norm(grad_x - grad_y) <= bounds.gradient * np.linalg.norm(x - y)
+        assert np.linalg.norm(hess_x - hess_y, 2) <= bounds.hessian * np.linalg.norm(x - y)
+
+
+def test_beta_is_raised_to_the_least_alpha_that_jensens_inequality_leaves():
+    A, b = np.ones((5, 1)), np.full(5, 0.2)
+    least = 5 * (np.exp(-0.5) - 0.5)  # alpha at x = -0.5
+    bounds = fastrsx.lipschitz_bounds(A, b, 0.5, 1e-9)
+    np.testing.assert_allclose(bounds, fastrsx.lipschitz_bounds(A, b, 0.5, least), rtol=1e-9)
+    assert bounds.gradient < fastrsx.lipschitz_bounds(A, b, 0.6, 1e-9).gradient / 1e9  # on which alpha is 0 somewhere
 
 
 def test_lipschitz_bounds_that_overflow_have_logarithms():
-    bounds = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1e6, beta=1e-3)
+    bounds = fastrsx.lipschitz_bounds(1e10 * np.eye(3), np.full(3, 1 / 3), radius=1e300, beta=1e-300)
     assert bounds.gradient == bounds.hessian == np.inf
-    assert 3e6 < bounds.log_gradient < bounds.log_hessian < 1e7
+    assert 4 * 610 * np.log(10) < bounds.log_gradient < bounds.log_hessian < 8000
 
 
 @pytest.mark.parametrize(
@@ -128,6 +255,15 @@ def test_lipschitz_bounds_that_overflow_have_logarithms():
         (lambda A, b: fastrsx.psd_weights(A, b, [-5.0]), ValueError, "outside the domain"),
         (lambda A, b: fastrsx.psd_weights(A, b, [0.0], margin=-1), ValueError, "margin"),
         (lambda A, b: fastrsx.psd_weights(A, b, [0.0], margin="x"), TypeError, "margin"),
+        (lambda A, b: fastrsx.psd_weights(A, b), ValueError, "neither of x and radius"),
+        (lambda A, b: fastrsx.psd_weights(A, b, [0.0], radius=1.0, beta=1.0), ValueError, "both of x and radius"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0), ValueError, "^beta is None"),
+        (lambda A, b: fastrsx.psd_weights(A, b, [0.0], beta=1.0), ValueError, "^beta is 1.0"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=-1.0, beta=1.0), ValueError, "^radius"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0, beta=0.0), ValueError, "^beta"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=np.inf), ValueError, "^margin"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1e100, beta=1.0), ValueError, r"^weights of .*beyond 1e\+150"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1e300, beta=1e-300), ValueError, "^weights of inf"),
         (lambda A, b: fastrsx.lipschitz_bounds(A, b, 0, 1), ValueError, "radius"),
         (lambda A, b: fastrsx.lipschitz_bounds(A, b, 1, np.nan), ValueError, "beta"),
     ],
@@ -135,3 +271,8 @@ def test_lipschitz_bounds_that_overflow_have_logarithms():
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call(np.ones((4, 1)), np.full(4, 0.25))
+
+
+@pytest.mark.skipif(not THEORY.exists(), reason="the documentation lies beside the tests only in a checkout")
+def test_the_examples_of_the_theory():
+    assert doctest.testfile(str(THEORY), module_relative=False, encoding="utf-8").failed == 0

@@ -1,0 +1,197 @@
+"""What docs/theory.md measures: fills its tables, draws its picture and runs its examples. Half a minute; the same figures every time.
+
+python bench/theory.py
+"""
+
+import doctest
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+import fastrsx
+
+PAGE = Path(__file__).parent.parent / "docs" / "theory.md"
+SPREADS = (0.03, 0.1, 0.3, 1.0, 3.0)  # std(A x)
+SHAPES = ((12, 4), (100, 4), (100, 20), (1000, 4), (1000, 20))
+TARGETS = {"spread": lambda rng, n: rng.dirichlet(np.ones(n)), "one-hot": lambda rng, n: np.eye(1, n, rng.integers(n))[0]}  # b
+DRAWS = 300  # for each shape, b and spread
+WEIGHTED = 1000  # problems with weights
+RADII = tuple(float(radius) for radius in np.geomspace(0.01, 100, 13))
+PROBLEMS, PAIRS = 20, 100  # for each radius, and for each of its problems and betas
+BETAS = (1.0, 6.0)
+DERIVATIVES = ("gradient", "Hessian")
+
+
+def draw(rng, n, d, spread, target="spread"):
+    """Gaussian A, b with sum 1, an x in the domain with std(A x) = spread, and how many x outside it came before."""
+    A, b = rng.standard_normal((n, d)), TARGETS[target](rng, n)
+    outside = 0
+    while True:
+        x = rng.standard_normal(d)
+        x *= spread / np.std(A @ x)
+        if alpha(A, x) > 0:
+            return A, b, x, outside
+        outside += 1
+
+
+def alpha(A, x):
+    with np.errstate(over="ignore"):
+        return float(np.sum(np.exp(A @ x) + A @ x))
+
+
+# -- tables -----------------------------------------------------------------------------------------------------
+
+
+def indefinite():
+    """How often the Hessian, its diagonal part and the Gauss-Newton matrix have a negative eigenvalue."""
+    lines = ["| n x d | b | " + " | ".join(f"std(a) = {spread:g}" for spread in SPREADS) + " |", "|---" * (2 + len(SPREADS)) + "|"]
+    gauss_newton = outside = draws = 0
+    for (n, d), target in itertools.product(SHAPES, TARGETS):
+        rng = np.random.default_rng([n, d])
+        cells = []
+        for spread in SPREADS:
+            hessian = diagonal = 0
+            for _ in range(DRAWS):
+                A, b, x, redrawn = draw(rng, n, d, spread, target)
+                found = fastrsx.curvature(A, b, x, kernel="serial")
+                hessian += not found.hessian.is_psd
+                diagonal += not found.diagonal.is_psd
+                gauss_newton += not found.gauss_newton.is_psd
+                outside += redrawn
+                draws += 1
+            cells.append(f"{hessian / DRAWS:.0%} ({diagonal / DRAWS:.0%})")
+        lines.append(f"| {n} x {d} | {target} | " + " | ".join(cells) + " |")
+    caption = (
+        f"Share of {DRAWS} draws in which the Hessian has a negative eigenvalue; in brackets, its diagonal part A^T diag(2D) A alone. A is Gaussian, "
+        "b one-hot or spread (uniform on the simplex), x random with this std(a). An x outside the domain is drawn again "
+        f"({outside} times in {draws + outside}). The Gauss-Newton matrix 2 J^T J had a negative eigenvalue in {gauss_newton} of {draws}."
+    )
+    return "\n".join([*lines, "", caption])
+
+
+def weights():
+    """psd_weights, at x and on a ball, over the smallest scalar weight that makes the Hessian at x positive semidefinite."""
+    rng = np.random.default_rng(0)
+    found = {spread: [] for spread in SPREADS[1:]}  # below, few Hessians need weights
+    for i in range(WEIGHTED):
+        spread = list(found)[i % len(found)]
+        d = int(rng.integers(1, 6))
+        n = int(rng.integers(d + 1, 25))
+        A, b, x, _ = draw(rng, n, d, spread)
+        needed = -float(eigvalsh(fastrsx.Problem(A, b, kernel="serial").hess(x), A.T @ A)[0])  # w^2
+        if needed > 0:
+            ball = {"radius": float(np.linalg.norm(x)), "beta": alpha(A, x)}
+            found[spread].append([fastrsx.psd_weights(A, b, **where).max() / math.sqrt(needed) for where in ({"x": x}, ball)])
+    lines = [
+        "| std(a) | negative eigenvalue | at x, median | at x, 90 % | ball, median | ball, 90 % |",
+        "|---" * 6 + "|",
+    ]
+    rows = [(f"{spread:g}", ratios) for spread, ratios in found.items()]
+    rows.append(("all", [ratio for ratios in found.values() for ratio in ratios]))
+    for name, ratios in rows:
+        problems = WEIGHTED if name == "all" else WEIGHTED // len(found)
+        (median, ball_median), (most, ball_most) = np.quantile(ratios, [0.5, 0.9], axis=0)
+        lines.append(f"| {name} | {len(ratios)} of {problems} | {median:.2f} | {most:.2f} | {ball_median:.1f} | {ball_most:.1f} |")
+    caption = (
+        "What weights cost: the largest entry of psd_weights over the smallest scalar weight w0 that would do at x, w0^2 = -lambda_min of the "
+        f"pencil (Hess, A^T A), for those of {WEIGHTED} random problems (d up to 5, n up to 24, b spread) whose Hessian has a negative eigenvalue. "
+        "At x, and on the smallest set that holds x: radius = ||x||, beta = alpha(x)."
+    )
+    return "\n".join([*lines, "", caption])
+
+
+def tightness():
+    """For each radius and beta, the largest observed slope of gradient and of Hessian over the bound."""
+    rng = np.random.default_rng(1)
+    largest = np.zeros((len(RADII), len(BETAS), 2))
+    n, d = 12, 3
+    for k, radius in enumerate(RADII):
+        for _ in range(PROBLEMS):
+            A, b = np.column_stack([np.ones(n), rng.standard_normal((n, d - 1))]), rng.dirichlet(np.ones(n))
+            problem = fastrsx.Problem(A, b, kernel="serial")
+            for ratios, beta in zip(largest[k], BETAS, strict=True):
+                bounds = fastrsx.lipschitz_bounds(A, b, radius, beta)[:2]
+                for _ in range(PAIRS):
+                    x, y = pair(rng, A, radius, beta)
+                    (_, grad_x, hess_x), (_, grad_y, hess_y) = problem.value_grad_hess(x), problem.value_grad_hess(y)
+                    slopes = np.array([np.linalg.norm(grad_x - grad_y), np.linalg.norm(hess_x - hess_y, 2)]) / np.linalg.norm(x - y)
+                    ratios[:] = np.maximum(ratios, slopes / bounds)
+    return largest
+
+
+def pair(rng, A, radius, beta):
+    """Two points of the ball with alpha >= beta, the first one where alpha is beta if there was such a point between two random ones."""
+    while True:
+        x, toward = (within(radius, radius * rng.standard_normal(A.shape[1])) for _ in range(2))
+        if alpha(A, x) < beta <= alpha(A, toward):
+            for _ in range(60):
+                middle = (x + toward) / 2
+                x, toward = (x, middle) if alpha(A, middle) >= beta else (middle, toward)
+            x = toward
+        y = within(radius, x + radius * 10 ** rng.uniform(-7, 0) * rng.standard_normal(A.shape[1]))
+        if min(alpha(A, x), alpha(A, y)) >= beta and (x != y).any():
+            return x, y
+
+
+def within(radius, x):
+    """x, shortened to the radius where it is longer."""
+    return x * min(1.0, radius / np.linalg.norm(x))
+
+
+def tightness_caption(largest):
+    return (
+        f"Largest observed slope over the bound, {largest.min():.1g} to {largest.max():.1g}: for each radius {PROBLEMS} problems of 12 x 3, A an "
+        f"intercept and Gaussian columns, and {PAIRS} pairs of points of each, many of them with an alpha of about beta. At x = 0, alpha = 12."
+    )
+
+
+# -- the picture ------------------------------------------------------------------------------------------------
+
+
+def draw_tightness(largest, path):
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
+    for (j, beta), (i, name) in itertools.product(enumerate(BETAS), enumerate(DERIVATIVES)):
+        axes.plot(RADII, largest[:, j, i], "os"[i] + ("-", "--")[j], color=f"C{i}", label=f"{name}, beta = {beta:g}")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(1e-3, 1),
+        xlabel="radius of the ball",
+        ylabel="largest observed slope / bound",
+        title="Tightness of lipschitz_bounds",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+
+
+# -- the command ------------------------------------------------------------------------------------------------
+
+
+def between_markers(name, text):
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def main():
+    between_markers("indefinite", indefinite())
+    between_markers("weights", weights())
+    largest = tightness()
+    between_markers("tightness", tightness_caption(largest))
+    draw_tightness(largest, PAGE.parent / "lipschitz.svg")
+    raise SystemExit(min(1, doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8").failed))
+
+
+if __name__ == "__main__":
+    main()
