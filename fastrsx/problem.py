@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from fastrsx.kernels.links import LINKS
+
 from . import inputs, threads
 from .inputs import Matrix, Vector
 from .passes import EMPTY, Derivatives, Passes, Point
@@ -68,6 +70,8 @@ class Problem:
         The target.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
+    link : {"rsx", "softmax", "linear"}, optional
+        u = exp(a) + a, or for comparison u = exp(a) or u = a, a = A x.
     kernel : {"auto", "parallel", "serial"}, optional
         Overrides the plan's choice; the bits are the same.
     num_threads : int, optional
@@ -78,6 +82,7 @@ class Problem:
     A : (n, d) array
     b : (n,) array
     w : (n,) array, empty without weights
+    link : str
     plan : Plan
         What runs, and why.
     npass : int
@@ -101,13 +106,14 @@ class Problem:
     [0.324, -0.037]
     """
 
-    def __init__(self, A: Any, b: Any, *, w: Any = None, kernel: str = "auto", num_threads: int | None = None) -> None:
+    def __init__(self, A: Any, b: Any, *, w: Any = None, link: str = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
         kernel, num_threads = check_kernel(kernel, num_threads)
         data = inputs.as_data(A)
         self.A = inputs.as_ready(data)
         n, d = self.A.shape
         self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
+        self.link = inputs.as_choice("link", link, tuple(LINKS))
         self.plan = choose(n, d, self.A is not data, kernel, num_threads)
         self._num_threads = num_threads
         self._prepare()
@@ -116,7 +122,7 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        self._passes = Passes(self.A, self.b, self.w, self.plan)
+        self._passes = Passes(self.A, self.b, self.w, self.plan, self.link)
         self._a = self._passes.a
         self._x: Vector | None = None  # the last, and what is known there
         self._point: Point
@@ -124,7 +130,7 @@ class Problem:
         self._hess: Matrix | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("A", "b", "w", "plan", "_num_threads", "_column_scale")
+        kept = ("A", "b", "w", "link", "plan", "_num_threads", "_column_scale")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -250,13 +256,15 @@ class Problem:
         return LinearOperator(self.A.shape, matvec=matvec, rmatvec=rmatvec, dtype=float)
 
 
-def predict(A: Any, x: Any) -> Vector:
+def predict(A: Any, x: Any, *, link: str = "rsx") -> Vector:
     """f(x) = u / <u, 1>, u = exp(A x) + A x.
 
     Parameters
     ----------
     A : (n, d) array_like
     x : (d,) array_like
+    link : {"rsx", "softmax", "linear"}, optional
+        As in `Problem`.
 
     Returns
     -------
@@ -274,4 +282,4 @@ def predict(A: Any, x: Any) -> Vector:
     >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
     [0.2119, 0.7881]
     """
-    return Problem(A, np.zeros(len(inputs.as_data(A)))).predict(x)
+    return Problem(A, np.zeros(len(inputs.as_data(A))), link=link).predict(x)

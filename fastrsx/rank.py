@@ -8,14 +8,16 @@ from .inputs import Matrix, Vector
 CHUNK = 4096  # rows at a time, or 4 d where that is more
 
 
-def null_space(A: Matrix, scale: Vector) -> Matrix:
-    """An orthonormal basis, d x k, of the null space of A diag(1/scale); k = 0 where A has full column rank.
+def null_space(A: Matrix, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
+    """An orthonormal basis, d x k, of the null space of (A - centre) diag(1/scale); k = 0 where that has full column rank.
 
     Parameters
     ----------
     A : (n, d) array
     scale : (d,) array
         The RMS of the columns, 1 for a zero column.
+    centre : (d,) array or float, optional
+        Taken from every row.
 
     Examples
     --------
@@ -23,13 +25,13 @@ def null_space(A: Matrix, scale: Vector) -> Matrix:
     >>> np.abs(null_space(np.ones((5, 2)), np.ones(2))).round(6).tolist()
     [[0.707107], [0.707107]]
     """
-    _, singular, Vt = svd(triangular_factor(A, scale), full_matrices=True)
+    _, singular, Vt = svd(triangular_factor(A, scale, centre), full_matrices=True)
     rank = np.count_nonzero(singular > tolerance(singular, A.shape))
     return np.ascontiguousarray(Vt[rank:].T)
 
 
-def triangular_factor(A: Matrix, scale: Vector | float = 1.0) -> Matrix:
-    """The R of A diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
+def triangular_factor(A: Matrix, scale: Vector | float = 1.0, centre: Vector | float = 0.0) -> Matrix:
+    """The R of (A - centre) diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
 
     A Gram matrix would take columns that differ by 1e-8 for equal.
     """
@@ -37,7 +39,7 @@ def triangular_factor(A: Matrix, scale: Vector | float = 1.0) -> Matrix:
     R = np.empty((0, d))
     rows = max(CHUNK, 4 * d)
     for start in range(0, n, rows):
-        (R,) = qr(np.vstack([R, A[start : start + rows] / scale]), mode="r", overwrite_a=True)
+        (R,) = qr(np.vstack([R, (A[start : start + rows] - centre) / scale]), mode="r", overwrite_a=True)
         R = R[:d]
     return R
 

@@ -23,6 +23,7 @@ from numba import prange
 from . import fold
 from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
 from .jit import parallel, part, serial, serial_twin
+from .links import Linear, Rsx, Softmax
 from .microkernel import strip_count
 from .panel import ROWS, padded
 from .simd import LANES
@@ -39,6 +40,7 @@ class Workspace(NamedTuple):
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
+    link: Rsx | Softmax | Linear
 
 
 @serial
@@ -55,6 +57,7 @@ def alloc_workspace(n, d, hessian):
         np.empty((blocks, ROWS, wide)),
         np.empty((blocks, wide // LANES, ROWS, LANES)),
         np.zeros((blocks, 4, ROWS)),
+        Rsx(0.0, np.inf),
     )
 
 
@@ -62,7 +65,7 @@ def alloc_workspace(n, d, hessian):
 def alloc_wide_workspace(n, d):
     """A workspace for value_grad_hess and weighted_gram of large d: one Gram matrix, not one for each block."""
     work, wide = alloc_workspace(n, d, False), padded(d)
-    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, work.packed, work.weights)
+    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, work.packed, work.weights, work.link)
 
 
 # -- phases ---------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ def columns(A, most, scale, buffers, vectors):
 
 
 @part
-def complete_point(a, b, w, sums, point):
+def complete_point(link, a, b, w, sums, point):
     """L and the `point`, of the blocks' domains; +inf where alpha <= 0."""
     blocks, n = sums.shape[0], a.shape[0]
     fold.combine_domain(sums, point)
@@ -122,66 +125,66 @@ def complete_point(a, b, w, sums, point):
         return np.inf
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_residuals(a, b, w, point, start, stop, sums[k])
+        fold.fold_residuals(link, a, b, w, point, start, stop, sums[k])
     fold.combine_residuals(sums, point)
     return point[POINT_FUN]
 
 
 @parallel
-def evaluate(a, da, t, b, w, out, sums, point):
+def evaluate(link, a, da, t, b, w, out, sums, point):
     """L and the whole `point` at out = a + t da; with an empty da, at out, which is then a. +inf where alpha <= 0."""
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_domain(a, da, t, start, stop, out, sums[k])
-    return complete_point(out, b, w, sums, point)
+        fold.fold_domain(link, a, da, t, start, stop, out, sums[k])
+    return complete_point(link, out, b, w, sums, point)
 
 
 @parallel
-def project(A, x, b, w, a, sums, point, buffers):
+def project(link, A, x, b, w, a, sums, point, buffers):
     """a = A x, L and the whole `point` there: one pass."""
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_projection(A, x, start, stop, a, sums[k], buffers[k])
-    return complete_point(a, b, w, sums, point)
+        fold.fold_projection(link, A, x, start, stop, a, sums[k], buffers[k])
+    return complete_point(link, a, b, w, sums, point)
 
 
 @parallel
-def project_grad(A, x, b, w, a, sums, point, vectors, buffers, weights):
+def project_grad(link, A, x, b, w, a, sums, point, vectors, buffers, weights):
     """The same, and what `derivatives` leaves in vectors[0], in the same pass; of no use near an exact fit."""
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_gradient_sums(A, x, b, w, start, stop, a, sums[k], buffers[k], weights[k], vectors[k])
-    fun = complete_point(a, b, w, sums, point)
+        fold.fold_gradient_sums(link, A, x, b, w, start, stop, a, sums[k], buffers[k], weights[k], vectors[k])
+    fun = complete_point(link, a, b, w, sums, point)
     if fun < np.inf:
         fold.finish_gradient(sums, point, vectors)
     return fun
 
 
 @parallel
-def gradient(A, a, b, w, point, vectors, buffers, weights):
+def gradient(link, A, a, b, w, point, vectors, buffers, weights):
     """A^T v/alpha, A^T q/alpha and the gradient, combined in vectors[0]."""
     blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
-        fold.fold_gradient(A, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k])
+        fold.fold_gradient(link, A, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k])
     fold.combine_vectors(vectors)
 
 
 @parallel
-def derivatives_by_blocks(A, a, b, w, point, vectors, gram, buffers, packed, weights):
+def derivatives_by_blocks(link, A, a, b, w, point, vectors, gram, buffers, packed, weights):
     """The same and the blocks' Gram matrices A^T diag(h) A."""
     blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
-        fold.fold_derivatives(A, a, b, w, point, start, stop, buffers[k], weights[k], packed[k], vectors[k], gram[k])
+        fold.fold_derivatives(link, A, a, b, w, point, start, stop, buffers[k], weights[k], packed[k], vectors[k], gram[k])
     fold.combine_vectors(vectors)
 
 
 @parallel
-def derivatives_by_strips(A, h, a, b, w, point, vectors, gram, buffers, packed, weights):
+def derivatives_by_strips(link, A, h, a, b, w, point, vectors, gram, buffers, packed, weights):
     """The same for large d, and one Gram matrix for all; for an h that is not empty, only A^T diag(h) A."""
     slots = buffers.shape[0]
     vectors[:] = 0.0
@@ -189,7 +192,7 @@ def derivatives_by_strips(A, h, a, b, w, point, vectors, gram, buffers, packed, 
     pairs = (strip_count(gram.shape[0]) + 1) // 2
     for i in range(0, A.shape[0], slots * ROWS):
         for k in prange(slots):
-            fold.fold_panel(A, h, a, b, w, point, i + np.int64(k) * ROWS, buffers[k], weights[k], packed[k], vectors[k])
+            fold.fold_panel(link, A, h, a, b, w, point, i + np.int64(k) * ROWS, buffers[k], weights[k], packed[k], vectors[k])
         for t in prange(pairs):
             fold.add_strips(A, i, buffers, packed, np.int64(t), gram)
     fold.combine_vectors(vectors)
@@ -200,21 +203,21 @@ derivatives_by_blocks_serial = serial_twin(derivatives_by_blocks)
 
 
 @serial
-def derivatives(A, a, b, w, point, vectors, gram, buffers, packed, weights):
+def derivatives(link, A, a, b, w, point, vectors, gram, buffers, packed, weights):
     """The same by what `gram` has room for, decided when it is compiled, so that nobody waits for the other."""
     if gram.ndim == 2:
-        derivatives_by_strips(A, a[:0], a, b, w, point, vectors, gram, buffers, packed, weights)
+        derivatives_by_strips(link, A, a[:0], a, b, w, point, vectors, gram, buffers, packed, weights)
     else:
-        derivatives_by_blocks(A, a, b, w, point, vectors, gram, buffers, packed, weights)
+        derivatives_by_blocks(link, A, a, b, w, point, vectors, gram, buffers, packed, weights)
 
 
 @parallel
-def curvature(A, p, a, b, w, point, vectors, buffers, weights):
-    """A^T (h * A p), combined in vectors[0, 2]."""
+def curvature(link, A, p, a, b, w, point, vectors, buffers, weights, da):
+    """A^T (h * A p), combined in vectors[0, 2], and da = A p unless da is empty."""
     blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, a.shape[0])
-        fold.fold_curvature(A, p, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k])
+        fold.fold_curvature(link, A, p, a, b, w, point, start, stop, buffers[k], weights[k], vectors[k], da)
     fold.combine_vectors(vectors[:, 2:3])
 
 
@@ -231,10 +234,10 @@ gram_by_blocks_serial = serial_twin(gram_by_blocks)
 
 
 @serial
-def weigh_gram(A, h, gram, a, point, vectors, buffers, packed, weights):
+def weigh_gram(link, A, h, gram, a, point, vectors, buffers, packed, weights):
     """A^T diag(h) A in `gram`, likewise; zeros for the vectors."""
     if gram.ndim == 2:
-        derivatives_by_strips(A, h, a, a, a, point, vectors, gram, buffers, packed, weights)
+        derivatives_by_strips(link, A, h, a, a, a, point, vectors, gram, buffers, packed, weights)
     else:
         gram_by_blocks(A, h, gram, buffers, packed)
         vectors[0] = 0.0
@@ -248,25 +251,25 @@ def finish_hessian(gram, vectors, hess):
 
 
 @parallel
-def diagonal(a, b, w, point, D, weights):
+def diagonal(link, a, b, w, point, D, weights):
     """D = v^2/alpha^2 + e (c - s)/alpha + w^2/2."""
     blocks, n = weights.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
         for i in range(start, stop, ROWS):
             rows = min(ROWS, stop - i)
-            fold.panel_weights(a, b, w, point, i, rows, weights[k])
+            fold.panel_weights(link, a, b, w, point, i, rows, weights[k])
             for j in range(rows):
                 D[i + j] = 0.5 * weights[k, fold.H, j]
 
 
 @parallel
-def predictions(a, point, f, v, sums):
+def predictions(link, a, point, f, v, sums):
     """f and v/alpha."""
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, n)
-        fold.fold_predictions(a, point, start, stop, f, v)
+        fold.fold_predictions(link, a, point, start, stop, f, v)
 
 
 products_serial = serial_twin(products)
@@ -290,7 +293,7 @@ predictions_serial = serial_twin(predictions)
 @serial
 def value(A, x, b, w, work):
     """L(x); leaves a = A x and the point in the workspace."""
-    return project(A, x, b, w, work.a, work.sums, work.point, work.buffers)
+    return project(work.link, A, x, b, w, work.a, work.sums, work.point, work.buffers)
 
 
 value_serial = serial_twin(value)
@@ -299,12 +302,12 @@ value_serial = serial_twin(value)
 @serial
 def value_grad(A, x, b, w, grad, work):
     """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass; near an exact fit, where the one-pass form cancels, two."""
-    fun = project_grad(A, x, b, w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
+    fun = project_grad(work.link, A, x, b, w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
     if not fun < np.inf:
         grad[:] = np.nan
         return fun
     if fold.cancels(work.point, work.vectors):
-        gradient(A, work.a, b, w, work.point, work.vectors, work.buffers, work.weights)
+        gradient(work.link, A, work.a, b, w, work.point, work.vectors, work.buffers, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     return fun
@@ -321,7 +324,7 @@ def value_grad_hess(A, x, b, w, grad, hess, work):
         grad[:] = np.nan
         hess[:] = np.nan
         return fun
-    derivatives(A, work.a, b, w, work.point, work.vectors, work.gram, work.buffers, work.packed, work.weights)
+    derivatives(work.link, A, work.a, b, w, work.point, work.vectors, work.gram, work.buffers, work.packed, work.weights)
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, 2, j]
     finish_hessian(work.gram, work.vectors, hess)
@@ -336,7 +339,7 @@ def hess_vec(A, x, b, w, p, out, work):
     """L(x), and Hess(x) p into out (d); NaN where alpha <= 0."""
     fun = value_grad(A, x, b, w, out, work)
     if fun < np.inf:
-        curvature(A, p, work.a, b, w, work.point, work.vectors, work.buffers, work.weights)
+        curvature(work.link, A, p, work.a, b, w, work.point, work.vectors, work.buffers, work.weights, work.a[:0])
         fold.finish_hess_vec(work.vectors[0, 0], work.vectors[0, 1], work.vectors[0, 2], p, out)
     return fun
 
@@ -355,7 +358,7 @@ def factors(A, x, b, w, D, V, work):
     for j in range(V.shape[1]):
         V[0, j] = work.vectors[0, 0, j]
         V[1, j] = work.vectors[0, 1, j]
-    diagonal(work.a, b, w, work.point, D, work.weights)
+    diagonal(work.link, work.a, b, w, work.point, D, work.weights)
     return fun
 
 
@@ -365,7 +368,7 @@ factors_serial = serial_twin(factors)
 @serial
 def weighted_gram(A, h, out, work):
     """out (d x d) = A^T diag(h) A for weights h (n) of any sign."""
-    weigh_gram(A, h, work.gram, work.a, work.point, work.vectors, work.buffers, work.packed, work.weights)
+    weigh_gram(work.link, A, h, work.gram, work.a, work.point, work.vectors, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, out)
 
 

@@ -6,8 +6,9 @@
     Hess = A^T diag(h) A - 2 (A^T v/alpha) (A^T q/alpha)^T - 2 (A^T q/alpha) (A^T v/alpha)^T,
            h = 2 v^2/alpha^2 + 2 e * (c - s)/alpha + w^2,     q = v * (f + c - s - 1/2 <f, f>)
 
-(arXiv:2309.13482, rederived). u, v, e and alpha are held divided by exp(M), M = max(0, max a): f, r, h and the rank-2
-vectors do not change, and nothing overflows. A hat in a comment marks such a scaled quantity.
+(arXiv:2309.13482, rederived; v = u' and e = u'' for the other links too, see links.py). u, v, e and alpha are held divided by
+exp(M), M = max(0, max a): f, r, h and the rank-2 vectors do not change, and nothing overflows. A hat in a comment marks such
+a scaled quantity.
 
 Rows are folded in blocks whose number depends on n and d alone; each block folds its rows in order and the blocks
 combine in order, so the answer has the same bits on any number of threads.
@@ -17,8 +18,8 @@ import math
 
 import numpy as np
 
-from .exp import exp
 from .jit import part, serial
+from .links import terms
 from .microkernel import add_gram, add_gram_strip, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products, strip_count
 from .panel import ROWS, load_panel, loaded_panel, padded
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
@@ -42,7 +43,7 @@ SUMS = 9
 ) = range(10)
 POINT = 10
 
-EPS = float(np.finfo(np.float64).eps)
+EPS, LARGEST = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).max)
 SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
 NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
 BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/test_passes.py, rows "weighted Gram")
@@ -69,7 +70,7 @@ def block_rows(k, blocks, n):
 @serial
 def rounding(point):
     """The relative error of f: of its sums, and of a, which is near M in the rows that matter."""
-    return (SUMS_ROUNDING + min(point[POINT_SHIFT], MOST_SHIFT)) * EPS
+    return (SUMS_ROUNDING + min(abs(point[POINT_SHIFT]), MOST_SHIFT)) * EPS
 
 
 @serial
@@ -93,15 +94,23 @@ def fold_products(A, x, start, stop, out, buffer):
 
 
 @serial
-def add_domain(a, da, start, stop, sums, e_out):
-    """Rows join M, alpha^ = sum(e^ + k a), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
+def start_sums(link, sums):
+    """The scalar state before any row."""
+    sums[:] = 0.0
+    sums[SHIFT] = link.low
 
-    Leaves e^ in `e_out`, unless that is empty. Returns exp(M before - M), which what was summed before is multiplied by.
+
+@serial
+def add_domain(link, a, da, start, stop, sums, u_out, v_out):
+    """Rows join M, alpha^ = sum(u^), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
+
+    Leaves u^ and v^ in `u_out` and `v_out`, unless they are empty. Returns exp(M before - M), which what was summed before is multiplied by.
     """
     top = splat(sums[SHIFT])
     for j in range(start, stop, LANES):
-        top = maximum(load_first(a, 0, j, stop - j), top)
-    shift = max_lanes(top)
+        below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0, and in the padding what is no maximum
+        top = maximum(load_first(a, 0, j, stop - j) + below_all, top)
+    shift = min(max_lanes(top), link.high)
     factor = 1.0
     if shift > sums[SHIFT]:
         factor = math.exp(sums[SHIFT] - shift)
@@ -113,15 +122,16 @@ def add_domain(a, da, start, stop, sums, e_out):
     largest = splat(0.0)
     for j in range(start, stop, LANES):
         aj = load_first(a, 0, j, stop - j)
-        e = exp(aj - splat(shift))
-        alpha += first(fma(k, aj, e), stop - j)
-        magnitude += first(fma(k, absolute(aj), e), stop - j)
+        u, v, _, size = terms(link, aj, splat(shift), k)
+        alpha += first(u, stop - j)
+        magnitude += first(size, stop - j)
         if da.shape[0] > 0:
             step = load_first(da, 0, j, stop - j)
-            slope = fma(e + k, step, slope)
+            slope = fma(v, step, slope)
             largest = maximum(absolute(step), largest)
-        if e_out.shape[0] > 0:
-            store(e_out, 0, j - start, e)
+        if u_out.shape[0] > 0:
+            store(u_out, 0, j - start, u)
+            store(v_out, 0, j - start, v)
     sums[ALPHA] += sum_lanes(alpha)
     sums[ABSOLUTE] += sum_lanes(magnitude)
     sums[SLOPE] += sum_lanes(slope)
@@ -136,32 +146,32 @@ def rescaled(factor, x):
 
 
 @part
-def fold_domain(a, da, t, start, stop, out, sums):
+def fold_domain(link, a, da, t, start, stop, out, sums):
     """The domain of out = a + t da on the rows start : stop; with an empty da, of out, which is then a."""
-    sums[:] = 0.0
+    start_sums(link, sums)
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
         if da.shape[0] > 0:
             for j in range(i, end, LANES):
                 step = load_first(da, 0, j, end - j)
                 store_first(out, j, end - j, fma(splat(t), step, load_first(a, 0, j, end - j)))
-        add_domain(out, da, i, end, sums, out[:0])
+        add_domain(link, out, da, i, end, sums, out[:0], out[:0])
 
 
 @part
-def fold_projection(A, x, start, stop, a, sums, buffer):
+def fold_projection(link, A, x, start, stop, a, sums, buffer):
     """a = A x on the rows start : stop, and its domain while it is in cache."""
-    sums[:] = 0.0
+    start_sums(link, sums)
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
         row_products(load_panel(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
-        add_domain(a, a[:0], i, end, sums, a[:0])
+        add_domain(link, a, a[:0], i, end, sums, a[:0], a[:0])
 
 
 @serial
 def combine_domain(sums, point):
     """M, k, alpha^, kappa, the slope and the step of all blocks."""
-    shift = step = 0.0
+    shift, step = sums[0, SHIFT], 0.0
     for block in range(sums.shape[0]):
         shift = max(shift, sums[block, SHIFT])
         step = max(step, sums[block, STEP])
@@ -184,14 +194,15 @@ def combine_domain(sums, point):
 
 
 @serial
-def fold_residuals(a, b, w, point, start, stop, sums):
+def fold_residuals(link, a, b, w, point, start, stop, sums):
     """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of the rows start : stop."""
     shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
     over_alpha = splat(1.0 / point[POINT_ALPHA])
     squares, fc, ff, penalty = zeros(4)
     for j in range(start, stop, LANES):
         aj = load_first(a, 0, j, stop - j)
-        f = first(fma(k, aj, exp(aj - shift)), stop - j) * over_alpha
+        u, _, _, _ = terms(link, aj, shift, k)
+        f = first(u, stop - j) * over_alpha
         c = f - load_first(b, 0, j, stop - j)
         squares = fma(c, c, squares)
         fc = fma(f, c, fc)
@@ -224,28 +235,26 @@ def combine_residuals(sums, point):
 
 
 @part
-def fold_gradient_sums(A, x, b, w, start, stop, a, sums, buffer, weights, vectors):
+def fold_gradient_sums(link, A, x, b, w, start, stop, a, sums, buffer, weights, vectors):
     """a = A x and its domain, and into `vectors` A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of the rows start : stop."""
-    sums[:] = 0.0
+    start_sums(link, sums)
     vectors[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
         row_products(panel, x, rows, a, i, A, i + ROWS, False)
-        factor = add_domain(a, a[:0], i, i + rows, sums, weights[H])
+        factor = add_domain(link, a, a[:0], i, i + rows, sums, weights[Q], weights[V])
         if factor < 1.0:
             rescale_vectors(factor, vectors)
-        k = splat(math.exp(-sums[SHIFT]))
         for j in range(0, rows, LANES):
             count = rows - j
-            aj, e = load_first(a, 0, i + j, count), load_first(weights, H, j, LANES)
-            v = first(e + k, count)
+            v = first(load_first(weights, V, j, LANES), count)
             store(weights, V, j, v)
-            store(weights, Q, j, v * fma(k, aj, e))
+            store(weights, Q, j, v * load_first(weights, Q, j, LANES))
             store(weights, R, j, v * load_first(b, 0, i + j, count))
             if w.shape[0] > 0:
                 wj = load_first(w, 0, i + j, count)
-                store(weights, H, j, wj * wj * aj)
+                store(weights, H, j, wj * wj * load_first(a, 0, i + j, count))
         add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, False)
         if w.shape[0] > 0:
             add_row_sum(panel, weights[H:], rows, vectors[3:], A, i + ROWS, False)
@@ -289,65 +298,73 @@ def cancels(point, vectors):
 
 
 @serial
-def panel_weights(a, b, w, point, start, rows, weights):
-    """The weights h, v/alpha, q/alpha and r of the rows of a panel; zero in its padding."""
+def row_weights(link, a, b, w, point, j, count):
+    """h, v/alpha, q/alpha and r of the eight rows from j on, zero from the count-th on."""
     shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
     s, half_ff = splat(point[POINT_S]), splat(0.5 * point[POINT_FF])
     over_alpha, two = splat(1.0 / point[POINT_ALPHA]), splat(2.0)
+    aj = load_first(a, 0, j, count)
+    u, v, e, _ = terms(link, aj, shift, k)
+    f, v = u * over_alpha, v * over_alpha
+    cs = f - load_first(b, 0, j, count) - s
+    h = two * fma(v, v, e * over_alpha * cs)
+    r = two * (v * cs)
+    if w.shape[0] > 0:
+        wj = load_first(w, 0, j, count)
+        h = fma(wj, wj, h)
+        r = fma(wj * wj, aj, r)
+    return first(h, count), first(v, count), first(v * (f + cs - half_ff), count), first(r, count)
+
+
+@serial
+def panel_weights(link, a, b, w, point, start, rows, weights):
+    """The weights h, v/alpha, q/alpha and r of the rows of a panel; zero in its padding."""
     for j in range(0, rows, LANES):
-        count = rows - j
-        aj = load_first(a, 0, start + j, count)
-        e = exp(aj - shift)
-        f = fma(k, aj, e) * over_alpha
-        v = (e + k) * over_alpha
-        cs = f - load_first(b, 0, start + j, count) - s
-        h = two * fma(v, v, e * over_alpha * cs)
-        r = two * (v * cs)
-        if w.shape[0] > 0:
-            wj = load_first(w, 0, start + j, count)
-            h = fma(wj, wj, h)
-            r = fma(wj * wj, aj, r)
-        store(weights, H, j, first(h, count))
-        store(weights, V, j, first(v, count))
-        store(weights, Q, j, first(v * (f + cs - half_ff), count))
-        store(weights, R, j, first(r, count))
+        h, v, q, r = row_weights(link, a, b, w, point, start + j, rows - j)
+        store(weights, H, j, h)
+        store(weights, V, j, v)
+        store(weights, Q, j, q)
+        store(weights, R, j, r)
 
 
 @part
-def fold_gradient(A, a, b, w, point, start, stop, buffer, weights, vectors):
+def fold_gradient(link, A, a, b, w, point, start, stop, buffer, weights, vectors):
     """A^T v/alpha, A^T q/alpha and A^T r into `vectors`."""
     vectors[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
-        panel_weights(a, b, w, point, i, rows, weights)
+        panel_weights(link, a, b, w, point, i, rows, weights)
         add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
 
 
 @part
-def fold_derivatives(A, a, b, w, point, start, stop, buffer, weights, packed, vectors, gram):
+def fold_derivatives(link, A, a, b, w, point, start, stop, buffer, weights, packed, vectors, gram):
     """The same and A^T diag(h) A into `gram`."""
     vectors[:] = 0.0
     gram[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
-        panel_weights(a, b, w, point, i, rows, weights)
+        panel_weights(link, a, b, w, point, i, rows, weights)
         add_row_sums_and_pack(panel, weights, rows, vectors, packed)
         add_gram(packed, panel, rows, gram, A, i + ROWS)
 
 
 @part
-def fold_curvature(A, p, a, b, w, point, start, stop, buffer, weights, vectors):
-    """A^T (h * A p) into the third of `vectors`."""
+def fold_curvature(link, A, p, a, b, w, point, start, stop, buffer, weights, vectors, da):
+    """A^T (h * A p) into the third of `vectors`, and A p into `da` unless that is empty."""
     vectors[2] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
-        panel_weights(a, b, w, point, i, rows, weights)
+        panel_weights(link, a, b, w, point, i, rows, weights)
         row_products(panel, p, rows, weights[R], 0, A, i + ROWS, False)
-        for j in range(rows):
-            weights[R, j] *= weights[H, j]
+        for j in range(0, rows, LANES):
+            products = load_first(weights, R, j, LANES)
+            if da.shape[0] > 0:
+                store_first(da, i + j, rows - j, products)
+            store(weights, R, j, products * load_first(weights, H, j, LANES))
         add_row_sum(panel, weights[R:], rows, vectors[2:], A, i + ROWS, False)
 
 
@@ -369,7 +386,7 @@ def fold_gram(A, h, start, stop, buffer, packed, gram):
 
 
 @part
-def fold_panel(A, h, a, b, w, point, i, buffer, weights, packed, vectors):
+def fold_panel(link, A, h, a, b, w, point, i, buffer, weights, packed, vectors):
     """The panel at row i, if there is one: weighed, packed, and its row sums added to `vectors`. An h that is not empty stands for all weights."""
     rows = min(ROWS, A.shape[0] - i)
     if rows <= 0:
@@ -378,7 +395,7 @@ def fold_panel(A, h, a, b, w, point, i, buffer, weights, packed, vectors):
     if h.shape[0] > 0:
         pack(panel, h[i : i + rows], rows, packed)
     else:
-        panel_weights(a, b, w, point, i, rows, weights)
+        panel_weights(link, a, b, w, point, i, rows, weights)
         add_row_sums_and_pack(panel, weights, rows, vectors, packed)
 
 
@@ -448,26 +465,22 @@ def fold_columns(A, start, stop, buffer, vectors):
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
-        for q in range(0, panel.shape[1], LANES):
-            squares, largest = load_first(vectors, 0, q, LANES), load_first(vectors, 1, q, LANES)
-            for k in range(rows):
+        for k in range(rows):  # along the rows: down the columns, memory would be waited for
+            for q in range(0, panel.shape[1], LANES):
                 x = load_first(panel, k, q, LANES)
-                squares = fma(x, x, squares)
-                largest = maximum(absolute(x), largest)
-            store(vectors, 0, q, squares)
-            store(vectors, 1, q, largest)
+                store(vectors, 0, q, fma(x, x, load_first(vectors, 0, q, LANES)))
+                store(vectors, 1, q, maximum(absolute(x), load_first(vectors, 1, q, LANES)))
 
 
 @part
-def fold_predictions(a, point, start, stop, f, v):
+def fold_predictions(link, a, point, start, stop, f, v):
     """f and v/alpha of the rows start : stop."""
     shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
     over_alpha = splat(1.0 / point[POINT_ALPHA])
     for j in range(start, stop, LANES):
-        aj = load_first(a, 0, j, stop - j)
-        e = exp(aj - shift)
-        store_first(f, j, stop - j, fma(k, aj, e) * over_alpha)
-        store_first(v, j, stop - j, (e + k) * over_alpha)
+        u, slope, _, _ = terms(link, load_first(a, 0, j, stop - j), shift, k)
+        store_first(f, j, stop - j, u * over_alpha)
+        store_first(v, j, stop - j, slope * over_alpha)
 
 
 @part

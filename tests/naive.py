@@ -1,6 +1,7 @@
 """References written from the maths, slow and plain: longdouble, mpmath where exp overflows, finite differences.
 
     a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1>    f = u / alpha    c = f - b    s = <f, c>
+    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0)
     L    = <c, c> + 1/2 <w * a, w * a>
     grad = (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a)
     D    = v^2/alpha^2 + e * (c - s)/alpha                q = v * (f + c - s) - 1/2 <f, f> v
@@ -21,16 +22,21 @@ BITS = 200  # of mpmath's numbers
 class Naive:
     """All quantities at x, or at an a = A x computed already, in longdouble; exp overflows beyond 11356 (709 where longdouble is double)."""
 
-    def __init__(self, A, b, x=None, *, w=None, a=None):
+    def __init__(self, A, b, x=None, *, w=None, a=None, link="rsx"):
         real = np.longdouble
         self.A, self.b = np.asarray(A, real), np.asarray(b, real)
         self.w = np.zeros(len(self.b), real) if w is None or np.size(w) == 0 else np.asarray(w, real)
         self.a = self.A @ np.asarray(x, real) if a is None else np.asarray(a, real)
-        self.e = np.exp(self.a)
-        self.u, self.v = self.e + self.a, self.e + 1
+        e, one = np.exp(self.a), np.ones_like(self.a)
+        if link == "rsx":
+            self.u, self.v, self.e, u_scale = e + self.a, e + 1, e, e + abs(self.a)
+        elif link == "softmax":
+            self.u, self.v, self.e, u_scale = e, e, e, e
+        elif link == "linear":
+            self.u, self.v, self.e, u_scale = self.a, one, 0 * one, abs(self.a)
         self.alpha = self.u.sum()
-        self.kappa = (self.e + abs(self.a)).sum() / self.alpha
-        self.f = self.u / self.alpha
+        self.kappa = u_scale.sum() / self.alpha
+        self.f, self.f_scale = self.u / self.alpha, u_scale / self.alpha
         self.c = self.f - self.b
         self.s = self.f @ self.c
         cs_scale = abs(self.c) + abs(self.s)

@@ -5,10 +5,11 @@ import re
 
 import pytest
 from llvmlite import binding
-from numba import njit, types
+from numba import njit, typeof, types
 
 from fastrsx.kernels import fold, microkernel
 from fastrsx.kernels.jit import FLAGS
+from fastrsx.kernels.links import LINKS
 
 MATRIX, VECTOR = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
 READ_ONLY = types.Array(types.float64, 2, "C", readonly=True)
@@ -63,7 +64,7 @@ def test_the_inner_loops_of_the_gram_matrix_are_full_width_and_spill_nothing(nam
 
 def test_no_loop_calls_exp():
     """exp is a polynomial in registers; the one library call for each panel, of its shift, is outside of the loops."""
-    signature = (VECTOR, VECTOR, types.int64, types.int64, VECTOR, VECTOR)
+    signature = (typeof(LINKS["rsx"]), VECTOR, VECTOR, types.int64, types.int64, VECTOR, VECTOR, VECTOR)
     found = blocks(fold.add_domain, signature)
     hot = [block for block in found if count(block, FMA) >= 10]
     assert hot
