@@ -11,12 +11,14 @@ import numpy as np
 
 from .cholesky import dot
 from .dense import derivatives, evaluate, finish_hessian, products
-from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_KAPPA, POINT_SHIFT, POINT_SLOPE, POINT_SQUARES, POINT_STEP, noise, rounding
+from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_KAPPA, POINT_SHIFT, POINT_SLOPE, POINT_SQUARES, POINT_STEP, block_count, noise, rounding
 from .jit import part, serial, serial_twin
+from .plane import DIRECTIONS, PLANE, search
 from .trust_region import saturation, step
 
-# What to do: iterations, the derivatives alone, the step that an event held back, or that step and the derivatives after it.
-ITERATE, DERIVE, TAKE, TAKE_LAST = range(4)
+# What to do: iterations, the derivatives alone, the step that an event held back, that step and the derivatives after it, or an
+# iteration whose step and trial the caller has put into the iterate.
+ITERATE, DERIVE, TAKE, TAKE_LAST, PROPOSED = range(5)
 
 # Events.
 STEPPED = 0  # none: the step is taken
@@ -38,6 +40,7 @@ NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
 ACCEPT = 0.05  # of the decrease that the model promised
 SHRINK, GROW = 0.25, 0.75  # the same, for the radius
 BACKTRACK = 0.4
+FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate before their time
 MOST_BACKTRACKS = 40
 
 # Scalars of an iteration.
@@ -51,14 +54,14 @@ MOST_BACKTRACKS = 40
     SLOPE,  # g.p
     LENGTH,  # ||p||
     LOG_ALPHA_SLOPE,  # d log(alpha) / dt along A p
-    FRACTION,  # of p that was taken
     STEPS,  # taken in a call
     DERIVATIVES,  # computed in it
     EVALUATIONS,  # of the loss
     CONVERGES,  # 1: p is negligible, and the Hessian not negative
     LONG_COUNT,  # suspect steps in a row
     SINGULAR_COUNT,
-    NOW,  # which of the two a is that at x
+    CANCELLATION,  # ||H|| relative to its terms
+    NOW,  # which of the three a is that at x
 ) = range(17)
 SCALARS = 17
 RECORD = 7  # numbers kept of a step
@@ -68,8 +71,8 @@ class Iterate(NamedTuple):
     """Where the iteration is; "scaled" is in columns of A scaled to unit RMS."""
 
     x: np.ndarray  # d
-    a: np.ndarray  # 2 x n: A x and that of the trial; scalars[NOW] says which is which
-    points: np.ndarray  # 2 x scalars: the same
+    a: np.ndarray  # 3 x n: A x, that of the trial and that of the point before; they rotate, scalars[NOW] is the first
+    points: np.ndarray  # 3 x scalars: the same
     da: np.ndarray  # n: A p
     grad: np.ndarray  # d
     hess: np.ndarray  # d x d
@@ -78,18 +81,21 @@ class Iterate(NamedTuple):
     p: np.ndarray  # d, scaled: the step of the model
     flattest: np.ndarray  # d, scaled: its direction of least curvature, downhill
     step: np.ndarray  # d: p in the caller's columns
+    before: np.ndarray  # d: the x before
+    y: np.ndarray  # 3: the step in the plane of x, p and x - before
+    plane_sums: np.ndarray  # blocks x sums: those of the plane search
     scalars: np.ndarray
 
 
-def alloc_iterate(n, d):
-    """An iterate at x = 0, where a = 0, with radius 1."""
+def alloc_iterate(n, d, hessian):
+    """An iterate at x = 0, where a = 0, with radius 1; without `hessian`, for steps that the caller proposes."""
     scalars = np.zeros(SCALARS)
     scalars[RADIUS] = 1.0
-    square = (d, d)
+    square = (d, d) if hessian else (0, 0)
     return Iterate(
         np.zeros(d),
-        np.zeros((2, n)),
-        np.zeros((2, POINT)),
+        np.zeros((3, n)),
+        np.zeros((3, POINT)),
         np.empty(n),
         np.empty(d),
         np.empty(square),
@@ -98,6 +104,9 @@ def alloc_iterate(n, d):
         np.empty(d),
         np.empty(d),
         np.empty(d),
+        np.zeros(d),
+        np.zeros(DIRECTIONS),
+        np.empty((block_count(n, d), PLANE)),
         scalars,
     )
 
@@ -114,6 +123,12 @@ def is_near_pole(point):
     return point[POINT_KAPPA] > NEAR_POLE
 
 
+@serial
+def after(now):
+    """The place of the trial, where `now` is that of the point; after the trial comes the point before."""
+    return (now + 1) % 3
+
+
 @part
 def needs_look(point, norm_b):
     """The tests that need no derivatives."""
@@ -122,9 +137,9 @@ def needs_look(point, norm_b):
 
 @part
 def derive(A, b, w, scale, it, work):
-    """Gradient and Hessian at x, as they are and scaled; how far the Hessian's terms cancel."""
+    """Gradient and Hessian at x, as they are and scaled, and how far the Hessian's terms cancel."""
     now = int(it.scalars[NOW])
-    derivatives(A, it.a[now], b, w, it.points[now], work.vectors, work.gram, work.buffers, work.packed, work.weights)
+    derivatives(work.link, A, it.a[now], b, w, it.points[now], work.vectors, work.gram, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, it.hess)
     v, q = work.vectors[0, 0], work.vectors[0, 1]
     squares = largest = zero = 0.0
@@ -138,7 +153,7 @@ def derive(A, b, w, scale, it, work):
             largest = max(largest, abs(scaled))
             zero += 0.0 * scaled  # NaN once anything is not finite
     it.scalars[GRAD_NORM], it.scalars[LARGEST] = math.sqrt(squares), largest + zero
-    return saturation(it.scaled_hess, v, q, scale)
+    it.scalars[CANCELLATION] = saturation(it.scaled_hess, v, q, scale)
 
 
 @part
@@ -151,7 +166,7 @@ def propose(A, b, w, scale, null, it, work):
         for i in range(d):
             for j in range(d):
                 hess[i, j] += s[LARGEST] * dot(null[i], null[j], 0)
-    s[DECREASE], newton, s[MIN_EIG] = step(it.scaled_grad, hess, s[RADIUS], it.p, it.flattest)
+    s[DECREASE], newton, s[MIN_EIG], _ = step(it.scaled_grad, hess, s[RADIUS], it.p, it.flattest)
     s[NEWTON] = 1.0 if newton else 0.0
     s[SLOPE] = s[LENGTH] = s[LOG_ALPHA_SLOPE] = uphill = 0.0
     for i in range(d):
@@ -166,14 +181,15 @@ def propose(A, b, w, scale, null, it, work):
             it.flattest[i] = -it.flattest[i]
     products(A, it.step, it.da, work.buffers)
     s[EVALUATIONS] += 1
-    evaluate(it.a[now], it.da, 1.0, b, w, it.a[1 - now], work.sums, it.points[1 - now])
+    ahead = after(now)
+    evaluate(work.link, it.a[now], it.da, 1.0, b, w, it.a[ahead], work.sums, it.points[ahead])
 
 
 @part
-def find_event(tol, norm_b, cancelled, null_is_known, it):
+def find_event(tol, norm_b, null_is_known, it):
     """The first test that the trial meets, in the order in which they are asked."""
     s, now = it.scalars, int(it.scalars[NOW])
-    point, fun, long = it.points[now], it.points[now, POINT_FUN], it.points[1 - now, POINT_STEP]
+    point, fun, long = it.points[now], it.points[now, POINT_FUN], it.points[after(now), POINT_STEP]
     singular = abs(s[MIN_EIG]) <= NO_CURVATURE * s[LARGEST]
     if singular and not null_is_known:
         return SINGULAR
@@ -187,7 +203,7 @@ def find_event(tol, norm_b, cancelled, null_is_known, it):
     if s[LONG_COUNT] >= SUSPECTS:
         s[LONG_COUNT] = 0.0
         return LONG_STEPS
-    if cancelled <= SATURATION:
+    if s[CANCELLATION] <= SATURATION:
         return SATURATED
     if s[SINGULAR_COUNT] >= SUSPECTS or (singular and converged):
         s[SINGULAR_COUNT] = 0.0
@@ -199,7 +215,7 @@ def find_event(tol, norm_b, cancelled, null_is_known, it):
 def crosses_pole(t, it):
     """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""
     now = int(it.scalars[NOW])
-    there = it.points[1 - now]
+    there = it.points[after(now)]
     start, end = t * it.scalars[LOG_ALPHA_SLOPE], t * there[POINT_SLOPE] / there[POINT_ALPHA]  # of log(alpha)
     if 1.0 + start > 0.0 or end <= 0.0:
         return False
@@ -211,37 +227,47 @@ def crosses_pole(t, it):
 def take(b, w, it, work):
     """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
 
-    Trials along A p cost no pass over A; a shorter step of the model would cost one.
+    Unless the model has kept its word, on from there by the plane search. Neither costs a pass over A; a shorter step of
+    the model would cost one.
     """
     s, now = it.scalars, int(it.scalars[NOW])
-    here, there = it.points[now], it.points[1 - now]
+    ahead = after(now)
+    here, there = it.points[now], it.points[ahead]
     curvature = -2.0 * (s[DECREASE] + s[SLOPE])  # p.H p
-    t, error = 1.0, noise(here)
+    t, error, full = 1.0, noise(here), there[POINT_STEP]
     for _ in range(MOST_BACKTRACKS):
         promised = -t * s[SLOPE] - 0.5 * t * t * curvature
         ratio = (here[POINT_FUN] - there[POINT_FUN] + error) / (promised + error)
-        if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not crosses_pole(t, it):
-            if t < 1.0:
-                s[RADIUS] = t * s[LENGTH]
-            elif ratio < SHRINK:
+        if t == 1.0:
+            if not ratio >= SHRINK:
                 s[RADIUS] = SHRINK * s[LENGTH]
             elif ratio > GROW and s[LENGTH] > 0.9 * s[RADIUS]:
                 s[RADIUS] = 2.0 * s[LENGTH]
-            for i in range(it.x.shape[0]):
-                it.x[i] += t * it.step[i]
-            s[FRACTION], s[NOW] = t, 1.0 - now
-            return True
+        if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not crosses_pole(t, it):
+            break
         t *= BACKTRACK
         s[EVALUATIONS] += 1
-        evaluate(it.a[now], it.da, t, b, w, it.a[1 - now], work.sums, there)
-    return False
+        evaluate(work.link, it.a[now], it.da, t, b, w, it.a[ahead], work.sums, there)
+    else:
+        return False
+    it.y[0], it.y[1], it.y[2] = 0.0, t, 0.0
+    there[POINT_STEP] *= t
+    if it.x.shape[0] >= DIRECTIONS and not (s[NEWTON] > 0.0 and ratio >= GROW):
+        before = it.a[after(ahead)]
+        s[EVALUATIONS] += search(work.link, it.a[now], it.da, before, FARTHEST * full, it.a[ahead], b, w, there, it.y, work.sums, it.plane_sums)
+    for i in range(it.x.shape[0]):
+        x = it.x[i]
+        it.x[i] = x + it.y[0] * x + it.y[1] * it.step[i] + it.y[2] * (x - it.before[i])
+        it.before[i] = x
+    s[NOW] = ahead
+    return True
 
 
 @part
-def record(t, here, there, radius, scalars, row):
-    """What a step of t p is remembered by, as the fields of `fastrsx.Record`."""
+def record(here, there, radius, scalars, row):
+    """What a step is remembered by, as the fields of `fastrsx.Record`."""
     row[0], row[1], row[2], row[3] = here[POINT_FUN], scalars[GRAD_NORM], scalars[DECREASE], radius
-    row[4], row[5], row[6] = here[POINT_ALPHA] * math.exp(here[POINT_SHIFT]), scalars[MIN_EIG], t * there[POINT_STEP]
+    row[4], row[5], row[6] = here[POINT_ALPHA] * math.exp(here[POINT_SHIFT]), scalars[MIN_EIG], there[POINT_STEP]
 
 
 @serial
@@ -254,21 +280,23 @@ def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
     s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = 0.0
     for row in range(records.shape[0]):
         if what in (ITERATE, DERIVE):
-            cancelled = derive(A, b, w, scale, it, work)
+            derive(A, b, w, scale, it, work)
             s[DERIVATIVES] += 1.0
-            if not s[LARGEST] < np.inf:
-                return NOT_FINITE
-            if what == DERIVE:
-                return STEPPED
+        if what in (ITERATE, DERIVE, PROPOSED) and not s[LARGEST] < np.inf:
+            return NOT_FINITE
+        if what == DERIVE:
+            return STEPPED
+        if what == ITERATE:
             propose(A, b, w, scale, null, it, work)
-            event = find_event(tol, norm_b, cancelled, null_is_known, it)
+        if what in (ITERATE, PROPOSED):
+            event = find_event(tol, norm_b, null_is_known, it)
             if event != STEPPED:
                 return event
         now, radius = int(s[NOW]), s[RADIUS]
         if not take(b, w, it, work):
             return NO_STEP
-        here, there = it.points[now], it.points[1 - now]
-        record(s[FRACTION], here, there, radius, s, records[row])
+        here, there = it.points[now], it.points[int(s[NOW])]
+        record(here, there, radius, s, records[row])
         s[STEPS] += 1.0
         if what == TAKE_LAST:
             derive(A, b, w, scale, it, work)

@@ -54,10 +54,10 @@ def _flattest(U, z):
 def step(g, H, radius, p, z):
     """p <- the minimiser of g.p + 1/2 p.H p over ||p|| <= radius (Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4, 1983).
 
-    Returns (decrease, newton, min_eig): minus the model at p; whether p is the full Newton step of a positive
-    semidefinite H; an estimate from above of the smallest eigenvalue of H, with z <- its unit vector. The minimiser has (H + lam I) p = -g, H + lam I
-    positive semidefinite, and ||p|| = radius unless lam = 0. lam climbs by Newton's method on 1/||p(lam)|| = 1/radius; in
-    the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 fills it up.
+    Returns (decrease, newton, min_eig, lam): minus the model at p; whether p is the full Newton step of a positive
+    semidefinite H; an estimate from above of the smallest eigenvalue of H, with z <- its unit vector; and lam. The minimiser
+    has (H + lam I) p = -g, H + lam I positive semidefinite, and ||p|| = radius unless lam = 0. lam climbs by Newton's method on
+    1/||p(lam)|| = 1/radius; in the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 fills it up.
     """
     d = g.shape[0]
     wide = padded(d)
@@ -76,7 +76,7 @@ def step(g, H, radius, p, z):
         z[0] = 1.0
         for i in range(d):
             p[i] = -g[i] * (radius / length_g) if length_g > 0.0 else 0.0
-        return length_g * radius, length_g == 0.0, 0.0
+        return length_g * radius, length_g == 0.0, 0.0, length_g / radius
     high = length_g / radius + 1.01 * size
     negligible = NEGLIGIBLE_CURVATURE * size / math.sqrt(d)  # size / sqrt(d) is at most the largest eigenvalue
     newton = semidefinite = False
@@ -125,7 +125,7 @@ def step(g, H, radius, p, z):
             lam = max(math.sqrt(low * high), low + 0.01 * (high - low))
         definite = factor(H, lam, U, minus_one, packed)
     _flattest(U, z)
-    return -model(g, H, p), newton, rayleigh(H, z)
+    return -model(g, H, p), newton, rayleigh(H, z), lam
 
 
 @part

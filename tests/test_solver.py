@@ -122,7 +122,7 @@ def test_no_minimiser_names_the_columns(cars, case):
         assert named == {5, 6}
     else:
         assert named <= set(range(5))
-        assert result.fun < 1e-6  # on the way to 0
+        assert result.fun < 1e-3  # on the way to 0
 
 
 @pytest.mark.parametrize("case", CASES)

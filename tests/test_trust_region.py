@@ -82,7 +82,7 @@ KINDS = [
 
 def step(g, H, radius):
     p, z = np.full(len(g), np.nan), np.full(len(g), np.nan)
-    decrease, newton, min_eig = trust_region.step(g, H, radius, p, z)
+    decrease, newton, min_eig, _ = trust_region.step(g, H, radius, p, z)
     return p, z, decrease, newton, min_eig
 
 
