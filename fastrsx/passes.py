@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrsx.kernels import dense, fold
+from fastrsx.kernels import dense, fold, sample
+from fastrsx.kernels.links import LINKS
 
 from . import inputs, threads
 from .inputs import Matrix, Vector
@@ -34,6 +35,11 @@ class Point(NamedTuple):
     def noise(self) -> float:
         """The rounding error of fun."""
         return float(fold.noise(self.raw))
+
+    @property
+    def step(self) -> float:
+        """max |A p| of the step p to here, where one was evaluated."""
+        return float(self.raw[fold.POINT_STEP])
 
     @property
     def scaled_alpha(self) -> float:
@@ -65,11 +71,12 @@ class Passes:
     Arguments are as the kernels want them. One thread at a time.
     """
 
-    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan) -> None:
+    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan, link: str = "rsx") -> None:
         self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
         self.plan = plan
         self.count = self.evaluations = 0
-        self._work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
+        work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
+        self._work = work._replace(link=LINKS[link])
 
     @property
     def a(self) -> Vector:
@@ -83,9 +90,9 @@ class Passes:
             return serial_twin(*args)
         return threads.launch(getattr(module, name), serial_twin, *args)
 
-    def workspace(self) -> dense.Workspace:
-        """The workspace, with Gram matrices; allocated on the first call."""
-        if self._work.gram.size == 0:
+    def workspace(self, hessian: bool = True) -> dense.Workspace:
+        """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
+        if hessian and self._work.gram.size == 0:
             blocks, _, wide = self._work.vectors.shape
             self._work = self._work._replace(gram=np.empty((wide, wide) if wide > fold.BY_STRIPS else (blocks, wide, wide)))
         return self._work
@@ -115,7 +122,7 @@ class Passes:
         """The point at a, or at out = a + t da."""
         self.evaluations += 1
         point = np.zeros(fold.POINT)
-        self.run(dense, "evaluate", a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
+        self.run(dense, "evaluate", self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
     def project(self, x: Vector) -> Point:
@@ -123,7 +130,7 @@ class Passes:
         self.count += 1
         self.evaluations += 1
         work = self._work
-        self.run(dense, "project", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
+        self.run(dense, "project", self._work.link, self.A, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
         return Point(work.point.copy())
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
@@ -131,7 +138,9 @@ class Passes:
         self.count += 1
         self.evaluations += 1
         work = self._work
-        self.run(dense, "project_grad", self.A, x, self.b, self.w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
+        self.run(
+            dense, "project_grad", self._work.link, self.A, x, self.b, self.w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights
+        )
         point = Point(work.point.copy())
         if not point.fun < np.inf:
             return point, None
@@ -145,23 +154,37 @@ class Passes:
         """Gradient and rank-2 vectors."""
         work = self._work
         self.count += 1
-        self.run(dense, "gradient", self.A, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        self.run(dense, "gradient", self._work.link, self.A, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
         return self._vectors()
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
         """The same and the Hessian."""
         work = self.workspace()
         self.count += 1
-        self.run(dense, "derivatives", self.A, a, self.b, self.w, point.raw, work.vectors, work.gram, work.buffers, work.packed, work.weights)
+        self.run(
+            dense,
+            "derivatives",
+            self._work.link,
+            self.A,
+            a,
+            self.b,
+            self.w,
+            point.raw,
+            work.vectors,
+            work.gram,
+            work.buffers,
+            work.packed,
+            work.weights,
+        )
         hess = np.empty((self.A.shape[1],) * 2)
         self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
         return self._vectors(), hess
 
-    def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector) -> Vector:
-        """Hess p, of the derivatives that `gradient` gave."""
+    def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
+        """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
         work = self._work
         self.count += 1
-        self.run(dense, "curvature", self.A, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        self.run(dense, "curvature", self._work.link, self.A, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
         out = np.empty(self.A.shape[1])
         fold.finish_hess_vec(first.v, first.q, work.vectors[0, 2], p, out)
         return out
@@ -173,14 +196,21 @@ class Passes:
         self.run(dense, "weighted_gram", self.A, h, out, self.workspace())
         return out
 
+    def row_squares(self, B: Matrix) -> Vector:
+        """||A_i B||^2 for each row, B (padded d x 8)."""
+        self.count += 1
+        out = np.empty(self.A.shape[0])
+        self.run(sample, "scores", self.A, B, out, self._work.buffers)
+        return out
+
     def diagonal(self, a: Vector, point: Point) -> Vector:
         """D."""
         D = np.empty(len(a))
-        self.run(dense, "diagonal", a, self.b, self.w, point.raw, D, self._work.weights)
+        self.run(dense, "diagonal", self._work.link, a, self.b, self.w, point.raw, D, self._work.weights)
         return D
 
     def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
         """f and v/alpha."""
         f, v = np.empty(len(a)), np.empty(len(a))
-        self.run(dense, "predictions", a, point.raw, f, v, self._work.sums)
+        self.run(dense, "predictions", self._work.link, a, point.raw, f, v, self._work.sums)
         return f, v

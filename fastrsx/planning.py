@@ -9,6 +9,16 @@ from . import inputs, threads
 SERIAL_BELOW_MS = 0.3
 
 
+HESSIANS = ("exact", "sampled", "sampled-only", "matrix-free")
+SAMPLE_ROWS = 20  # times d: conditions the rest to about (1 + 20^-1/2)^4 = 2.2
+SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs less than one read of A
+SAMPLED_PRODUCTS = 2.5  # with the Hessian for a step, and somewhat more steps
+# bench/RESULTS.md, rows "newton, auto" and "newton by Hessian":
+EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
+SAMPLED_PAYS = 1.25  # ratio of costs
+MATRIX_FREE_ABOVE = 4000  # columns
+
+
 class Plan(NamedTuple):
     """What would run for n x d data; prints as one line.
 
@@ -16,8 +26,8 @@ class Plan(NamedTuple):
     ----------
     kernel : {"parallel", "serial"}
         The twin of each kernel that runs; they give the same bits.
-    hessian : {"exact"}
-        How the Hessian is formed.
+    hessian : {"exact", "sampled", "sampled-only", "matrix-free"}
+        What Newton steps are taken from.
     threads : int
         Threads the kernels use.
     loader : {"in place", "copy"}
@@ -43,8 +53,30 @@ def pass_ms(n: int, d: int) -> float:
     return n * (5.5 + 0.2 * d + d * d / 45.0) * 1e-6
 
 
-def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None) -> Plan:
-    """The plan for n x d data, of arguments already checked."""
+def step_cost(n: int, d: int, rows: int, products: float) -> float:
+    """A rough cost of a step: a gradient, products with A or the Hessian, and the Gram matrix of so many rows."""
+    return (1 + products) * n * (5.5 + 0.65 * d) + rows * (d + d * d / 45.0)
+
+
+def sample_size(n: int, d: int) -> int:
+    """How many rows a sampled Hessian draws, unless told."""
+    return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
+
+
+def choose_hessian(n: int, d: int, hessian: str = "auto") -> tuple[str, str]:
+    """What Newton steps are taken from, and why."""
+    if hessian != "auto":
+        return hessian, f"hessian={hessian!r} was asked for"
+    if d > MATRIX_FREE_ABOVE:
+        return "matrix-free", f"a {d} x {d} Hessian is more work to factor than to do without"
+    ratio = step_cost(n, d, n, 1) / step_cost(n, d, sample_size(n, d), SAMPLED_PRODUCTS)
+    if d <= EXACT_UP_TO or ratio < SAMPLED_PAYS:
+        return "exact", ""
+    return "sampled", f"a step from {sample_size(n, d)} rows takes about 1/{ratio:.1f} of the time"
+
+
+def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
+    """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
     most = threads.available()
     count = most if num_threads is None else num_threads
     work = pass_ms(n, d)
@@ -57,7 +89,8 @@ def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int 
         kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", size
-    return Plan(kernel, "exact", 1 if kernel == "serial" else count, "copy" if copied else "in place", reason)
+    how, why = choose_hessian(n, d, hessian) if hessian else ("exact", "")
+    return Plan(kernel, how, 1 if kernel == "serial" else count, "copy" if copied else "in place", f"{reason}; {why}" if why else reason)
 
 
 def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
@@ -70,7 +103,7 @@ def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
     return kernel, num_threads
 
 
-def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None = None) -> Plan:
+def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", num_threads: int | None = None) -> Plan:
     """What `newton(A, b)` would run, and why; nothing is computed.
 
     Parameters
@@ -79,6 +112,8 @@ def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None
         The data; only its shape, dtype and layout are looked at.
     b : (n,) array_like, optional
         Not needed; its shape is checked where given.
+    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free"}, optional
+        As in `newton`.
     kernel : {"auto", "parallel", "serial"}, optional
         Overrides the choice.
     num_threads : int, optional
@@ -105,4 +140,4 @@ def plan(A: Any, b: Any = None, *, kernel: str = "auto", num_threads: int | None
     n, d = data.shape
     if b is not None:
         inputs.of_size("b", b, n, "one for each row of A")
-    return choose(n, d, not inputs.is_ready(data), kernel, num_threads)
+    return choose(n, d, not inputs.is_ready(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))

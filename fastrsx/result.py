@@ -101,7 +101,7 @@ class NewtonResult(OptimizeResult):
     jac : (d,) array
         Its gradient there.
     hess : (d, d) array
-        Its Hessian there.
+        Its Hessian there; as sampled with hessian="sampled" and "sampled-only" (`Problem.hess` has the exact one), None with "matrix-free".
     success : bool
         Whether x is a second-order point.
     status : Status
@@ -112,6 +112,8 @@ class NewtonResult(OptimizeResult):
         Accepted steps.
     nfev, njev, nhev : int
         Evaluations of the loss (each rejected trial counts), the gradient and the Hessian; those at the returned x included.
+    nsampled, nreused, nproducts : int
+        Without the exact Hessian: Hessians sampled, steps that reused an older one, and products with the exact Hessian.
     npass : int
         Passes over A.
     kernel : str
@@ -119,7 +121,8 @@ class NewtonResult(OptimizeResult):
     alpha, log_alpha : float
         <u, 1> at x (may be inf), and its logarithm (never inf).
     min_eig : float
-        The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS; its sign is the Hessian's own.
+        The smallest eigenvalue of `hess`, in columns of A scaled to unit RMS; its sign is the Hessian's own. With hessian="matrix-free",
+        that of the Hessian as 60 steps of Lanczos's method show it at the minimum, NaN elsewhere.
     history : History
         One record for each accepted step.
     """

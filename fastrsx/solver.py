@@ -1,6 +1,7 @@
-"""The solver: Newton's method on the exact Hessian, within a trust region.
+"""The solver: Newton's method within a trust region.
 
-An iteration runs compiled (`fastrsx.kernels.newton`); here its events are looked into, and the solve is reported.
+With the exact Hessian an iteration runs compiled (`fastrsx.kernels.newton`); without it, `approximate.Steps` proposes the step. Here
+events are looked into, and the solve is reported.
 """
 
 import inspect
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dsyevd
 
+from fastrsx.kernels import fold
 from fastrsx.kernels import newton as kernel
 
 from . import inputs, rays
+from .approximate import Steps
+from .eigenvalues import smallest
 from .passes import Point
+from .planning import HESSIANS, choose, sample_size
 from .problem import Problem
 from .rank import least_norm, null_space
 from .rays import Ray
@@ -28,14 +32,19 @@ Stop = tuple[Status, str] | None
 class _Solver:
     """The state of one solve; directions are in columns of A scaled to unit RMS."""
 
-    def __init__(self, problem: Problem, tol: float, max_iter: int, callback: Callable[[Any], None] | None, verbose: int) -> None:
+    def __init__(
+        self, problem: Problem, tol: float, max_iter: int, sample_rows: int, seed: int, callback: Callable[[Any], None] | None, verbose: int
+    ) -> None:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
         n, d = problem.A.shape
-        self.iterate = kernel.alloc_iterate(n, d)
-        self.work = self.passes.workspace()
-        self.norm_b = math.sqrt(problem.b @ problem.b)
-        together = MOST_STEPS if problem.plan.kernel == "serial" and callback is None and verbose < 2 else 1
+        exact = problem.plan.hessian == "exact"
+        self.iterate = kernel.alloc_iterate(n, d, exact)
+        self.work = self.passes.workspace(exact)
+        self.steps = None if exact else Steps(problem, problem.plan.hessian, sample_rows, seed)
+        self.norm_b = math.sqrt(np.add.reduce(problem.b**2))  # not by BLAS: its workers would go on spinning
+        alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem.link == "linear"
+        together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, kernel.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
         self.null_is_known = False
@@ -67,7 +76,7 @@ class _Solver:
             self.passes.b,
             self.passes.w,
             self.scale,
-            self.null,
+            self.flat,
             self.null_is_known,
             self.tol,
             self.norm_b,
@@ -92,10 +101,17 @@ class _Solver:
         if x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
+        if self.problem.link == "linear":  # f does not depend on the length of x, but what counts as a long step would
+            length = np.abs(self.a).max()
+            if 0 < length < np.inf:
+                self.x[:] /= length
+                self.a[:] /= length
         self.point = self.passes.evaluate(self.a)
         if not self.point.fun < np.inf:
             if not np.isfinite(self.a).all() or not np.isfinite(self.point.scaled_alpha):
                 return self.finish(Status.NONFINITE)
+            if self.problem.link == "linear":
+                raise ValueError("x0 lies outside the domain alpha = <A x0, 1> > 0; start at -x0, unless alpha = 0 there")
             raise ValueError(
                 f"x0 lies outside the domain alpha = <u, 1> > 0, u = exp(A x0) + A x0 (alpha exp(-M) = {self.point.scaled_alpha:.3g}, "
                 f"M = max(0, max A x0)); start at x0 = 0, where alpha = n"
@@ -112,11 +128,18 @@ class _Solver:
         """One step, or several of a small problem; why to stop, or None to go on."""
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
-        event = self.run_kernel(kernel.ITERATE)
+        event = self.run_iteration()
         if event == kernel.SINGULAR:
             self.find_null_space()
-            event = self.run_kernel(kernel.ITERATE)
+            event = self.run_iteration()
         return self.call_back() if event == kernel.STEPPED else self.look_into(event)
+
+    def run_iteration(self) -> int:
+        """One, or several of a small problem, up to an event."""
+        if self.steps is None:
+            return self.run_kernel(kernel.ITERATE)
+        self.steps.propose(self.iterate, self.point, self.tol, self.flat)
+        return self.run_kernel(kernel.PROPOSED)
 
     def look_into(self, event: int) -> Stop:
         """What an event comes to."""
@@ -124,7 +147,8 @@ class _Solver:
         if event == kernel.NOT_FINITE:
             return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
         saturated = event == kernel.SATURATED
-        if saturated and np.ptp(self.a) <= 1.0 and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
+        alike = np.ptp(self.a) <= 1.0 or self.problem.link == "linear"
+        if saturated and alike and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
             return Status.CONVERGED, self.fit_message()
         ray = self.suspect_ray(event)
         if ray is not None and rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5 if saturated else 0.0):
@@ -132,7 +156,7 @@ class _Solver:
         if saturated:
             return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
         converged = bool(it.scalars[kernel.CONVERGES])
-        moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE_LAST if converged else kernel.TAKE) == kernel.STEPPED
+        moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE_LAST if converged and self.steps is None else kernel.TAKE) == kernel.STEPPED
         if converged:
             return self.stop_at_point() or (Status.CONVERGED, self.fit_message())
         if not moved:
@@ -157,18 +181,32 @@ class _Solver:
         t = rays.lowest_behind(self.passes, self.a, self.point, ray)
         if t == 0.0:
             return Status.NO_MINIMISER, self.ray_message(ray.direction)
-        it, now = self.iterate, self.now
-        point = self.passes.evaluate(it.a[now], ray.image, t, it.a[1 - now])
-        it.points[1 - now] = point.raw
+        it, now, ahead = self.iterate, self.now, kernel.after(self.now)
+        point = self.passes.evaluate(it.a[now], ray.image, t, it.a[ahead])
+        point.raw[fold.POINT_STEP] *= -t
+        it.points[ahead] = point.raw
+        it.before[:] = it.x
         it.x[:] += t * ray.direction / self.scale
         grad_norm, radius, min_eig = it.scalars[[kernel.GRAD_NORM, kernel.RADIUS, kernel.MIN_EIG]].tolist()
-        it.scalars[[kernel.RADIUS, kernel.NOW]] = 1.0, 1 - now
+        it.scalars[[kernel.RADIUS, kernel.NOW]] = 1.0, ahead
         before, self.point, self.is_derived = self.point, point, False
-        self.note([[before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, -t * ray.unit]])
+        self.note([[before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, point.step]])
         return self.call_back()
 
     def find_null_space(self) -> None:
-        self.null, self.null_is_known = null_space(self.problem.A, self.scale), True
+        problem = self.problem
+        # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
+        centre = problem.A.mean(axis=0) if problem.link == "softmax" and not problem.w.size else 0.0
+        self.null, self.null_is_known = null_space(problem.A, self.scale, centre), True
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Directions in which the loss is constant, orthonormal: the null space of A, once it matters, and with a linear u also x."""
+        if self.problem.link != "linear":
+            return self.null
+        x = self.x * self.scale
+        x -= self.null @ (self.null.T @ x)
+        return np.ascontiguousarray(np.column_stack([self.null, x / np.linalg.norm(x)]))
 
     def note(self, rows: list[list[float]]) -> None:
         """Note steps; a row has the fields of a Record but the time."""
@@ -195,7 +233,7 @@ class _Solver:
         """The tests that need no derivatives."""
         if kernel.is_exact(self.point.raw, self.norm_b):
             return Status.EXACT_FIT, Status.EXACT_FIT.sentence
-        if kernel.is_near_pole(self.point.raw):
+        if kernel.is_near_pole(self.point.raw) and self.problem.link != "linear":  # there it is no more than a long way from the minimum
             return Status.NO_MINIMISER, (
                 f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
                 "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
@@ -224,16 +262,21 @@ class _Solver:
         return f"{Status.CONVERGED.sentence} b sums to {total:.6g} and f to 1, so no exact fit exists."
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
-        it = self.iterate
-        if status is not Status.NONFINITE and not self.is_derived and self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
-            status, message = Status.NONFINITE, ""
-        min_eig = np.nan
+        it, steps = self.iterate, self.steps
+        if status is not Status.NONFINITE and not self.is_derived:
+            if steps is not None:
+                steps.derive(self.a, self.point, it)
+            elif self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
+                status, message = Status.NONFINITE, ""
+        hess, scaled_hess = (it.hess, it.scaled_hess) if steps is None else steps.model()
+        min_eig = np.nan if steps is None else steps.min_eig
         if status is Status.NONFINITE:
-            it.grad[:] = it.hess[:] = np.nan
-        else:
-            eigenvalues, _, _ = dsyevd(it.scaled_hess, compute_v=0)
-            min_eig = float(eigenvalues[0])
-            if status.success and min_eig <= kernel.NO_CURVATURE * eigenvalues[-1]:
+            it.grad[:] = np.nan
+            if hess is not None:
+                hess[:] = np.nan
+        elif scaled_hess is not None:
+            min_eig = smallest(scaled_hess)
+            if status.success and min_eig <= kernel.NO_CURVATURE * np.abs(scaled_hess).max():
                 if not self.null_is_known:
                     self.find_null_space()
                 it.x[:] = least_norm(it.x, self.null, self.scale)
@@ -241,14 +284,17 @@ class _Solver:
             x=it.x,
             fun=self.point.fun,
             jac=it.grad,
-            hess=it.hess,
+            hess=hess,
             success=status.success,
             status=status,
             message=message or status.sentence,
             nit=self.nit,
             nfev=self.passes.evaluations,
-            njev=self.nhev,
-            nhev=self.nhev,
+            njev=steps.gradients if steps else self.nhev,
+            nhev=steps.exact if steps else self.nhev,
+            nsampled=steps.sampled if steps else 0,
+            nreused=steps.reused if steps else 0,
+            nproducts=steps.products if steps else 0,
             npass=self.passes.count,
             kernel=str(self.problem.plan),
             alpha=self.point.alpha,
@@ -267,7 +313,9 @@ def newton(
     x0: Any = None,
     *,
     w: Any = None,
+    link: str = "rsx",
     hessian: str = "auto",
+    sample_rows: int | None = None,
     tol: float = 1e-10,
     max_iter: int = 100,
     kernel: str = "auto",
@@ -278,9 +326,11 @@ def newton(
 ) -> NewtonResult:
     """Minimise ||f(x) - b||^2 + 1/2 ||w * A x||^2 over x, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
 
-    A trust-region Newton method on the exact Hessian, one weighted Gram matrix of A and a rank-2 term: two passes over A
-    for each step. It stops only at points where the gradient is negligible and the Hessian is not negative, and says
-    so where the infimum is not attained. Independent of the scale of A's columns and of the order of its rows.
+    A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
+    two passes over A. For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
+    products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative, and
+    says so where the infimum is not attained. Independent of the scale of A's columns and, but for which rows are drawn, of the
+    order of its rows.
 
     Parameters
     ----------
@@ -292,8 +342,16 @@ def newton(
         The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
-    hessian : {"auto", "exact"}, optional
-        How the Hessian is formed; both mean exactly.
+    link : {"rsx", "softmax", "linear"}, optional
+        For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x. "linear" needs x0 and takes no w: f does not depend on the
+        length of x.
+    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free"}, optional
+        What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn by weight times leverage, as the
+        preconditioner of conjugate gradients on the exact Hessian, kept while it hardly changes; the same minimum to the same
+        tol. "sampled-only": the sampled Hessian alone, the approximate Newton step of the paper. "matrix-free": conjugate gradients
+        alone. "auto" takes what should be fastest (see `plan`).
+    sample_rows : int, optional
+        How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more.
     tol : float, optional
         The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
     max_iter : int, optional
@@ -303,7 +361,7 @@ def newton(
     num_threads : int, optional
         Threads for the kernels, at most what Numba has; x has the same bits for any number. The setting is restored.
     seed : int, optional
-        For methods that draw random numbers. The exact Hessian draws none.
+        Of the rows drawn; the exact Hessian draws none.
     callback : callable, optional
         Called after each step as ``callback(intermediate_result=...)``, with x, fun, nit and history, or as ``callback(x)``
         where it has no parameter of that name. Raising StopIteration ends the solve; other exceptions propagate.
@@ -337,15 +395,23 @@ def newton(
     >>> result.status.name, [round(float(x), 9) for x in result.x]
     ('EXACT_FIT', [0.5, -1.0, 0.25])
     """
-    inputs.as_choice("hessian", hessian, ("auto", "exact"))
+    hessian = inputs.as_choice("hessian", hessian, ("auto", *HESSIANS))
     tol = inputs.as_positive("tol", tol)
     max_iter = inputs.as_count("max_iter", max_iter, 0)
-    inputs.as_count("seed", seed, 0)
+    seed = inputs.as_count("seed", seed, 0)
     verbose = inputs.as_count("verbose", verbose, 0)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback is {callback!r}; it must be callable")
-    problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
+    problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
+    n, d = problem.A.shape
+    problem.plan = choose(n, d, problem.plan.loader == "copy", kernel, num_threads, hessian)
+    rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
     if x0 is not None:
-        x0 = inputs.as_vector("x0", x0, problem.A.shape[1], "one for each column of A")
+        x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
+    if link == "linear":
+        if x0 is None:
+            raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")
+        if problem.w.size:
+            raise ValueError("w has weights, but with link='linear' f does not change with the length of x, so they would shrink x to 0: pass w=None")
     with problem._running():
-        return _Solver(problem, tol, max_iter, callback, verbose).run(x0)
+        return _Solver(problem, tol, max_iter, rows, seed, callback, verbose).run(x0)

@@ -35,6 +35,7 @@ def warmup(*, kernel: str = "auto") -> float:
     x, p = np.full(3, 0.1), np.ones(3)
     for twin in ("serial", "parallel") if kernel == "auto" else (kernel,):
         newton(A, b, x, w=0.1, kernel=twin)
+        newton(A, b, x, w=0.1, kernel=twin, hessian="sampled", sample_rows=3)
         problem = Problem(A, b, kernel=twin)
         problem.value_grad_hess(x)
         problem.hess_vec(x, p)

@@ -357,3 +357,29 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
             line += 4
             sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
         store_first(out, start + i, rows - i, sum_each(sums))
+
+
+@intrinsic
+def _squares(typingctx, vectors):
+    """Each register times itself."""
+
+    def codegen(context, builder, sig, args):
+        return context.make_tuple(builder, vectors, [builder.fmul(x, x) for x in cgutils.unpack_tuple(builder, args[0])])
+
+    return vectors(vectors), codegen
+
+
+@serial
+def row_squares(P, B, rows, out, start, ahead, row):
+    """out[start : start + rows] = the squares of each row of P B, summed, for a B of eight columns; eight rows at a time.
+
+    Prefetches the panel at `row` of `ahead`.
+    """
+    line = 0
+    for i in range(0, rows, LANES):
+        tile = zeros(8)
+        for j in range(P.shape[1]):
+            prefetch(ahead, row, line, 1)
+            line += 1
+            tile = outer(tile, column(P[i:], j, 8), registers(B, j, 0, 1))
+        store_first(out, start + i, rows - i, sum_each(_squares(tile)))

@@ -1,0 +1,247 @@
+"""Steps without forming the Hessian: from a few of its rows, from its products with vectors, or from both."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import eigh
+
+from fastrsx.kernels import newton, sample, trust_region
+from fastrsx.kernels.cholesky import solve_upper
+from fastrsx.kernels.panel import padded
+from fastrsx.kernels.simd import LANES
+
+from .eigenvalues import combine, shifted_factor, solve
+from .inputs import Matrix, Vector
+from .passes import EMPTY, Passes, Point
+from .planning import choose
+from .problem import Problem
+
+RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
+FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by that part at most (bench: "redrawing")
+EASY, HARD = 0.01, 0.03  # the error of a step, in the norm of H and relative to its length: of a Newton step, and of any other
+MOST_DIRECTIONS = {"sampled": 12, "matrix-free": 60}
+DEPENDENT = 1e-8  # what is left of a direction, relative, that the span holds already
+
+
+class Sample:
+    """A^T diag(h) A from rows drawn by |h| times leverage, about `size` of them; see `fastrsx.kernels.sample`."""
+
+    def __init__(self, passes: Passes, scale: Vector, size: int, seed: int) -> None:
+        self.passes, self.scale, self.size = passes, scale, size
+        self.random = np.random.default_rng(seed)
+        n, d = passes.A.shape
+        self.rows, self.weights = np.empty(size + 1, dtype=np.int64), np.empty(size + 1)
+        self.panel = np.zeros((size + 1, d))
+        self.sample_passes = Passes(self.panel, self.weights, EMPTY, choose(size + 1, d, False, passes.plan.kernel, passes.plan.threads))
+        self.scores = self._scores(n, d)
+
+    def _gram(self, count: int) -> Matrix:
+        """A^T diag(weights) A over the first rows drawn."""
+        np.take(self.passes.A, self.rows[:count], axis=0, out=self.panel[:count], mode="clip")
+        self.weights[count:] = 0.0
+        return self.sample_passes.weighted_gram(self.weights)
+
+    def _scores(self, n: int, d: int) -> Vector:
+        """Estimated leverages of the rows: one pass."""
+        count = min(self.size, n)
+        self.rows[:count] = np.sort(self.random.choice(n, count, replace=False))
+        self.weights[:count] = n / count
+        gram = self._gram(count) / self.scale / self.scale[:, None]
+        if not np.isfinite(gram).all():  # nor will the Hessian be: the solve says so
+            return np.ones(n)
+        directions = np.zeros((padded(d), LANES))
+        R, _ = shifted_factor(gram, RIDGE * max(np.trace(gram) / d, RIDGE))
+        for lane in range(LANES):
+            direction = self.random.standard_normal(d)
+            solve_upper(R, direction)
+            directions[:d, lane] = direction / self.scale
+        return self.passes.row_squares(directions)
+
+    def gram(self, h: Vector) -> Matrix:
+        """An unbiased estimate of A^T diag(h) A; its rank-2 companion is never sampled."""
+        return self._gram(sample.draw(h, self.scores, self.size, self.random.random(), self.rows, self.weights))
+
+
+class Span:
+    """Directions of scaled columns, orthonormal, with their products with the Hessian and with A: one pass for each."""
+
+    def __init__(self, steps: "Steps", a: Vector, point: Point) -> None:
+        self.steps, self.a, self.point = steps, a, point
+        self.basis = self.images = np.empty((0, len(steps.scale)))
+        self.products: list[Vector] = []
+
+    def add(self, direction: Vector) -> bool:
+        """Whether the direction was a new one."""
+        before = np.linalg.norm(direction)
+        for _ in range(2):  # once more for what cancelled
+            direction = direction - combine(np.einsum("ij,j->i", self.basis, direction), self.basis)
+        length = np.linalg.norm(direction)
+        if not length > DEPENDENT * before:
+            return False
+        steps, unit = self.steps, direction / length
+        if len(self.products) == len(steps.pool):
+            steps.pool.append(np.empty_like(self.a))
+        product = steps.pool[len(self.products)]
+        image = steps.passes.hess_vec(self.a, self.point, steps.first, unit / steps.scale, product) / steps.scale
+        steps.products += 1
+        self.basis, self.images = np.vstack([self.basis, unit]), np.vstack([self.images, image])
+        self.products.append(product)
+        return True
+
+    def combine(self, y: Vector, out: Vector) -> None:
+        """out = A times the direction with the coefficients y."""
+        out[:] = 0.0
+        for coefficient, product in zip(y, self.products, strict=True):
+            product *= coefficient  # in place: a temporary would cost more
+            out += product
+
+
+class Steps:
+    """Proposes steps to an iterate of `fastrsx.kernels.newton`, for hessian="sampled", "sampled-only" and "matrix-free".
+
+    With H the exact Hessian and M = A^T diag(h) A - 2 (v q^T + q v^T), its first term sampled:
+
+    - "sampled-only" takes the trust-region step of M (the approximate Newton step of arXiv:2309.13482).
+    - "sampled" starts from that, and takes the trust-region step of H itself in the span of the directions (M + lam I)^-1 r,
+      r the residuals so far. Where H is positive definite and the radius large, these are the iterates of conjugate
+      gradients preconditioned by M.
+    - "matrix-free" does the same with the identity for M.
+    """
+
+    def __init__(self, problem: Problem, hessian: str, sample_rows: int, seed: int) -> None:
+        self.passes, self.scale, self.hessian, self.seed = problem._passes, problem._column_scale, hessian, seed
+        n = len(problem.b)
+        self.gradients = self.sampled = self.exact = self.reused = self.products = 0
+        self.min_eig = math.nan  # of the last point that looked like a minimum, "matrix-free"
+        self.sample = Sample(self.passes, self.scale, sample_rows, seed) if hessian != "matrix-free" and sample_rows < n else None
+        self.pool: list[Vector] = []  # room for products with A
+        self.gram: Matrix | None = None  # the first term of M, of scaled columns, where it was made
+        self.travelled = math.inf  # max |A step| since then
+
+    def derive(self, a: Vector, point: Point, it: newton.Iterate) -> None:
+        """Gradient and rank-2 vectors: one pass."""
+        self.first = self.passes.gradient(a, point)
+        self.gradients += 1
+        it.grad[:] = self.first.grad
+        it.scaled_grad[:] = self.first.grad / self.scale
+
+    def _rank_2(self) -> Matrix:
+        outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
+        return 2 * (outer + outer.T)
+
+    def model(self) -> tuple[Matrix | None, Matrix | None]:
+        """M, as it is and of scaled columns; None without."""
+        if self.gram is None:
+            return None, None
+        scaled = self.gram - self._rank_2()
+        return scaled * self.scale * self.scale[:, None], scaled
+
+    def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
+        h = 2 * self.passes.diagonal(a, point)
+        if exactly or self.sample is None:
+            gram = self.passes.weighted_gram(h)
+            self.exact += 1
+        else:
+            gram = self.sample.gram(h)
+            self.sampled += 1
+        self.gram, self.travelled = gram / self.scale / self.scale[:, None], 0.0
+
+    def propose(self, it: newton.Iterate, point: Point, tol: float, null: Matrix) -> None:
+        """Put the next step, its trial and what the tests want to know into the iterate."""
+        s, now = it.scalars, int(it.scalars[newton.NOW])
+        a = it.a[now]
+        self.travelled += point.step
+        self.derive(a, point, it)
+        s[newton.GRAD_NORM] = np.linalg.norm(it.scaled_grad)
+        if self.hessian == "matrix-free":
+            self._propose_matrix_free(it, a, point, tol)
+        else:
+            self._propose_from_model(it, a, point, tol, null)
+        s[newton.SLOPE], s[newton.LENGTH] = it.scaled_grad @ it.p, np.linalg.norm(it.p)
+        np.divide(it.p, self.scale, out=it.step)
+        s[newton.LOG_ALPHA_SLOPE] = self.first.v @ it.step
+        if it.scaled_grad @ it.flattest > 0:
+            it.flattest[:] *= -1
+        ahead = newton.after(now)
+        it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
+
+    def _propose_from_model(self, it: newton.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
+        s = it.scalars
+        if self.hessian == "sampled-only" or not self.travelled <= FRESH_WITHIN:
+            self._refresh(a, point, exactly=False)
+        else:
+            self.reused += 1
+        M, lam, is_newton = self._model_step(it, null)
+        # A sample cannot tell a flat minimum from a saddle: at the end, where the gradient has nothing to give, only the exact matrix may.
+        if not is_newton and self.sample is not None and -(it.scaled_grad @ it.p) <= 2 * tol * point.fun:
+            self._refresh(a, point, exactly=True)
+            M, lam, is_newton = self._model_step(it, null)
+        if self.hessian == "sampled-only" or not s[newton.LARGEST] < math.inf:
+            self.passes.products(it.p / self.scale, it.da)
+            return
+        U, _ = shifted_factor(M, lam)
+        self._refine(it, Span(self, a, point), it.p.copy(), lambda residual: solve(U, residual), tol)
+        s[newton.NEWTON] *= is_newton
+
+    def _model_step(self, it: newton.Iterate, null: Matrix) -> tuple[Matrix, float, bool]:
+        """The trust-region step of M, into p; M, the lam of the step, and whether it is a full Newton step."""
+        s, rank_2, gram = it.scalars, self._rank_2(), self.gram
+        assert gram is not None
+        M = gram - rank_2
+        s[newton.LARGEST] = np.abs(M).max()
+        terms = _size(gram) + _size(rank_2)
+        s[newton.CANCELLATION] = _size(M) / terms if terms > 0 else 1.0
+        if not s[newton.LARGEST] < math.inf:
+            it.p[:] = it.flattest[:] = 0.0
+            return M, 0.0, False
+        if null.size:  # curvature where A has none keeps p in its row space
+            M += s[newton.LARGEST] * (null @ null.T)
+        s[newton.DECREASE], is_newton, s[newton.MIN_EIG], lam = trust_region.step(it.scaled_grad, M, s[newton.RADIUS], it.p, it.flattest)
+        s[newton.NEWTON] = is_newton
+        return M, lam, is_newton
+
+    def _refine(self, it: newton.Iterate, span: Span, direction: Vector, precondition: Callable[[Vector], Vector], tol: float) -> None:
+        """The trust-region step of H in a span that grows by `direction` and by what `precondition` makes of residuals."""
+        s, g, fun = it.scalars, it.scaled_grad, span.point.fun
+        y = np.empty(0)
+        it.p[:], s[newton.DECREASE] = 0.0, 0.0
+        while span.add(direction):
+            small = np.einsum("ij,kj->ik", span.basis, span.images)
+            y, z = np.empty(len(small)), np.empty(len(small))
+            slopes, curvatures = np.einsum("ij,j->i", span.basis, g), (small + small.T) / 2
+            s[newton.DECREASE], is_newton, min_eig, lam = trust_region.step(slopes, curvatures, s[newton.RADIUS], y, z)
+            s[newton.NEWTON] = is_newton
+            it.p[:] = combine(y, span.basis)
+            residual = g + combine(y, span.images) + lam * it.p
+            direction = -precondition(residual.copy())
+            goal = min(EASY if is_newton else HARD, s[newton.DECREASE] / fun)
+            if len(y) >= MOST_DIRECTIONS[self.hessian] or -(residual @ direction) <= 2 * max(goal * s[newton.DECREASE], 0.1 * tol * fun):
+                break
+        if self.hessian == "matrix-free" and len(y):
+            it.flattest[:], s[newton.MIN_EIG], s[newton.LARGEST] = combine(z, span.basis), min_eig, np.abs(small).max()
+        span.combine(y, it.da)
+
+    def _propose_matrix_free(self, it: newton.Iterate, a: Vector, point: Point, tol: float) -> None:
+        s = it.scalars
+        s[newton.CANCELLATION] = 1.0
+        it.flattest[:] = 0.0
+        s[newton.NEWTON], s[newton.LARGEST] = True, 0.0
+        self._refine(it, Span(self, a, point), -it.scaled_grad, lambda residual: residual, tol)
+        if s[newton.NEWTON] and s[newton.DECREASE] <= tol * point.fun:  # looks like a minimum: the gradient does not see all directions
+            self.min_eig, lowest = self._lowest(a, point)
+            if self.min_eig < -trust_region.NEGLIGIBLE_CURVATURE * s[newton.LARGEST]:
+                self._refine(it, Span(self, a, point), lowest, lambda residual: residual, tol)
+
+    def _lowest(self, a: Vector, point: Point) -> tuple[float, Vector]:
+        """The smallest eigenvalue of H, of scaled columns, and its vector, as far as so many steps of Lanczos's method show them."""
+        span, direction = Span(self, a, point), np.random.default_rng(self.seed).standard_normal(len(self.scale))
+        while len(span.products) < MOST_DIRECTIONS["matrix-free"] and span.add(direction):
+            direction = span.images[-1]
+        values, vectors = eigh(np.einsum("ij,kj->ik", span.basis, span.images))
+        return float(values[0]), combine(vectors[:, 0], span.basis)
+
+
+def _size(matrix: Matrix) -> float:
+    """The Frobenius norm, without BLAS: its workers go on spinning, and would take the cores from the passes over A."""
+    return math.sqrt(np.einsum("ij,ij->", matrix, matrix))
