@@ -1,0 +1,105 @@
+"""The choices of `newton(hessian=...)` against each other: sampled rows, products alone, and what "auto" makes of it."""
+
+import statistics
+import time
+
+import numpy as np
+import pytest
+from conftest import SETTLE, timed
+from test_newton import needs_vocabulary
+
+import fastrsx
+import problems
+from fastrsx import Problem
+
+LARGE = [(1_000_000, 256), (200_000, 512)]
+GRID = [(n, d) for d in (32, 64, 96, 128, 200, 256) for n in (3_000, 10_000, 30_000, 100_000, 300_000)]
+WIDE = [(8_000, 3_000)]
+CHOICES = ("exact", "sampled", "sampled-only", "matrix-free")
+CLOSE = 1e-6  # to the minimum, relative
+
+
+def test_large_first_calls():
+    """Compiles what the rows below run, so that none of them has to."""
+    A, b, _ = problems.noisy(2000, 40)
+    for hessian in CHOICES:
+        assert fastrsx.newton(A, b, hessian=hessian).success
+
+
+@pytest.mark.parametrize("hessian", CHOICES[:3])
+@pytest.mark.parametrize(("n", "d"), LARGE)
+def test_large(row, in_turns, benchmark, n, d, hessian):
+    A, b, _ = problems.noisy(n, d)
+
+    def solve():
+        return fastrsx.newton(A, b, hessian=hessian)
+
+    result = row(solve, "newton by Hessian", n, d, hessian, rounds=7, warmup=1)
+    assert result.success
+    problem = Problem(A, b)
+    passes, point = problem._passes, problem._passes.project(np.zeros(d))
+    one = statistics.median(timed(lambda: passes.gradient(passes.a, point), 7))
+    step = benchmark.stats.stats.median / result.nit
+    benchmark.extra_info.update(nit=result.nit, npass=result.npass, step_passes=step / one)
+    if hessian != "exact":
+        in_turns("over_exact", lambda: fastrsx.newton(A, b, hessian="exact"), solve, turns=3, rounds=1)
+
+
+@pytest.mark.parametrize(("n", "d"), WIDE)
+@pytest.mark.parametrize("hessian", ["exact", "matrix-free"])
+def test_wide(row, benchmark, n, d, hessian):
+    A, b, _ = problems.noisy(n, d)
+    result = row(lambda: fastrsx.newton(A, b, hessian=hessian, tol=1e-8), "newton by Hessian", n, d, hessian, rounds=1, warmup=0)
+    assert result.success
+    benchmark.extra_info.update(nit=result.nit, npass=result.npass)
+
+
+@pytest.mark.parametrize("hessian", CHOICES)
+def test_vocabulary(row, benchmark, hessian):
+    """How long until the loss is within 1e-6 of the minimum, which is that of the exact solve."""
+    needs_vocabulary()
+    A, b, _ = problems.vocabulary()
+    least = fastrsx.newton(A, b, hessian="exact").fun
+    reached = []
+
+    def solve():
+        start, times = time.perf_counter(), []
+
+        def callback(intermediate_result):
+            if intermediate_result.fun <= least * (1 + CLOSE):
+                times.append(time.perf_counter() - start)
+
+        result = fastrsx.newton(A, b, hessian=hessian, callback=callback, max_iter=300)
+        reached.append(times[0] if times else np.nan)
+        return result
+
+    result = row(solve, "newton by Hessian", *A.shape, hessian, rounds=7 if hessian != "matrix-free" else 3, warmup=1)
+    benchmark.extra_info.update(nit=result.nit, npass=result.npass, status=result.status.name, within=statistics.median(reached))
+
+
+@pytest.mark.parametrize(("n", "d"), GRID)
+def test_auto(row, benchmark, n, d):
+    """What "auto" takes against the better of exact and sampled."""
+    A, b, _ = problems.noisy(n, d)
+    times = {"exact": [], "sampled": []}
+    for _ in range(9 if n * d < 10**7 else 5):
+        for hessian, seconds in times.items():
+            time.sleep(SETTLE / 3)
+            seconds += timed(lambda hessian=hessian: fastrsx.newton(A, b, hessian=hessian), 1)
+    medians = {hessian: statistics.median(seconds) for hessian, seconds in times.items()}
+    auto = fastrsx.plan(A).hessian
+    row(lambda: fastrsx.newton(A, b), "newton, auto", n, d, rounds=3, warmup=1)
+    benchmark.extra_info.update(auto=auto, exact_over_sampled=medians["exact"] / medians["sampled"], over_best=medians[auto] / min(medians.values()))
+
+
+@pytest.mark.parametrize(("n", "d"), [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)])
+def test_weights(row, in_turns, n, d):
+    """A Newton pass with weights against one without."""
+    A, b, x = problems.gaussian(n, d)
+    work = []
+    for w in (None, np.full(n, 1e-6)):
+        problem = Problem(A, b, w=w)
+        point = problem._passes.project(x)
+        work.append(lambda problem=problem, point=point: problem._passes.hessian(problem._a, point))
+    row(work[1], "Newton pass, w > 0", n, d)
+    in_turns("over_none", *work)
