@@ -105,6 +105,21 @@ def targets(rows):
     def hessian(who):
         return by_shape([(500_000, 64)], lambda n, d: faster("value+grad+Hessian", n, d, who))
 
+    by_hessian, large = "newton by Hessian", [(1_000_000, 256), (200_000, 512)]
+
+    def over_exact(n, d):
+        return 1 / rows.info(by_hessian, n, d, "sampled")["over_exact"]
+
+    def vocabulary_steps():
+        exact, sampled = (rows.info(by_hessian, 30522, 384, who)["steps"] for who in ("exact", "sampled"))
+        text = f"{exact[0]} exact; sampled {statistics.median(sampled):g} in the median of {len(sampled)} seeds, {max(sampled)} at most"
+        return text, exact + sampled
+
+    def worst_choice():
+        grid = {key: peers[OURS][1]["over_best"] for key, peers in rows.table.items() if key[0] == "newton, auto"}
+        (_, n, d), worst = max(grid.items(), key=lambda item: item[1])
+        return f"{worst:.2f}x at {n} x {d}, the worst of {len(grid)} shapes", [worst]
+
     return [
         ("value over one read of A", lambda: at_most(1.10, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value", n, d)))),
         ("value+grad over one read of A", lambda: at_most(1.15, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value+grad", n, d)))),
@@ -128,6 +143,18 @@ def targets(rows):
         ("newton, vocabulary, against SciPy trust-exact", lambda: at_least(10, solve("newton, vocabulary", 30522, 384))),
         ("the same over the sum of its passes' rooflines", lambda: at_most(1.6, by_shape([(30522, 384)], floor))),
         ("newton, small, against SciPy trust-exact", lambda: at_least(20, solve("newton", 1000, 8))),
+        ("newton, exact over sampled Hessian", lambda: at_least(3, by_shape(large[:1], over_exact))),
+        ("the same", lambda: at_least(4, by_shape(large[1:], over_exact))),
+        (
+            "a step from a sampled Hessian, in gradients",
+            lambda: at_most(6, by_shape(large, lambda n, d: rows.info(by_hessian, n, d, "sampled")["step_passes"])),
+        ),
+        ('the choice of "auto" over the better of exact and sampled', lambda: at_most(1.1, worst_choice())),
+        ("steps on the vocabulary", lambda: at_most(20, vocabulary_steps())),
+        (
+            "Newton pass with weights over one without",
+            lambda: at_most(1.03, by_shape(PASS_SHAPES, lambda n, d: rows.info("Newton pass, w > 0", n, d)["over_none"])),
+        ),
         ("time per useful flop over that of the next multiple of 8", lambda: at_most(1.15, by_shape(odd, per_flop))),
         ("2 threads over 1, Newton pass", lambda: at_least(1.8, by_shape(tall[1:], threads("Newton pass")))),
         ("the same", lambda: at_least(1.4, by_shape(tall[:1], threads("Newton pass")))),
@@ -160,7 +187,8 @@ def speed(info):
     for key, unit in (("GFs", "GF/s"), ("GBs", "GB/s")):
         if key in info:
             return f"{info[key]:.0f} {unit}, {info['roofline']:.0%} of roofline"
-    return f"{info['nit']} steps, {info['npass']} passes" if "nit" in info else ""
+    within = f", {duration(info['within'])} to within 1e-6 of the minimum" if "within" in info else ""
+    return f"{info['nit']} steps, {info['npass']} passes{within}" if "nit" in info else ""
 
 
 def headline_table(rows):

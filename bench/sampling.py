@@ -33,6 +33,8 @@ def spectral(problem, x):
     root = cholesky(problem._passes.weighted_gram(np.abs(h)) / scale / scale[:, None])
     by = {"leverage": [], "uniform": []}
     for factor in FACTORS:
+        if factor * A.shape[1] >= n:
+            break
         sample = approximate.Sample(problem._passes, scale, factor * A.shape[1], seed=0)
         for name, weights in (("leverage", None), ("uniform", np.ones(n) / np.abs(h))):
             if weights is not None:
@@ -55,15 +57,16 @@ def draw(curves, path):
 
     figure, axes = pyplot.subplots(1, len(curves), figsize=(4 * len(curves), 3.8), layout="constrained", sharey=True)
     for axis, (name, (d, by)) in zip(axes, curves.items(), strict=True):
-        axis.plot(FACTORS, by["leverage"], "o-", color="C3", label="|h| x leverage")
-        axis.plot(FACTORS, by["uniform"], "x-", color="C7", label="uniform")
+        factors = FACTORS[: len(by["uniform"])]
+        axis.plot(factors, by["leverage"], "o-", color="C3", label="|h| x leverage")
+        axis.plot(factors, by["uniform"], "x-", color="C7", label="uniform")
         axis.plot(FACTORS, np.sqrt(np.log(d) / np.array(FACTORS)), "k--", linewidth=1, label="$(d \\log d / rows)^{1/2}$")
         axis.set(xscale="log", yscale="log", xlabel="rows drawn / d", title=name)
         axis.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
         axis.minorticks_off()
-    axes[0].set_ylabel("eps")
-    axes[0].set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
-    axes[0].legend(fontsize="small")
+    axes[0].set(ylabel="eps", ylim=(0.01, 60))
+    axes[0].set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
+    axes[-1].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
 
 

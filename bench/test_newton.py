@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-import fastrsx
+import fastrsx.planning
 import peers
 import problems
 
@@ -34,7 +34,8 @@ def solve(row, benchmark, ceilings):
         n, d = A.shape
         read = 8 * n * d / ceilings["read_GBs"] / 1e9
         hessian = max(read, n * d * d / ceilings["dgemm_GFs"] / 1e9)
-        floor = result.nhev * hessian + (result.npass - result.nhev) * read
+        sampled = fastrsx.planning.sample_size(n, d) * d * d / ceilings["dgemm_GFs"] / 1e9
+        floor = result.nhev * hessian + (result.npass - result.nhev) * read + result.nsampled * sampled
         benchmark.extra_info.update(nit=result.nit, npass=result.npass, fun=result.fun, trace=trace, floor=floor)
 
     return run

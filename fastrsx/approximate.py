@@ -21,6 +21,7 @@ RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
 FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by that part at most (bench: "redrawing")
 EASY, HARD = 0.01, 0.03  # the error of a step, in the norm of H and relative to its length: of a Newton step, and of any other
 MOST_DIRECTIONS = {"sampled": 12, "matrix-free": 60}
+EPS = float(np.finfo(float).eps)
 DEPENDENT = 1e-8  # what is left of a direction, relative, that the span holds already
 
 
@@ -211,12 +212,16 @@ class Steps:
             y, z = np.empty(len(small)), np.empty(len(small))
             slopes, curvatures = np.einsum("ij,j->i", span.basis, g), (small + small.T) / 2
             s[newton.DECREASE], is_newton, min_eig, lam = trust_region.step(slopes, curvatures, s[newton.RADIUS], y, z)
-            s[newton.NEWTON] = is_newton
             it.p[:] = combine(y, span.basis)
             residual = g + combine(y, span.images) + lam * it.p
             direction = -precondition(residual.copy())
+            error = -(residual @ direction)  # twice what the step leaves of the decrease
+            if self.hessian == "matrix-free":  # the inverse of the smallest eigenvalue stands for that of H
+                error /= max(min_eig, EPS * np.abs(small).max())
             goal = min(EASY if is_newton else HARD, s[newton.DECREASE] / fun)
-            if len(y) >= MOST_DIRECTIONS[self.hessian] or -(residual @ direction) <= 2 * max(goal * s[newton.DECREASE], 0.1 * tol * fun):
+            enough = error <= 2 * max(goal * s[newton.DECREASE], 0.1 * tol * fun)
+            s[newton.NEWTON] = is_newton and enough
+            if enough or len(y) == MOST_DIRECTIONS[self.hessian]:
                 break
         if self.hessian == "matrix-free" and len(y):
             it.flattest[:], s[newton.MIN_EIG], s[newton.LARGEST] = combine(z, span.basis), min_eig, np.abs(small).max()

@@ -12,11 +12,10 @@ SERIAL_BELOW_MS = 0.3
 HESSIANS = ("exact", "sampled", "sampled-only", "matrix-free")
 SAMPLE_ROWS = 20  # times d: conditions the rest to about (1 + 20^-1/2)^4 = 2.2
 SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs less than one read of A
-SAMPLED_PRODUCTS = 2.5  # with the Hessian for a step, and somewhat more steps
-# bench/RESULTS.md, rows "newton, auto" and "newton by Hessian":
+# bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
+PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
-SAMPLED_PAYS = 1.25  # ratio of costs
-MATRIX_FREE_ABOVE = 4000  # columns
+PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian
 
 
 class Plan(NamedTuple):
@@ -53,9 +52,11 @@ def pass_ms(n: int, d: int) -> float:
     return n * (5.5 + 0.2 * d + d * d / 45.0) * 1e-6
 
 
-def step_cost(n: int, d: int, rows: int, products: float) -> float:
-    """A rough cost of a step: a gradient, products with A or the Hessian, and the Gram matrix of so many rows."""
-    return (1 + products) * n * (5.5 + 0.65 * d) + rows * (d + d * d / 45.0)
+def step_cost(n: int, d: int, hessian: str) -> float:
+    """A rough cost of a step: a gradient, products with A or the Hessian, and a Gram matrix with the factors of its subproblem."""
+    rows = {"exact": n, "sampled": sample_size(n, d), "matrix-free": 0}[hessian]
+    model = rows * (d + d * d / 45.0) + 0.037 * d**3 if rows else 0.0
+    return (1 + PRODUCTS[hessian]) * n * (5.5 + 0.65 * d) + model
 
 
 def sample_size(n: int, d: int) -> int:
@@ -67,12 +68,12 @@ def choose_hessian(n: int, d: int, hessian: str = "auto") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
-    if d > MATRIX_FREE_ABOVE:
-        return "matrix-free", f"a {d} x {d} Hessian is more work to factor than to do without"
-    ratio = step_cost(n, d, n, 1) / step_cost(n, d, sample_size(n, d), SAMPLED_PRODUCTS)
-    if d <= EXACT_UP_TO or ratio < SAMPLED_PAYS:
+    costs = {choice: step_cost(n, d, choice) for choice in PRODUCTS if choice != "sampled" or 2 * sample_size(n, d) <= n}
+    best = min(costs, key=lambda choice: costs[choice])
+    if d <= EXACT_UP_TO or costs["exact"] < PAYS * costs[best]:
         return "exact", ""
-    return "sampled", f"a step from {sample_size(n, d)} rows takes about 1/{ratio:.1f} of the time"
+    why = f"from {sample_size(n, d)} rows" if best == "sampled" else "by products alone"
+    return best, f"steps {why} should take 1/{costs['exact'] / costs[best]:.1f} of the time of the exact Hessian's"
 
 
 def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, lsmr
 
 from fastrsx.kernels.links import LINKS
 
@@ -236,6 +236,19 @@ class Problem:
         x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
         d = len(x)
         return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
+
+    def _least_norm(self, a: Vector) -> Vector:
+        """A+ a, for an a in the range of A, by products alone."""
+
+        def matvec(p: Any) -> Vector:
+            out = np.empty(len(self.b))
+            self._passes.products(np.array(p, dtype=float).ravel(), out)
+            return out
+
+        operator = LinearOperator(
+            self.A.shape, matvec=matvec, rmatvec=lambda y: self._passes.transposed(np.array(y, dtype=float).ravel()), dtype=float
+        )
+        return np.asarray(lsmr(operator, a, atol=1e-14, btol=1e-14)[0])
 
     def jac_operator(self, x: Any) -> LinearOperator:
         """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""

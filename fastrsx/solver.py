@@ -280,6 +280,8 @@ class _Solver:
                 if not self.null_is_known:
                     self.find_null_space()
                 it.x[:] = least_norm(it.x, self.null, self.scale)
+        elif status.success and len(it.x) > len(self.a):
+            it.x[:] = self.problem._least_norm(self.a)
         result = NewtonResult(
             x=it.x,
             fun=self.point.fun,
@@ -372,7 +374,7 @@ def newton(
     -------
     NewtonResult
         An `OptimizeResult`. Look at `status` and `message`: a failed solve is returned, never raised. Where columns of A are
-        linearly dependent, x is the solution of least norm.
+        linearly dependent, x is the solution of least norm; with hessian="matrix-free" only where n < d.
 
     Raises
     ------

@@ -92,6 +92,7 @@ def test_more_columns_than_rows_matrix_free():
     assert result.success
     assert result.hess is None
     np.testing.assert_allclose(fastrsx.predict(A, result.x), b, rtol=1e-6)
+    np.testing.assert_allclose(result.x, np.linalg.pinv(A) @ (A @ result.x), atol=1e-9 * np.abs(result.x).max())
 
 
 def test_a_sample_that_cannot_tell_is_replaced_by_the_exact_matrix(monkeypatch):
@@ -242,3 +243,26 @@ def test_a_sample_is_spectrally_close(coherent):
     root = np.linalg.cholesky(np.linalg.inv(exact))
     eigenvalues = np.linalg.eigvalsh(root.T @ gram @ root)
     assert 0.4 < eigenvalues[0] < eigenvalues[-1] < 1.7
+
+
+# -- the choice -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "choice"),
+    [(1000, 8, "exact"), (10**7, 64, "exact"), (3000, 128, "exact"), (10**6, 256, "sampled"), (30522, 384, "sampled"), (8000, 3000, "matrix-free")],
+)
+def test_auto(n, d, choice):
+    plan = fastrsx.plan(np.broadcast_to(1.0, (n, d)))
+    assert plan.hessian == choice
+    assert f"{choice} Hessian" in str(plan)
+    assert (choice == "exact") == ("of the time" not in plan.reason)
+
+
+def test_what_was_asked_for_is_taken():
+    A, b = rough(200, 3, 0)
+    for hessian in ("exact", *APPROXIMATE):
+        assert fastrsx.plan(A, hessian=hessian).hessian == hessian
+        assert f"hessian='{hessian}' was asked for" in fastrsx.newton(A, b, hessian=hessian).kernel
+    with pytest.raises(ValueError, match="hessian is 'newton'"):
+        fastrsx.plan(A, hessian="newton")
