@@ -117,6 +117,8 @@ def targets(rows):
 
     def worst_choice():
         grid = {key: peers[OURS][1]["over_best"] for key, peers in rows.table.items() if key[0] == "newton, auto"}
+        if not grid:
+            raise KeyError("newton, auto")
         (_, n, d), worst = max(grid.items(), key=lambda item: item[1])
         return f"{worst:.2f}x at {n} x {d}, the worst of {len(grid)} shapes", [worst]
 

@@ -36,14 +36,14 @@ def test_large(row, in_turns, benchmark, n, d, hessian):
     def solve():
         return fastrsx.newton(A, b, hessian="sampled", sample_rows=n) if hessian == REUSED else fastrsx.newton(A, b, hessian=hessian)
 
-    result = row(solve, "newton by Hessian", n, d, hessian, rounds=7, warmup=1)
+    result = row(solve, "newton by Hessian", n, d, hessian, rounds=7 if hessian == "sampled" else 3, warmup=1)
     assert result.success
     problem = Problem(A, b)
     passes, point = problem._passes, problem._passes.project(np.zeros(d))
     one = statistics.median(timed(lambda: passes.gradient(passes.a, point), 7))
     step = benchmark.stats.stats.median / result.nit
     benchmark.extra_info.update(nit=result.nit, npass=result.npass, step_passes=step / one)
-    if hessian != "exact":
+    if hessian == "sampled":
         in_turns("over_exact", lambda: fastrsx.newton(A, b, hessian="exact"), solve, turns=3, rounds=1)
 
 

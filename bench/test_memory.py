@@ -13,6 +13,7 @@ import fastrsx, problems, psutil
 A, b, _ = problems.gaussian({n}, {d})
 small, _, _ = problems.gaussian.__wrapped__(500, {d})
 fastrsx.newton(small, b[:500] / b[:500].sum(), kernel="parallel", max_iter=1)  # code and threads are there
+fastrsx.newton(small, b[:500] / b[:500].sum(), kernel="parallel", max_iter=1, hessian=fastrsx.plan(A).hessian, sample_rows={d})
 process, done = psutil.Process(), False
 before = peak = process.memory_info().rss
 def watch():

@@ -18,10 +18,11 @@ from .planning import choose
 from .problem import Problem
 
 RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
-FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by that part at most (bench: "redrawing")
-EASY, HARD = 0.01, 0.03  # the error of a step, in the norm of H and relative to its length: of a Newton step, and of any other
+FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by that part at most (rows "newton by Hessian")
+EASY, HARD = 0.01, 0.03  # the error of a step, squared, in the norm of H and relative to it: of a Newton step, and of any other
 MOST_DIRECTIONS = {"sampled": 12, "matrix-free": 60}
 EPS = float(np.finfo(float).eps)
+CHUNK = 4096  # rows drawn whose Gram matrix is formed at a time
 DEPENDENT = 1e-8  # what is left of a direction, relative, that the span holds already
 
 
@@ -33,15 +34,21 @@ class Sample:
         self.random = np.random.default_rng(seed)
         n, d = passes.A.shape
         self.rows, self.weights = np.empty(size + 1, dtype=np.int64), np.empty(size + 1)
-        self.panel = np.zeros((size + 1, d))
-        self.sample_passes = Passes(self.panel, self.weights, EMPTY, choose(size + 1, d, False, passes.plan.kernel, passes.plan.threads))
+        chunk = min(size + 1, CHUNK)
+        self.panel, self.panel_weights = np.zeros((chunk, d)), np.empty(chunk)
+        self.panel_passes = Passes(self.panel, self.panel_weights, EMPTY, choose(chunk, d, False, passes.plan.kernel, passes.plan.threads))
         self.scores = self._scores(n, d)
 
     def _gram(self, count: int) -> Matrix:
         """A^T diag(weights) A over the first rows drawn."""
-        np.take(self.passes.A, self.rows[:count], axis=0, out=self.panel[:count], mode="clip")
-        self.weights[count:] = 0.0
-        return self.sample_passes.weighted_gram(self.weights)
+        chunk, grams = len(self.panel), []
+        for start in range(0, count, chunk):
+            stop = min(start + chunk, count)
+            np.take(self.passes.A, self.rows[start:stop], axis=0, out=self.panel[: stop - start], mode="clip")
+            self.panel_weights[:] = 0.0
+            self.panel_weights[: stop - start] = self.weights[start:stop]
+            grams.append(self.panel_passes.weighted_gram(self.panel_weights))
+        return np.asarray(sum(grams)) if grams else np.zeros((self.panel.shape[1],) * 2)
 
     def _scores(self, n: int, d: int) -> Vector:
         """Estimated leverages of the rows: one pass."""
@@ -71,6 +78,7 @@ class Span:
         self.steps, self.a, self.point = steps, a, point
         self.basis = self.images = np.empty((0, len(steps.scale)))
         self.products: list[Vector] = []
+        self.cancellation = 0.0  # the least part that is left of the two terms of a product with H, in the direction that keeps most
 
     def add(self, direction: Vector) -> bool:
         """Whether the direction was a new one."""
@@ -85,6 +93,10 @@ class Span:
             steps.pool.append(np.empty_like(self.a))
         product = steps.pool[len(self.products)]
         image = steps.passes.hess_vec(self.a, self.point, steps.first, unit / steps.scale, product) / steps.scale
+        v, q = steps.first.v / steps.scale, steps.first.q / steps.scale
+        rank_2 = 2 * (v * (q @ unit) + q * (v @ unit))
+        terms = np.linalg.norm(image + rank_2) + np.linalg.norm(rank_2)
+        self.cancellation = max(self.cancellation, float(np.linalg.norm(image) / terms) if terms > 0 else 1.0)
         steps.products += 1
         self.basis, self.images = np.vstack([self.basis, unit]), np.vstack([self.images, image])
         self.products.append(product)
@@ -131,12 +143,9 @@ class Steps:
         outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
         return 2 * (outer + outer.T)
 
-    def model(self) -> tuple[Matrix | None, Matrix | None]:
-        """M, as it is and of scaled columns; None without."""
-        if self.gram is None:
-            return None, None
-        scaled = self.gram - self._rank_2()
-        return scaled * self.scale * self.scale[:, None], scaled
+    def model(self) -> Matrix | None:
+        """M, of scaled columns; None without."""
+        return None if self.gram is None else self.gram - self._rank_2()
 
     def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
         h = 2 * self.passes.diagonal(a, point)
@@ -175,7 +184,8 @@ class Steps:
             self.reused += 1
         M, lam, is_newton = self._model_step(it, null)
         # A sample cannot tell a flat minimum from a saddle: at the end, where the gradient has nothing to give, only the exact matrix may.
-        if not is_newton and self.sample is not None and -(it.scaled_grad @ it.p) <= 2 * tol * point.fun:
+        stands_in = self.sample is not None or self.travelled > 0
+        if not is_newton and stands_in and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
             self._refresh(a, point, exactly=True)
             M, lam, is_newton = self._model_step(it, null)
         if self.hessian == "sampled-only" or not s[newton.LARGEST] < math.inf:
@@ -216,8 +226,8 @@ class Steps:
             residual = g + combine(y, span.images) + lam * it.p
             direction = -precondition(residual.copy())
             error = -(residual @ direction)  # twice what the step leaves of the decrease
-            if self.hessian == "matrix-free":  # the inverse of the smallest eigenvalue stands for that of H
-                error /= max(min_eig, EPS * np.abs(small).max())
+            if self.hessian == "matrix-free" and error > 0:  # the inverse of the smallest eigenvalue stands for that of H + lam I
+                error /= max(min_eig + lam, EPS * np.abs(small).max())
             goal = min(EASY if is_newton else HARD, s[newton.DECREASE] / fun)
             enough = error <= 2 * max(goal * s[newton.DECREASE], 0.1 * tol * fun)
             s[newton.NEWTON] = is_newton and enough
@@ -229,22 +239,26 @@ class Steps:
 
     def _propose_matrix_free(self, it: newton.Iterate, a: Vector, point: Point, tol: float) -> None:
         s = it.scalars
-        s[newton.CANCELLATION] = 1.0
         it.flattest[:] = 0.0
-        s[newton.NEWTON], s[newton.LARGEST] = True, 0.0
-        self._refine(it, Span(self, a, point), -it.scaled_grad, lambda residual: residual, tol)
-        if s[newton.NEWTON] and s[newton.DECREASE] <= tol * point.fun:  # looks like a minimum: the gradient does not see all directions
-            self.min_eig, lowest = self._lowest(a, point)
+        s[newton.NEWTON], s[newton.LARGEST], self.min_eig = True, 0.0, math.nan
+        span = Span(self, a, point)
+        self._refine(it, span, -it.scaled_grad, lambda residual: residual, tol)
+        if s[newton.NEWTON] and s[newton.DECREASE] <= max(tol * point.fun, point.noise):
+            # It looks like a minimum, but the gradient does not see all directions.
+            span = Span(self, a, point)
+            self.min_eig, s[newton.LARGEST], lowest = self._extremes(span)
+            s[newton.MIN_EIG] = self.min_eig
             if self.min_eig < -trust_region.NEGLIGIBLE_CURVATURE * s[newton.LARGEST]:
                 self._refine(it, Span(self, a, point), lowest, lambda residual: residual, tol)
+        s[newton.CANCELLATION] = span.cancellation if span.products else 1.0
 
-    def _lowest(self, a: Vector, point: Point) -> tuple[float, Vector]:
-        """The smallest eigenvalue of H, of scaled columns, and its vector, as far as so many steps of Lanczos's method show them."""
-        span, direction = Span(self, a, point), np.random.default_rng(self.seed).standard_normal(len(self.scale))
+    def _extremes(self, span: Span) -> tuple[float, float, Vector]:
+        """The smallest and the largest eigenvalue of H, of scaled columns, and the vector of the first, as far as Lanczos's method shows them."""
+        direction = np.random.default_rng(self.seed).standard_normal(len(self.scale))
         while len(span.products) < MOST_DIRECTIONS["matrix-free"] and span.add(direction):
             direction = span.images[-1]
         values, vectors = eigh(np.einsum("ij,kj->ik", span.basis, span.images))
-        return float(values[0]), combine(vectors[:, 0], span.basis)
+        return float(values[0]), float(np.abs(values).max()), combine(vectors[:, 0], span.basis)
 
 
 def _size(matrix: Matrix) -> float:

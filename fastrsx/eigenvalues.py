@@ -23,12 +23,12 @@ def shifted_factor(H: Matrix, shift: float) -> tuple[Matrix, float]:
     d = len(H)
     wide = padded(d)
     U, minus_one, packed = np.empty((wide, wide)), np.full(cholesky.BLOCK, -1.0), np.empty((wide // LANES, cholesky.BLOCK, LANES))
-    while not cholesky.factor(H, shift, U, minus_one, packed):
+    while not cholesky.factor(H, shift, U, minus_one, packed) and shift < np.inf:
         shift = max(4 * shift, 1e-10 * float(np.abs(H).max()), 1e-300)
     return U, shift
 
 
-# Here and where steps are proposed, einsum stands for BLAS.
+# Here, and in every step that is proposed, einsum stands for BLAS.
 
 
 def combine(y: Vector, rows: Matrix) -> Vector:

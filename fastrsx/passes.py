@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
     @property
     def shift(self) -> float:
-        """M = max(0, max a)."""
+        """M = max(0, max a), or what the link makes of it."""
         return float(self.raw[fold.POINT_SHIFT])
 
     @property

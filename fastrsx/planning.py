@@ -10,7 +10,7 @@ SERIAL_BELOW_MS = 0.3
 
 
 HESSIANS = ("exact", "sampled", "sampled-only", "matrix-free")
-SAMPLE_ROWS = 20  # times d: conditions the rest to about (1 + 20^-1/2)^4 = 2.2
+SAMPLE_ROWS = 20  # times d: leaves a condition number of about 2.5, ((1 + 20^-1/2)/(1 - 20^-1/2))^2
 SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs less than one read of A
 # bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
 PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
@@ -52,9 +52,9 @@ def pass_ms(n: int, d: int) -> float:
     return n * (5.5 + 0.2 * d + d * d / 45.0) * 1e-6
 
 
-def step_cost(n: int, d: int, hessian: str) -> float:
+def step_cost(n: int, d: int, hessian: str, sample_rows: int) -> float:
     """A rough cost of a step: a gradient, products with A or the Hessian, and a Gram matrix with the factors of its subproblem."""
-    rows = {"exact": n, "sampled": sample_size(n, d), "matrix-free": 0}[hessian]
+    rows = {"exact": n, "sampled": sample_rows, "matrix-free": 0}[hessian]
     model = rows * (d + d * d / 45.0) + 0.037 * d**3 if rows else 0.0
     return (1 + PRODUCTS[hessian]) * n * (5.5 + 0.65 * d) + model
 
@@ -64,19 +64,21 @@ def sample_size(n: int, d: int) -> int:
     return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
 
 
-def choose_hessian(n: int, d: int, hessian: str = "auto") -> tuple[str, str]:
+def choose_hessian(n: int, d: int, hessian: str, sample_rows: int) -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
-    costs = {choice: step_cost(n, d, choice) for choice in PRODUCTS if choice != "sampled" or 2 * sample_size(n, d) <= n}
+    costs = {choice: step_cost(n, d, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
     best = min(costs, key=lambda choice: costs[choice])
     if d <= EXACT_UP_TO or costs["exact"] < PAYS * costs[best]:
         return "exact", ""
-    why = f"from {sample_size(n, d)} rows" if best == "sampled" else "by products alone"
+    why = f"from {sample_rows} rows" if best == "sampled" else "by products alone"
     return best, f"steps {why} should take 1/{costs['exact'] / costs[best]:.1f} of the time of the exact Hessian's"
 
 
-def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
+def choose(
+    n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None, sample_rows: int | None = None
+) -> Plan:
     """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
     most = threads.available()
     count = most if num_threads is None else num_threads
@@ -90,7 +92,7 @@ def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int 
         kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", size
-    how, why = choose_hessian(n, d, hessian) if hessian else ("exact", "")
+    how, why = choose_hessian(n, d, hessian, sample_rows or sample_size(n, d)) if hessian else ("exact", "")
     return Plan(kernel, how, 1 if kernel == "serial" else count, "copy" if copied else "in place", f"{reason}; {why}" if why else reason)
 
 

@@ -15,6 +15,8 @@ from .inputs import Matrix, Vector
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
 
+LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
+
 
 class Factors(NamedTuple):
     """The Hessian as 2 (A^T diag(D) A - v q^T - q v^T).
@@ -237,8 +239,8 @@ class Problem:
         d = len(x)
         return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
 
-    def _least_norm(self, a: Vector) -> Vector:
-        """A+ a, for an a in the range of A, by products alone."""
+    def _least_norm(self, x: Vector, a: Vector) -> Vector:
+        """A+ a for a = A x, by products alone; x where these do not get there."""
 
         def matvec(p: Any) -> Vector:
             out = np.empty(len(self.b))
@@ -248,7 +250,8 @@ class Problem:
         operator = LinearOperator(
             self.A.shape, matvec=matvec, rmatvec=lambda y: self._passes.transposed(np.array(y, dtype=float).ravel()), dtype=float
         )
-        return np.asarray(lsmr(operator, a, atol=1e-14, btol=1e-14)[0])
+        least = np.asarray(lsmr(operator, a, atol=1e-15, btol=1e-15, conlim=0, maxiter=10 * len(a))[0])
+        return least if np.abs(matvec(least) - a).max() <= LEAST_NORM_TOL * np.abs(a).max() else x
 
     def jac_operator(self, x: Any) -> LinearOperator:
         """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""

@@ -49,7 +49,7 @@ class Record(NamedTuple):
     ----------
     fun, grad_norm, alpha, min_eig
         The loss, the norm of its gradient, alpha and the smallest eigenvalue of the Hessian where the step begins. min_eig is
-        an estimate from above, and close where it is negative.
+        an estimate from above, and close where it is negative; with a sampled Hessian it is that one's.
     decrement : float
         The decrease that the quadratic model promised.
     radius : float
@@ -101,7 +101,7 @@ class NewtonResult(OptimizeResult):
     jac : (d,) array
         Its gradient there.
     hess : (d, d) array
-        Its Hessian there; as sampled with hessian="sampled" and "sampled-only" (`Problem.hess` has the exact one), None with "matrix-free".
+        Its Hessian there; None where it was not formed (`newton(hessian=)`): `Problem.hess` has it.
     success : bool
         Whether x is a second-order point.
     status : Status
@@ -121,8 +121,8 @@ class NewtonResult(OptimizeResult):
     alpha, log_alpha : float
         <u, 1> at x (may be inf), and its logarithm (never inf).
     min_eig : float
-        The smallest eigenvalue of `hess`, in columns of A scaled to unit RMS; its sign is the Hessian's own. With hessian="matrix-free",
-        that of the Hessian as 60 steps of Lanczos's method show it at the minimum, NaN elsewhere.
+        The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS; its sign is the Hessian's own. Of a sampled Hessian,
+        that one's; without one, as 60 steps of Lanczos's method show it at the minimum, NaN elsewhere.
     history : History
         One record for each accepted step.
     """

@@ -47,7 +47,7 @@ class _Solver:
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, kernel.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
-        self.null_is_known = False
+        self.null_is_known = problem.plan.hessian == "matrix-free"  # there it is not asked for
         self.history = History()
         self.nit = self.nhev = 0
         self.is_derived = False  # gradient and Hessian are those at x
@@ -148,7 +148,8 @@ class _Solver:
             return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
         saturated = event == kernel.SATURATED
         alike = np.ptp(self.a) <= 1.0 or self.problem.link == "linear"
-        if saturated and alike and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
+        hopeless = saturated or event == kernel.LONG_STEPS
+        if hopeless and alike and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
             return Status.CONVERGED, self.fit_message()
         ray = self.suspect_ray(event)
         if ray is not None and rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5 if saturated else 0.0):
@@ -268,20 +269,20 @@ class _Solver:
                 steps.derive(self.a, self.point, it)
             elif self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
                 status, message = Status.NONFINITE, ""
-        hess, scaled_hess = (it.hess, it.scaled_hess) if steps is None else steps.model()
+        hess, model = (it.hess, it.scaled_hess) if steps is None else (None, steps.model())
         min_eig = np.nan if steps is None else steps.min_eig
         if status is Status.NONFINITE:
             it.grad[:] = np.nan
             if hess is not None:
                 hess[:] = np.nan
-        elif scaled_hess is not None:
-            min_eig = smallest(scaled_hess)
-            if status.success and min_eig <= kernel.NO_CURVATURE * np.abs(scaled_hess).max():
+        elif model is not None:
+            min_eig = smallest(model)
+            if status.success and min_eig <= kernel.NO_CURVATURE * np.abs(model).max():
                 if not self.null_is_known:
                     self.find_null_space()
                 it.x[:] = least_norm(it.x, self.null, self.scale)
         elif status.success and len(it.x) > len(self.a):
-            it.x[:] = self.problem._least_norm(self.a)
+            it.x[:] = self.problem._least_norm(it.x, self.a)
         result = NewtonResult(
             x=it.x,
             fun=self.point.fun,
@@ -330,9 +331,9 @@ def newton(
 
     A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
     two passes over A. For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
-    products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative, and
-    says so where the infimum is not attained. Independent of the scale of A's columns and, but for which rows are drawn, of the
-    order of its rows.
+    products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative (as far as
+    the rows drawn, or the products, show), and says so where the infimum is not attained. Independent of the scale of A's columns
+    and, but for which rows are drawn, of the order of its rows.
 
     Parameters
     ----------
@@ -353,7 +354,7 @@ def newton(
         tol. "sampled-only": the sampled Hessian alone, the approximate Newton step of the paper. "matrix-free": conjugate gradients
         alone. "auto" takes what should be fastest (see `plan`).
     sample_rows : int, optional
-        How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more.
+        How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more. With n or more, all are taken.
     tol : float, optional
         The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
     max_iter : int, optional
@@ -374,7 +375,8 @@ def newton(
     -------
     NewtonResult
         An `OptimizeResult`. Look at `status` and `message`: a failed solve is returned, never raised. Where columns of A are
-        linearly dependent, x is the solution of least norm; with hessian="matrix-free" only where n < d.
+        linearly dependent, x is the solution of least norm; with hessian="matrix-free" only where n < d. `hess` is there only with the exact
+        Hessian; `Problem.hess` has it at any x.
 
     Raises
     ------
@@ -406,8 +408,8 @@ def newton(
         raise TypeError(f"callback is {callback!r}; it must be callable")
     problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     n, d = problem.A.shape
-    problem.plan = choose(n, d, problem.plan.loader == "copy", kernel, num_threads, hessian)
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
+    problem.plan = choose(n, d, problem.plan.loader == "copy", kernel, num_threads, hessian, rows)
     if x0 is not None:
         x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
     if link == "linear":

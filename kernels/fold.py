@@ -7,7 +7,7 @@
            h = 2 v^2/alpha^2 + 2 e * (c - s)/alpha + w^2,     q = v * (f + c - s - 1/2 <f, f>)
 
 (arXiv:2309.13482, rederived; v = u' and e = u'' for the other links too, see links.py). u, v, e and alpha are held divided by
-exp(M), M = max(0, max a): f, r, h and the rank-2 vectors do not change, and nothing overflows. A hat in a comment marks such
+exp(M), M = max(0, max a) by default: f, r, h and the rank-2 vectors do not change, and nothing overflows. A hat in a comment marks such
 a scaled quantity.
 
 Rows are folded in blocks whose number depends on n and d alone; each block folds its rows in order and the blocks

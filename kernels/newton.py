@@ -224,7 +224,7 @@ def crosses_pole(t, it):
 
 
 @part
-def take(b, w, it, work):
+def take(b, w, rank, it, work):
     """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
 
     Unless the model has kept its word, on from there by the plane search. Neither costs a pass over A; a shorter step of
@@ -252,7 +252,8 @@ def take(b, w, it, work):
         return False
     it.y[0], it.y[1], it.y[2] = 0.0, t, 0.0
     there[POINT_STEP] *= t
-    if it.x.shape[0] >= DIRECTIONS and not (s[NEWTON] > 0.0 and ratio >= GROW):
+    # A rank below three leaves nothing to search that p does not have; with rank 1 the plane could lead across the pole.
+    if rank >= DIRECTIONS and not (s[NEWTON] > 0.0 and ratio >= GROW):
         before = it.a[after(ahead)]
         s[EVALUATIONS] += search(work.link, it.a[now], it.da, before, FARTHEST * full, it.a[ahead], b, w, there, it.y, work.sums, it.plane_sums)
     for i in range(it.x.shape[0]):
@@ -293,7 +294,7 @@ def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
             if event != STEPPED:
                 return event
         now, radius = int(s[NOW]), s[RADIUS]
-        if not take(b, w, it, work):
+        if not take(b, w, scale.shape[0] - null.shape[1], it, work):
             return NO_STEP
         here, there = it.points[now], it.points[int(s[NOW])]
         record(here, there, radius, s, records[row])

@@ -7,15 +7,16 @@ import naive
 from fastrsx.kernels import dense, plane
 from fastrsx.kernels.links import LINKS
 
-RSX = LINKS["rsx"]
-
 
 class Plane:
     """Random images of x, p and the point before."""
 
-    def __init__(self, n, seed, spread=0.5, weighted=False):
+    def __init__(self, n, seed, spread=0.5, weighted=False, link="rsx"):
+        self.link = link
         rng = np.random.default_rng([n, seed])
         self.here, self.da, self.before = spread * rng.standard_normal((3, n))
+        if link == "linear":
+            self.here += 2.0  # alpha > 0
         self.b = rng.dirichlet(np.ones(n))
         self.w = rng.random(n) / n if weighted else np.empty(0)
         self.A = np.column_stack([self.here, self.da, self.here - self.before])
@@ -24,29 +25,30 @@ class Plane:
         self.a, self.point = np.empty(n), np.zeros_like(self.work.point)
 
     def evaluate(self, y, twin=plane.evaluate_plane_serial):
-        return twin(RSX, self.here, self.da, self.before, np.asarray(y, float), self.b, self.w, self.a, self.work.sums, self.point)
+        return twin(LINKS[self.link], self.here, self.da, self.before, np.asarray(y, float), self.b, self.w, self.a, self.work.sums, self.point)
 
-    def search(self, y, farthest):
+    def search(self, y, farthest, twin=plane.search_serial):
         y = np.array(y, float)
         self.evaluate(y)
         before = self.point[plane.POINT_FUN]
-        plane.search_serial(RSX, self.here, self.da, self.before, farthest, self.a, self.b, self.w, self.point, y, self.work.sums, self.sums)
+        twin(LINKS[self.link], self.here, self.da, self.before, farthest, self.a, self.b, self.w, self.point, y, self.work.sums, self.sums)
         return y, before, self.point[plane.POINT_FUN]
 
     def naive(self, y):
-        return naive.Naive(self.A, self.b, np.array([1.0, 0, 0]) + y, w=self.w)
+        return naive.Naive(self.A, self.b, np.array([1.0, 0, 0]) + y, w=self.w, link=self.link)
 
 
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("n", [1, 7, 8, 130, 2000])
-def test_derivatives_in_the_plane(n, weighted):
-    data, y = Plane(n, 0, weighted=weighted), np.array([0.1, 0.5, -0.3])
+def test_derivatives_in_the_plane(n, weighted, link):
+    data, y = Plane(n, 0, weighted=weighted, link=link), np.array([0.1, 0.5, -0.3])
     ref = data.naive(y)
     fun = data.evaluate(y)
     assert abs(fun - float(ref.value)) <= 1e-13 * float(ref.value_scale)
     np.testing.assert_allclose(data.a, ref.a.astype(float), atol=1e-14)
     assert data.point[plane.POINT_STEP] == pytest.approx(float(abs(ref.a - data.here).max()))
-    plane.plane_derivatives_serial(RSX, data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
+    plane.plane_derivatives_serial(LINKS[data.link], data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
     scale, g, H = np.empty(3), np.empty(3), np.empty((3, 3))
     plane.scaled_model(data.sums[0], n, scale, g, H)
     np.testing.assert_allclose(scale, np.sqrt((data.A**2).mean(axis=0)), rtol=1e-12)
@@ -93,6 +95,10 @@ def test_parallel_gives_the_same_bits():
     found = []
     for twin, derivatives in ((plane.evaluate_plane_serial, plane.plane_derivatives_serial), (plane.evaluate_plane, plane.plane_derivatives)):
         fun = data.evaluate(y, twin)
-        derivatives(RSX, data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
+        derivatives(LINKS[data.link], data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
         found.append((fun, data.a.tobytes(), data.point.tobytes(), data.sums[0].tobytes()))
     assert found[0] == found[1]
+    searches = [Plane(5000, 2, spread=2.0) for _ in range(2)]
+    ends = [data.search([0.0, 1e-2, 0.0], 1.0, twin)[0] for data, twin in zip(searches, (plane.search_serial, plane.search), strict=True)]
+    np.testing.assert_array_equal(*ends)
+    np.testing.assert_array_equal(searches[0].a, searches[1].a)
