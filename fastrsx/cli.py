@@ -24,7 +24,7 @@ def demo() -> int:
 
     cars = load_automobiles()
     print(f"Market shares of {len(cars.b)} US car models, 1971-1990, from {', '.join(cars.names)} (standardised).")
-    print("Loading kernels (compiled on the first run, which takes about 20 seconds) ...", flush=True)
+    print("Loading kernels (compiled on the first run, which takes about 30 seconds) ...", flush=True)
     start = time.perf_counter()
     newton(cars.A, cars.b, max_iter=0)
     print(f"... {time.perf_counter() - start:.2f} s\n")

@@ -41,6 +41,10 @@ class Plan(NamedTuple):
     loader: str
     reason: str
 
+    def with_hessian(self, hessian: str, why: str) -> "Plan":
+        """The same plan for Newton steps from this Hessian."""
+        return self._replace(hessian=hessian, reason=f"{self.reason}; {why}" if why else self.reason)
+
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
         data = "A read in place" if self.loader == "in place" else "A converted to C-ordered float64"
@@ -68,17 +72,17 @@ def choose_hessian(n: int, d: int, hessian: str, sample_rows: int) -> tuple[str,
     """What Newton steps are taken from, and why."""
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
+    if d <= EXACT_UP_TO:
+        return "exact", ""
     costs = {choice: step_cost(n, d, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
     best = min(costs, key=lambda choice: costs[choice])
-    if d <= EXACT_UP_TO or costs["exact"] < PAYS * costs[best]:
+    if costs["exact"] < PAYS * costs[best]:
         return "exact", ""
     why = f"from {sample_rows} rows" if best == "sampled" else "by products alone"
     return best, f"steps {why} should take 1/{costs['exact'] / costs[best]:.1f} of the time of the exact Hessian's"
 
 
-def choose(
-    n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None, sample_rows: int | None = None
-) -> Plan:
+def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
     """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
     most = threads.available()
     count = most if num_threads is None else num_threads
@@ -92,8 +96,8 @@ def choose(
         kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", size
-    how, why = choose_hessian(n, d, hessian, sample_rows or sample_size(n, d)) if hessian else ("exact", "")
-    return Plan(kernel, how, 1 if kernel == "serial" else count, "copy" if copied else "in place", f"{reason}; {why}" if why else reason)
+    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, "copy" if copied else "in place", reason)
+    return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d)))
 
 
 def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:

@@ -19,7 +19,7 @@ from . import inputs, rays
 from .approximate import Steps
 from .eigenvalues import smallest
 from .passes import Point
-from .planning import HESSIANS, choose, sample_size
+from .planning import HESSIANS, choose_hessian, sample_size
 from .problem import Problem
 from .rank import least_norm, null_space
 from .rays import Ray
@@ -409,7 +409,7 @@ def newton(
     problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     n, d = problem.A.shape
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
-    problem.plan = choose(n, d, problem.plan.loader == "copy", kernel, num_threads, hessian, rows)
+    problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows))
     if x0 is not None:
         x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
     if link == "linear":

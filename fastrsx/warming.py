@@ -16,7 +16,7 @@ def warmup(*, kernel: str = "auto") -> float:
     Returns
     -------
     float
-        Seconds it took: about 20 for each twin on a cold cache, about one on a warm one.
+        Seconds it took: about 30 for each twin on a cold cache, about one on a warm one.
 
     Examples
     --------

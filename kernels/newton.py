@@ -40,6 +40,7 @@ NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
 ACCEPT = 0.05  # of the decrease that the model promised
 SHRINK, GROW = 0.25, 0.75  # the same, for the radius
 BACKTRACK = 0.4
+CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, which is then kept for steps that were refused
 FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate before their time
 MOST_BACKTRACKS = 40
 
@@ -253,7 +254,8 @@ def take(b, w, rank, it, work):
     it.y[0], it.y[1], it.y[2] = 0.0, t, 0.0
     there[POINT_STEP] *= t
     # A rank below three leaves nothing to search that p does not have; with rank 1 the plane could lead across the pole.
-    if rank >= DIRECTIONS and not (s[NEWTON] > 0.0 and ratio >= GROW):
+    worthwhile = t < 1.0 if rank < CHEAP_SEARCH else not (s[NEWTON] > 0.0 and ratio >= GROW)
+    if rank >= DIRECTIONS and worthwhile:
         before = it.a[after(ahead)]
         s[EVALUATIONS] += search(work.link, it.a[now], it.da, before, FARTHEST * full, it.a[ahead], b, w, there, it.y, work.sums, it.plane_sums)
     for i in range(it.x.shape[0]):
