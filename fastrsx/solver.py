@@ -147,9 +147,8 @@ class _Solver:
         if event == kernel.NOT_FINITE:
             return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
         saturated = event == kernel.SATURATED
-        alike = np.ptp(self.a) <= 1.0 or self.problem.link == "linear"
-        hopeless = saturated or event == kernel.LONG_STEPS
-        if hopeless and alike and it.scalars[kernel.DECREASE] <= self.point.noise:  # rows that differ in nothing: f is constant
+        hopeless = (saturated or event == kernel.LONG_STEPS) and it.scalars[kernel.DECREASE] <= self.point.noise
+        if hopeless and (self.problem.link == "linear" or np.ptp(self.a) <= 1.0):  # rows that differ in nothing: f is constant
             return Status.CONVERGED, self.fit_message()
         ray = self.suspect_ray(event)
         if ray is not None and rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5 if saturated else 0.0):
@@ -277,7 +276,7 @@ class _Solver:
                 hess[:] = np.nan
         elif model is not None:
             min_eig = smallest(model)
-            if status.success and min_eig <= kernel.NO_CURVATURE * np.abs(model).max():
+            if status.success and min_eig <= kernel.NO_CURVATURE * it.scalars[kernel.LARGEST]:
                 if not self.null_is_known:
                     self.find_null_space()
                 it.x[:] = least_norm(it.x, self.null, self.scale)

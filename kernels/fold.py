@@ -465,11 +465,15 @@ def fold_columns(A, start, stop, buffer, vectors):
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
-        for k in range(rows):  # along the rows: down the columns, memory would be waited for
+        for first_row in range(0, rows, LANES):  # eight at a time: down the whole panel, memory would be waited for
             for q in range(0, panel.shape[1], LANES):
-                x = load_first(panel, k, q, LANES)
-                store(vectors, 0, q, fma(x, x, load_first(vectors, 0, q, LANES)))
-                store(vectors, 1, q, maximum(absolute(x), load_first(vectors, 1, q, LANES)))
+                squares, largest = load_first(vectors, 0, q, LANES), load_first(vectors, 1, q, LANES)
+                for k in range(first_row, min(first_row + LANES, rows)):
+                    x = load_first(panel, k, q, LANES)
+                    squares = fma(x, x, squares)
+                    largest = maximum(absolute(x), largest)
+                store(vectors, 0, q, squares)
+                store(vectors, 1, q, largest)
 
 
 @part
