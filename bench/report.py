@@ -290,13 +290,19 @@ def picture_growth(rows, axes):
         axis.legend(fontsize="small")
 
 
-def draw(rows, folder):
+def svg_pyplot():
+    """pyplot, whose pictures are SVG, and the same for the same figures."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"  # the same run gives the same file
+    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def draw(rows, folder):
+    pyplot = svg_pyplot()
     figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
     picture_roofline(rows, axes)
     figure.savefig(folder / "roofline.svg", metadata={"Date": None})
@@ -313,10 +319,10 @@ def draw(rows, folder):
 # -- the command ------------------------------------------------------------------------------------------------
 
 
-def between_markers(path, text):
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+def between_markers(path, text, begin=BEGIN, end=END):
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main():

@@ -4,16 +4,17 @@ python bench/sampling.py
 """
 
 import numpy as np
+from report import svg_pyplot
 from scipy.linalg import cholesky, eigvalsh, solve_triangular
-from theory import PAGE, between_markers
+from theory import PAGE, fill
 
 import fastrsx
 import problems
 from fastrsx import approximate
+from fastrsx.planning import HESSIANS
 
 FACTORS = (3, 5, 10, 20, 40, 80)  # rows drawn, in d
 DRAWS = 5
-CHOICES = ("exact", "sampled", "sampled-only", "matrix-free")
 SOLVES = (("noisy", 100_000, 64), ("noisy", 100_000, 256), ("vocabulary", 30522, 384))
 
 
@@ -36,7 +37,7 @@ def spectral(problem, x):
         if factor * A.shape[1] >= n:
             break
         sample = approximate.Sample(problem._passes, scale, factor * A.shape[1], seed=0)
-        for name, weights in (("leverage", None), ("uniform", np.ones(n) / np.abs(h))):
+        for name, weights in (("leverage", None), ("uniform", 1 / np.abs(h))):
             if weights is not None:
                 sample.scores = weights
             found = []
@@ -49,13 +50,7 @@ def spectral(problem, x):
 
 
 def draw(curves, path):
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(4 * len(curves), 3.8), layout="constrained", sharey=True)
+    figure, axes = svg_pyplot().subplots(1, len(curves), figsize=(4 * len(curves), 3.8), layout="constrained", sharey=True)
     for axis, (name, (d, by)) in zip(axes, curves.items(), strict=True):
         factors = FACTORS[: len(by["uniform"])]
         axis.plot(factors, by["leverage"], "o-", color="C3", label="|h| x leverage")
@@ -76,7 +71,7 @@ def counts():
     for name, n, d in SOLVES:
         A, b, _ = problems.make(name, n, d)
         least = fastrsx.newton(A, b, hessian="exact").fun
-        for hessian in CHOICES:
+        for hessian in HESSIANS:
             result = fastrsx.newton(A, b, hessian=hessian, max_iter=300)
             note = "" if result.success and result.fun <= least * (1 + 1e-8) else f" ({result.status.name}, {result.fun / least - 1:.0e} above)"
             cells = (result.nit, result.npass, result.nhev, result.nsampled, result.nreused, result.nproducts)
@@ -96,7 +91,7 @@ def main():
         curves[title] = A.shape[1], spectral(problem, at)
         print(title, curves[title])
     draw(curves, PAGE.parent / "sampling.svg")
-    between_markers("sampled", counts())
+    fill("sampled", counts())
 
 
 if __name__ == "__main__":

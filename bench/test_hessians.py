@@ -11,11 +11,11 @@ from test_newton import needs_vocabulary
 import fastrsx
 import problems
 from fastrsx import Problem
+from fastrsx.planning import HESSIANS
 
 LARGE = [(1_000_000, 256), (200_000, 512)]
 GRID = [(n, d) for d in (32, 64, 96, 128, 200, 256) for n in (3_000, 10_000, 30_000, 100_000, 300_000)]
 WIDE = [(8_000, 3_000)]
-CHOICES = ("exact", "sampled", "sampled-only", "matrix-free")
 REUSED = "exact, reused"  # while it has hardly changed, as the preconditioner: what a sample of all rows comes to
 SEEDS = 8
 CLOSE = 1e-6  # to the minimum, relative
@@ -24,11 +24,11 @@ CLOSE = 1e-6  # to the minimum, relative
 def test_large_first_calls():
     """Compiles what the rows below run, so that none of them has to."""
     A, b, _ = problems.noisy(2000, 40)
-    for hessian in CHOICES:
+    for hessian in HESSIANS:
         assert fastrsx.newton(A, b, hessian=hessian).success
 
 
-@pytest.mark.parametrize("hessian", [*CHOICES[:3], REUSED])
+@pytest.mark.parametrize("hessian", [*HESSIANS[:3], REUSED])
 @pytest.mark.parametrize(("n", "d"), LARGE)
 def test_large(row, in_turns, benchmark, n, d, hessian):
     A, b, _ = problems.noisy(n, d)
@@ -56,7 +56,7 @@ def test_wide(row, benchmark, n, d, hessian):
     benchmark.extra_info.update(nit=result.nit, npass=result.npass)
 
 
-@pytest.mark.parametrize("hessian", CHOICES)
+@pytest.mark.parametrize("hessian", HESSIANS)
 def test_vocabulary(row, benchmark, hessian):
     """How long until the loss is within 1e-6 of the minimum, which is that of the exact solve."""
     needs_vocabulary()

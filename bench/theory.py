@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from report import between_markers, svg_pyplot
 from scipy.linalg import eigvalsh
 
 import fastrsx
@@ -152,13 +153,7 @@ def tightness_caption(largest):
 
 
 def draw_tightness(largest, path):
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fastrsx"  # the same figures give the same file
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
+    figure, axes = svg_pyplot().subplots(figsize=(6, 4.2), layout="constrained")
     for (j, beta), (i, name) in itertools.product(enumerate(BETAS), enumerate(DERIVATIVES)):
         axes.plot(RADII, largest[:, j, i], "os"[i] + ("-", "--")[j], color=f"C{i}", label=f"{name}, beta = {beta:g}")
     axes.set(
@@ -177,18 +172,16 @@ def draw_tightness(largest, path):
 # -- the command ------------------------------------------------------------------------------------------------
 
 
-def between_markers(name, text):
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
-    _, after = rest.split(end)
-    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+def fill(name, text):
+    """Put a table between the markers of that name on the page."""
+    between_markers(PAGE, text, f"<!-- {name} -->", f"<!-- /{name} -->")
 
 
 def main():
-    between_markers("indefinite", indefinite())
-    between_markers("weights", weights())
+    fill("indefinite", indefinite())
+    fill("weights", weights())
     largest = tightness()
-    between_markers("tightness", tightness_caption(largest))
+    fill("tightness", tightness_caption(largest))
     draw_tightness(largest, PAGE.parent / "lipschitz.svg")
     raise SystemExit(min(1, doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8").failed))
 

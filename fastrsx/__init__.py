@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .convexity import Curvature, EigenvalueRange, LipschitzBounds, curvature, lipschitz_bounds, psd_weights
+    from .bounds import LipschitzBounds, lipschitz_bounds
+    from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
     from .planning import Plan, plan
     from .problem import Factors, Problem, predict
     from .result import History, NewtonResult, Record, Status
@@ -19,10 +20,10 @@ __version__ = "0.1.0"
 # No submodule has the name of a function here: importing it would hide the function.
 _MODULE_OF = {
     "Curvature": "convexity",
-    "LipschitzBounds": "convexity",
+    "LipschitzBounds": "bounds",
     "EigenvalueRange": "convexity",
     "curvature": "convexity",
-    "lipschitz_bounds": "convexity",
+    "lipschitz_bounds": "bounds",
     "psd_weights": "convexity",
     "newton": "solver",
     "Plan": "planning",

@@ -11,7 +11,7 @@ from fastrsx.kernels.cholesky import solve_upper
 from fastrsx.kernels.panel import padded
 from fastrsx.kernels.simd import LANES
 
-from .eigenvalues import combine, shifted_factor, solve
+from .eigenvalues import combine, orthogonal, shifted_factor, solve
 from .inputs import Matrix, Vector
 from .passes import EMPTY, Passes, Point
 from .planning import choose
@@ -59,7 +59,7 @@ class Sample:
         if not np.isfinite(gram).all():  # nor will the Hessian be: the solve says so
             return np.ones(n)
         directions = np.zeros((padded(d), LANES))
-        R, _ = shifted_factor(gram, RIDGE * max(np.trace(gram) / d, RIDGE))
+        R = shifted_factor(gram, RIDGE * max(np.trace(gram) / d, RIDGE))
         for lane in range(LANES):
             direction = self.random.standard_normal(d)
             solve_upper(R, direction)
@@ -83,8 +83,7 @@ class Span:
     def add(self, direction: Vector) -> bool:
         """Whether the direction was a new one."""
         before = np.linalg.norm(direction)
-        for _ in range(2):  # once more for what cancelled
-            direction = direction - combine(np.einsum("ij,j->i", self.basis, direction), self.basis)
+        direction = orthogonal(direction, self.basis)
         length = np.linalg.norm(direction)
         if not length > DEPENDENT * before:
             return False
@@ -139,13 +138,12 @@ class Steps:
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 
-    def _rank_2(self) -> Matrix:
-        outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
-        return 2 * (outer + outer.T)
-
     def model(self) -> Matrix | None:
         """M, of scaled columns; None without."""
-        return None if self.gram is None else self.gram - self._rank_2()
+        if self.gram is None:
+            return None
+        outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
+        return self.gram - 2 * (outer + outer.T)
 
     def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
         h = 2 * self.passes.diagonal(a, point)
@@ -191,18 +189,16 @@ class Steps:
         if self.hessian == "sampled-only" or not s[newton.LARGEST] < math.inf:
             self.passes.products(it.p / self.scale, it.da)
             return
-        U, _ = shifted_factor(M, lam)
+        U = shifted_factor(M, lam)
         self._refine(it, Span(self, a, point), it.p.copy(), lambda residual: solve(U, residual), tol)
         s[newton.NEWTON] *= is_newton
 
     def _model_step(self, it: newton.Iterate, null: Matrix) -> tuple[Matrix, float, bool]:
         """The trust-region step of M, into p; M, the lam of the step, and whether it is a full Newton step."""
-        s, rank_2, gram = it.scalars, self._rank_2(), self.gram
-        assert gram is not None
-        M = gram - rank_2
+        s, M = it.scalars, self.model()
+        assert M is not None
         s[newton.LARGEST] = np.abs(M).max()
-        terms = _size(gram) + _size(rank_2)
-        s[newton.CANCELLATION] = _size(M) / terms if terms > 0 else 1.0
+        s[newton.CANCELLATION] = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
         if not s[newton.LARGEST] < math.inf:
             it.p[:] = it.flattest[:] = 0.0
             return M, 0.0, False
@@ -259,8 +255,3 @@ class Steps:
             direction = span.images[-1]
         values, vectors = eigh(np.einsum("ij,kj->ik", span.basis, span.images))
         return float(values[0]), float(np.abs(values).max()), combine(vectors[:, 0], span.basis)
-
-
-def _size(matrix: Matrix) -> float:
-    """The Frobenius norm, without BLAS: its workers go on spinning, and would take the cores from the passes over A."""
-    return math.sqrt(np.einsum("ij,ij->", matrix, matrix))

@@ -1,4 +1,4 @@
-"""How curved and how convex the loss is: eigenvalue ranges, weights that make it convex at a point, Lipschitz constants on a ball."""
+"""How curved and how convex the loss is: eigenvalue ranges, and weights that make it convex at a point or on a ball."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from scipy.linalg import eigvalsh, svdvals
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from . import inputs
+from .bounds import SLACK, Ball, exp_or_inf
 from .inputs import Matrix, Vector
 from .problem import Problem
 from .rank import tolerance, triangular_factor
 
 EXACT_UP_TO = 1000  # columns; beyond, eigenvalues by Lanczos, a few hundred products instead of O(d^3)
-SLACK = 1e-12  # relative, over rounding in the bound
 
 
 class EigenvalueRange(NamedTuple):
@@ -229,7 +229,7 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
     problem = Problem(A, b)
     if x is None:
         log_w = _log_weight_on_ball(problem, inputs.as_positive("radius", radius), inputs.as_positive("beta", beta), margin)
-        w = np.full(len(problem.b), _exp(log_w))
+        w = np.full(len(problem.b), exp_or_inf(log_w))
     else:
         w = np.sqrt(_squared_weights_at(problem, _inside(problem, x), margin))
     if not w.max() <= inputs.LARGEST_ENTRY:
@@ -253,7 +253,7 @@ def _squared_weights_at(problem: Problem, x: Vector, margin: float) -> Vector:
 
 def _log_weight_on_ball(problem: Problem, radius: float, beta: float, margin: float) -> float:
     singular = svdvals(triangular_factor(problem.A))
-    ball = _Ball.of(problem, radius, beta, float(singular[0]))
+    ball = Ball.of(problem, radius, beta, float(singular[0]))
     log_square = float(np.logaddexp(math.log(2) + ball.bend.most.size, math.log(4) + ball.p.norm.size + ball.q.norm.size))
     if margin > 0:
         log_square = float(np.logaddexp(log_square, math.log(margin) - 2 * math.log(_smallest_singular(problem.A, singular, margin))))
@@ -268,156 +268,3 @@ def _smallest_singular(A: Matrix, singular: Vector, margin: float) -> float:
             "use margin=0 or drop columns"
         )
     return float(singular[-1])
-
-
-class LipschitzBounds(NamedTuple):
-    """Lipschitz constants of gradient and Hessian, inf beyond 1e308, and their logarithms, which never overflow.
-
-    Attributes
-    ----------
-    gradient, hessian : float
-    log_gradient, log_hessian : float
-    """
-
-    gradient: float
-    hessian: float
-    log_gradient: float
-    log_hessian: float
-
-
-class _Bounded(NamedTuple):
-    """A function of x with |g(x)| <= exp(size) and |g(x) - g(y)| <= exp(slope) ||x - y||; sums and products of such are such."""
-
-    size: float
-    slope: float
-
-    def plus(self, other: "_Bounded") -> "_Bounded":
-        return _Bounded(float(np.logaddexp(self.size, other.size)), float(np.logaddexp(self.slope, other.slope)))
-
-    def times(self, other: "_Bounded") -> "_Bounded":
-        """|gh(x) - gh(y)| <= |g(x) - g(y)| |h(x)| + |g(y)| |h(x) - h(y)|."""
-        return _Bounded(self.size + other.size, float(np.logaddexp(self.slope + other.size, self.size + other.slope)))
-
-
-class _BoundedVector(NamedTuple):
-    """The same of an n-vector, in the maximum norm and in the Euclidean one."""
-
-    most: _Bounded
-    norm: _Bounded
-
-    def plus(self, other: "_BoundedVector") -> "_BoundedVector":
-        return _BoundedVector(self.most.plus(other.most), self.norm.plus(other.norm))
-
-    def times(self, other: "_BoundedVector") -> "_BoundedVector":
-        """Entry by entry: ||g * h|| is at most max |g| ||h||, and ||g|| max |h|."""
-        norms = zip(self.most.times(other.norm), self.norm.times(other.most), strict=True)
-        return _BoundedVector(self.most.times(other.most), _Bounded(*map(min, norms)))
-
-    def scaled(self, scalar: _Bounded) -> "_BoundedVector":
-        return _BoundedVector(scalar.times(self.most), scalar.times(self.norm))
-
-
-def _log(number: float) -> float:
-    return math.log(number) if number > 0 else -math.inf
-
-
-def _exp(logarithm: float) -> float:
-    return math.exp(logarithm) if logarithm < 709 else math.inf
-
-
-class _Ball(NamedTuple):
-    """What gradient and Hessian are made of, bounded on the x with ||x|| <= radius and alpha >= beta: derived in `lipschitz_bounds`."""
-
-    p: _BoundedVector  # v/alpha
-    cs: _BoundedVector  # c - s
-    bend: _BoundedVector  # e * (c - s)/alpha, the part of D that may be negative
-    q: _BoundedVector  # q/alpha
-
-    @classmethod
-    def of(cls, problem: Problem, radius: float, beta: float, spectral: float) -> "_Ball":
-        """With the spectral norm of A."""
-        A, n = problem.A, len(problem.b)
-        row = math.sqrt(float(np.einsum("ij,ij->i", A, A).max()) + float(np.finfo(float).tiny))  # squares may underflow
-        tilt = math.hypot(*A.sum(axis=0)) + n**2 * float(np.finfo(float).eps) * row  # ||A^T 1||, and its rounding
-        mean = radius * tilt / n
-        log_beta = math.log(max(beta, n * (math.exp(-mean) - mean - SLACK)))
-        log_radius, log_row, log_spectral, log_norm_1 = math.log(radius), math.log(row), _log(spectral), 0.5 * math.log(n)
-
-        def constant(most: float, norm: float) -> _BoundedVector:
-            return _BoundedVector(_Bounded(most, -math.inf), _Bounded(norm, -math.inf))
-
-        def everywhere(scalar: _Bounded) -> _BoundedVector:
-            return constant(0.0, log_norm_1).scaled(scalar)
-
-        total = float(np.logaddexp(0.0, log_radius + math.log(tilt) - log_beta))
-        most = min(total, radius * row - log_beta)
-        norm = (most + total) / 2
-        alpha_slope = log_spectral + float(np.logaddexp(norm, log_norm_1 - log_beta))  # relative
-        e = _BoundedVector(
-            _Bounded(most, most + float(np.logaddexp(log_row, alpha_slope))),
-            _Bounded(norm, float(np.logaddexp(most + log_spectral, norm + alpha_slope))),
-        )  # over alpha, as a and 1 next
-        over_alpha = _Bounded(-log_beta, alpha_slope - log_beta)
-        a = _BoundedVector(_Bounded(log_radius + log_row, log_row), _Bounded(log_radius + log_spectral, log_spectral)).scaled(over_alpha)
-        f, p = e.plus(a), e.plus(everywhere(over_alpha))
-        c = f.plus(constant(_log(float(np.abs(problem.b).max())), _log(float(np.linalg.norm(problem.b)))))
-        cs = c.plus(everywhere(f.norm.times(c.norm)))
-        q = p.times(f.plus(cs).plus(everywhere(f.norm.times(f.norm))))
-        return cls(p, cs, e.times(cs), q)
-
-
-def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = None) -> LipschitzBounds:
-    """Lipschitz constants of gradient and Hessian on the set of x with ||x|| <= radius and <u, 1> >= beta.
-
-    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower; those of arXiv:2309.13482 are powers of exp(R^2),
-    where R bounds radius and ||A||. No segment between two points is used, as the set is not convex.
-
-    - The e_i/alpha are positive, and their sum is 1 - <a, 1>/alpha. So with S = 1 + radius ||A^T 1||/beta none is above
-      m = min(S, exp(radius max_i ||A_i||)/beta), their norm is at most sqrt(m S), and P = sqrt(m S) + sqrt(n)/beta bounds ||v/alpha||.
-    - Of x and y in the set, let y be the one with the larger alpha. As alpha is convex everywhere, alpha(y) - alpha(x) <= <A^T v(y), y - x>,
-      so that (alpha(y) - alpha(x))/alpha(y) <= ||A|| P ||y - x||.
-    - g(x)/alpha(x) - g(y)/alpha(y) = (g(x) - g(y))/alpha(y) + (g(x)/alpha(x)) (alpha(y) - alpha(x))/alpha(y), with g = e, a, 1. The first
-      term is at most m |a_i(x) - a_i(y)| in row i for g = e, by the mean value theorem for exp. So u/alpha and v/alpha have bounded slopes.
-    - Sums and products of bounded functions with bounded slopes are such: c, s, D, q/alpha, gradient and Hessian.
-    - With t = radius ||A^T 1||/n, alpha >= n (exp(-t) - t) on the whole ball, by Jensen's inequality. This replaces a smaller beta.
-
-    Parameters
-    ----------
-    A : (n, d) array_like
-    b : (n,) array_like
-    radius : float
-        Of the ball, above 0.
-    beta : float
-        The least <u, 1>, above 0.
-    w : (n,) array_like or float, optional
-        Weights of the regulariser.
-
-    Returns
-    -------
-    LipschitzBounds
-
-    Raises
-    ------
-    ValueError, TypeError
-        For input that `Problem` refuses, and a radius or beta that is not positive.
-
-    Examples
-    --------
-    >>> import numpy as np, fastrsx
-    >>> bounds = fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius=1.0, beta=1.0)
-    >>> 1 < bounds.gradient < bounds.hessian < np.inf
-    True
-    >>> far, farther = (fastrsx.lipschitz_bounds(np.eye(3), np.full(3, 1 / 3), radius, beta=1.0) for radius in (1e3, 1e4))
-    >>> f"{farther.gradient / far.gradient:.0e}, {farther.hessian / far.hessian:.0e}"
-    '1e+04, 1e+05'
-    """
-    radius, beta = inputs.as_positive("radius", radius), inputs.as_positive("beta", beta)
-    problem = Problem(A, b, w=w)
-    spectral = float(svdvals(triangular_factor(problem.A))[0])
-    ball, log_spectral = _Ball.of(problem, radius, beta, spectral), _log(spectral)
-    D = ball.p.times(ball.p).plus(ball.bend)
-    penalty = 2 * log_spectral + 2 * _log(float(problem.w.max())) if problem.w.size else -math.inf
-    log_gradient = float(np.logaddexp(log_spectral + math.log(2) + ball.p.times(ball.cs).norm.slope, penalty))
-    rank_2 = 2 * log_spectral + math.log(4) + ball.p.norm.times(ball.q.norm).slope
-    log_hessian = float(np.logaddexp(2 * log_spectral + math.log(2) + D.most.slope, rank_2))
-    return LipschitzBounds(_exp(log_gradient), _exp(log_hessian), log_gradient, log_hessian)

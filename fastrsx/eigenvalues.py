@@ -18,14 +18,14 @@ MOST_STEPS = 60
 SETTLED = 1e-14
 
 
-def shifted_factor(H: Matrix, shift: float) -> tuple[Matrix, float]:
-    """The upper triangle U of H + shift I = U^T U, and the shift, which is raised until there is one."""
+def shifted_factor(H: Matrix, shift: float) -> Matrix:
+    """The upper triangle U of H + shift I = U^T U; the shift is raised until there is one."""
     d = len(H)
     wide = padded(d)
     U, minus_one, packed = np.empty((wide, wide)), np.full(cholesky.BLOCK, -1.0), np.empty((wide // LANES, cholesky.BLOCK, LANES))
     while not cholesky.factor(H, shift, U, minus_one, packed) and shift < np.inf:
         shift = max(4 * shift, 1e-10 * float(np.abs(H).max()), 1e-300)
-    return U, shift
+    return U
 
 
 # Here, and in every step that is proposed, einsum stands for BLAS.
@@ -34,6 +34,13 @@ def shifted_factor(H: Matrix, shift: float) -> tuple[Matrix, float]:
 def combine(y: Vector, rows: Matrix) -> Vector:
     """y^T rows."""
     return np.asarray(np.einsum("i,ij->j", y, rows))
+
+
+def orthogonal(direction: Vector, basis: Matrix) -> Vector:
+    """What is left of a direction across orthonormal rows."""
+    for _ in range(2):  # once more for what cancelled
+        direction = direction - combine(np.einsum("ij,j->i", basis, direction), basis)
+    return direction
 
 
 def solve(U: Matrix, y: Vector) -> Vector:
@@ -55,13 +62,12 @@ def smallest(H: Matrix) -> float:
     d = len(H)
     if d <= BY_LAPACK:
         return float(dsyevd(H, compute_v=0)[0][0])
-    U, _ = shifted_factor(H, 0.0)
+    U = shifted_factor(H, 0.0)
     basis = np.empty((min(d, MOST_STEPS), d))
     on, beside = [], []  # the diagonals of the tridiagonal matrix of (H + shift I)^-1 in this basis
     direction, largest = np.random.default_rng(0).standard_normal(d), 0.0
     for k in range(len(basis)):
-        for _ in range(2):  # once more for what cancelled
-            direction = direction - combine(np.einsum("ij,j->i", basis[:k], direction), basis[:k])
+        direction = orthogonal(direction, basis[:k])
         length = float(np.linalg.norm(direction))
         if not length > 0:
             break

@@ -239,35 +239,36 @@ class Problem:
         d = len(x)
         return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
 
+    def _times(self, p: Any) -> Vector:
+        """A p."""
+        out = np.empty(len(self.b))
+        with self._running():
+            self._passes.products(np.array(p, dtype=float).ravel(), out)
+        return out
+
+    def _transposed_times(self, y: Any) -> Vector:
+        """A^T y."""
+        with self._running():
+            return self._passes.transposed(np.array(y, dtype=float).ravel())
+
     def _least_norm(self, x: Vector, a: Vector) -> Vector:
         """A+ a for a = A x, by products alone; x where these do not get there."""
-
-        def matvec(p: Any) -> Vector:
-            out = np.empty(len(self.b))
-            self._passes.products(np.array(p, dtype=float).ravel(), out)
-            return out
-
-        operator = LinearOperator(
-            self.A.shape, matvec=matvec, rmatvec=lambda y: self._passes.transposed(np.array(y, dtype=float).ravel()), dtype=float
-        )
+        operator = LinearOperator(self.A.shape, matvec=self._times, rmatvec=self._transposed_times, dtype=float)
         least = np.asarray(lsmr(operator, a, atol=1e-15, btol=1e-15, conlim=0, maxiter=10 * len(a))[0])
-        return least if np.abs(matvec(least) - a).max() <= LEAST_NORM_TOL * np.abs(a).max() else x
+        return least if np.abs(self._times(least) - a).max() <= LEAST_NORM_TOL * np.abs(a).max() else x
 
     def jac_operator(self, x: Any) -> LinearOperator:
         """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""
         f, v = self._f_and_v(x)
 
         def matvec(p: Any) -> Vector:
-            da = np.empty(len(self.b))
-            with self._running():
-                self._passes.products(np.array(p, dtype=float).ravel(), da)
+            da = self._times(p)
             da *= v
             return np.asarray(da - f * da.sum())
 
         def rmatvec(y: Any) -> Vector:
             y = np.asarray(y, dtype=float).ravel()
-            with self._running():
-                return self._passes.transposed(v * (y - f @ y))
+            return self._transposed_times(v * (y - f @ y))
 
         return LinearOperator(self.A.shape, matvec=matvec, rmatvec=rmatvec, dtype=float)
 

@@ -14,7 +14,7 @@ from .dense import derivatives, evaluate, finish_hessian, products
 from .fold import POINT, POINT_ALPHA, POINT_FUN, POINT_KAPPA, POINT_SHIFT, POINT_SLOPE, POINT_SQUARES, POINT_STEP, block_count, noise, rounding
 from .jit import part, serial, serial_twin
 from .plane import DIRECTIONS, PLANE, search
-from .trust_region import saturation, step
+from .trust_region import GROW, next_radius, saturation, step
 
 # What to do: iterations, the derivatives alone, the step that an event held back, that step and the derivatives after it, or an
 # iteration whose step and trial the caller has put into the iterate.
@@ -38,7 +38,6 @@ SATURATION = 1e-9  # ||H|| relative to its two terms
 NO_CURVATURE = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
 NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
 ACCEPT = 0.05  # of the decrease that the model promised
-SHRINK, GROW = 0.25, 0.75  # the same, for the radius
 BACKTRACK = 0.4
 CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, which is then kept for steps that were refused
 FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate before their time
@@ -240,10 +239,7 @@ def take(b, w, rank, it, work):
         promised = -t * s[SLOPE] - 0.5 * t * t * curvature
         ratio = (here[POINT_FUN] - there[POINT_FUN] + error) / (promised + error)
         if t == 1.0:
-            if not ratio >= SHRINK:
-                s[RADIUS] = SHRINK * s[LENGTH]
-            elif ratio > GROW and s[LENGTH] > 0.9 * s[RADIUS]:
-                s[RADIUS] = 2.0 * s[LENGTH]
+            s[RADIUS] = next_radius(s[RADIUS], ratio, s[LENGTH])
         if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not crosses_pole(t, it):
             break
         t *= BACKTRACK

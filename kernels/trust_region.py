@@ -12,6 +12,7 @@ from .simd import LANES
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
 CLOSE = 0.05  # how near the radius a step must end, and how near its model the least
 MOST_FACTORS = 60
+SHRINK, GROW = 0.25, 0.75  # of the decrease that the model promised, for the radius
 
 
 @part
@@ -129,6 +130,16 @@ def step(g, H, radius, p, z):
 
 
 @part
+def next_radius(radius, ratio, length):
+    """The trust radius after a step of that length, whose decrease was `ratio` times what the model promised."""
+    if not ratio >= SHRINK:
+        return SHRINK * length
+    if ratio > GROW and length > 0.9 * radius:
+        return 2.0 * length
+    return radius
+
+
+@serial
 def saturation(H, v, q, scale):
     """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding. 1 without terms."""
     norm_h = norm_g = norm_r = 0.0

@@ -10,6 +10,7 @@ import pytest
 import fastrsx
 import naive
 from fastrsx import convexity
+from fastrsx.bounds import Ball
 
 THEORY = Path(__file__).parent.parent / "docs" / "theory.md"
 
@@ -65,16 +66,21 @@ def is_definite(H):
     return True
 
 
-def test_psd_weights_make_a_thousand_hessians_definite():
+def small_problems(count):
+    """So many (A, b, x, margin), and the generator they come from."""
     rng = np.random.default_rng(0)
-    indefinite = 0
-    for seed in range(1000):
+    for seed in range(count):
         d = int(rng.integers(1, 6))
         n = int(rng.integers(d + 1, 25))
         A, b, x = random_problem(seed, n, d, spread=float(rng.uniform(0.1, 3)))
-        margin = 10.0 ** rng.uniform(-6, 1)
+        yield A, b, x, 10.0 ** rng.uniform(-6, 1), rng
+
+
+def test_psd_weights_make_a_thousand_hessians_definite():
+    indefinite = 0
+    for A, b, x, margin, _ in small_problems(1000):
         w = fastrsx.psd_weights(A, b, x, margin=margin)
-        assert is_definite(naive.Naive(A, b, x, w=w).hess - margin * np.eye(d))
+        assert is_definite(naive.Naive(A, b, x, w=w).hess - margin * np.eye(len(x)))
         indefinite += not is_definite(naive.Naive(A, b, x).hess)
     assert indefinite > 300
 
@@ -96,13 +102,10 @@ def test_psd_weights_without_a_margin():
 
 
 def test_psd_weights_of_a_ball_make_every_hessian_on_it_definite():
-    rng = np.random.default_rng(0)
     indefinite = 0
-    for seed in range(100):
-        d = int(rng.integers(1, 6))
-        n = int(rng.integers(d + 1, 25))
-        A, b, x = random_problem(seed, n, d, spread=float(rng.uniform(0.1, 3)))
-        radius, beta, margin = np.linalg.norm(x), 0.1 * n, 10.0 ** rng.uniform(-6, 1)
+    for A, b, x, margin, rng in small_problems(100):
+        n, d = A.shape
+        radius, beta = np.linalg.norm(x), 0.1 * n
         w = fastrsx.psd_weights(A, b, radius=radius, beta=beta, margin=margin)
         assert w.shape == (n,)
         assert (w == w[0]).all()
@@ -163,7 +166,7 @@ def test_the_parts_are_bounded_beside_the_pole():
             continue
         ratios.append(float(at_y.alpha / at_x.alpha))
         radius, beta = max(map(np.linalg.norm, (x, y))), float(min(at_x.alpha, at_y.alpha)) * (1, 1e-3)[k % 2]
-        ball = convexity._Ball.of(fastrsx.Problem(A, b), radius, beta, np.linalg.norm(A, 2))
+        ball = Ball.of(fastrsx.Problem(A, b), radius, beta, np.linalg.norm(A, 2))
         for part_x, part_y, bound in zip(parts_of(at_x), parts_of(at_y), ball, strict=True):
             for norm, (size, slope) in zip((np.inf, 2), np.exp(bound), strict=True):
                 assert np.linalg.norm(part_x, norm) <= size
