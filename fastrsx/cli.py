@@ -1,4 +1,4 @@
-"""The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`."""
+"""The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`, `fastrsx cache`."""
 
 import argparse
 import importlib.metadata
@@ -114,13 +114,34 @@ def vector_width() -> str:
 
 def cache_state() -> str:
     """Where compiled kernels are kept."""
-    from fastrsx.kernels import dense, jit
+    from . import cache
 
-    if jit.cache_problem is not None:
-        return f"off: {jit.cache_problem}"
-    folder = Path(dense.value.stats.cache_path)
-    compiled = list(folder.glob("*.nbc"))
-    return f"{folder}, {len(compiled)} compiled kernels, {sum(file.stat().st_size for file in compiled) / 2**20:.1f} MB"
+    problem = cache.problem()
+    return f"off: {problem}" if problem else "; ".join(map(str, cache.folders()))
+
+
+def manage_cache(action: str) -> int:
+    """Show, empty or fill the cache of compiled kernels; 1 if there is none, or files that cannot be removed."""
+    from . import cache, warmup
+
+    if problem := cache.problem():
+        print(f"fastrsx cache: off: {problem}", file=sys.stderr)
+        return 1
+    if action == "warm":
+        print("Loading kernels (compiled on the first run, which takes about a minute) ...", flush=True)
+        print(f"... {warmup():.1f} s")
+    left = 0
+    for folder in cache.folders():
+        read_only = "" if folder.is_writable else " (read only)"
+        print(f"directory  {folder.path}{read_only}")
+        if action == "clear":
+            removed, left_here = cache.clear(folder.path)
+            left += left_here
+            print(f"removed    {removed} files" + (f", {left_here} cannot be" if left_here else ""))
+        else:
+            print(f"kernels    {folder.kernels}, {folder.megabytes:.1f} MB")
+            print(f"stale      {folder.stale} (of another source, version or CPU)")
+    return 1 if left else 0
 
 
 def version_of(package: str) -> str:
@@ -161,6 +182,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="solve the bundled market-share problem and show the fit")
     commands.add_parser("info", help="print what a bug report needs")
+    kept = commands.add_parser("cache", help="show, empty or fill the cache of compiled kernels")
+    actions = kept.add_subparsers(dest="action", required=True)
+    actions.add_parser("info", help="print its directory, how many kernels it holds, their size, and how many are stale")
+    actions.add_parser("clear", help="remove its files")
+    actions.add_parser("warm", help="compile the kernels that are not in it")
     files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
     solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.")
     solver.add_argument("A", help=f"the data, n x d: {files}")
@@ -182,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return demo()
     if args.command == "info":
         return info()
+    if args.command == "cache":
+        return manage_cache(args.action)
     return solve(args)
 
 

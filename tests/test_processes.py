@@ -1,25 +1,12 @@
-"""What a process of its own shows: imports, the disk cache of kernels, Python threads, forks, signals."""
+"""What a process of its own shows: imports, Python threads, forks, signals."""
 
 import os
-import shutil
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-NOWHERE = f"{os.devnull}/x"  # no directory can be made there, not even by root
-posix = pytest.mark.skipif(os.name != "posix", reason="needs fork or a home that is set by HOME")
+from processes import run
 
-# A cold compile of this takes seconds, of a solve several times that.
-VALUE = """
-import numpy as np, fastrsx
-A, x, b = np.linspace(-1, 1, 24).reshape(8, 3) ** 3, np.array([0.5, -1, 0.25]), np.arange(8) / 28
-value = fastrsx.Problem(A, b, kernel="serial").value(x)
-u = np.exp(A @ x) + A @ x
-assert abs(value - ((u / u.sum() - b) ** 2).sum()) <= 1e-14, value
-"""
+posix = pytest.mark.skipif(os.name != "posix", reason="needs fork")
 
 SOLVE = """
 import functools, numba, numpy as np, os, fastrsx
@@ -30,28 +17,6 @@ solve = functools.partial(fastrsx.newton, A, b, w=0.01, kernel="parallel")
 expected = fastrsx.newton(A, b, w=0.01, kernel="serial").x.tobytes()
 assert np.frombuffer(expected).all()
 """
-
-
-def start(code, cwd, *options, **variables):
-    """A Python process on `code`; a variable of None is unset."""
-    env = {name: value for name, value in (os.environ | {"FASTRSX_CACHE": None} | variables).items() if value is not None}
-    return subprocess.Popen(
-        [sys.executable, *options, "-c", code], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process):
-    """What it printed, once it has ended well."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 0, err
-    return out.strip()
-
-
-def run(*args, **variables):
-    return finish(start(*args, **variables))
 
 
 @pytest.fixture(scope="session")
@@ -70,82 +35,6 @@ def layer(request):
 def test_import_is_light(tmp_path):
     heavy = run("import sys, fastrsx; dir(fastrsx); print({'numba', 'llvmlite', 'scipy'} & set(sys.modules))", tmp_path)
     assert heavy == "set()"
-
-
-# -- the disk cache --------------------------------------------------------------------------------------------
-
-
-def test_cache_turned_off(tmp_path):
-    run(VALUE, tmp_path, "-W", "error", FASTRSX_CACHE="0", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@posix
-def test_read_only_install_without_a_home(tmp_path):
-    package = tmp_path / "site" / "fastrsx"
-    for name, target in (("fastrsx", package), ("fastrsx.kernels", package / "kernels")):
-        source = Path(find_spec(name).origin).parent
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
-    (package / "kernels" / "__pycache__").touch()  # a file, so not a directory to write to
-    code = f"""
-import warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    exec({VALUE!r})
-from fastrsx.kernels import dense
-print(dense.__file__)
-for warning in caught:
-    print(warning.category.__name__, warning.message)
-"""
-    nowhere = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), NOWHERE)
-    file, *warned = run(code, tmp_path, PYTHONPATH=str(tmp_path / "site"), **nowhere).splitlines()
-    assert file == str(package / "kernels" / "dense.py")
-    assert len(warned) == 1
-    assert warned[0].startswith("RuntimeWarning fastrsx: no writable directory")
-    assert "NUMBA_CACHE_DIR" in warned[0]
-    assert "FASTRSX_CACHE=0" in warned[0]
-
-
-@pytest.fixture(scope="module")
-def cold(tmp_path_factory):
-    """A cache that two processes, started together, have filled; and the two."""
-    directory = tmp_path_factory.mktemp("cold")
-    two = [start(VALUE, directory.parent, "-W", "error", NUMBA_CACHE_DIR=str(directory)) for _ in range(2)]
-    try:
-        for process in two:
-            process.wait(timeout=120)
-        yield directory, two
-    finally:
-        for process in two:
-            process.kill()
-
-
-def test_two_processes_on_one_cold_cache(cold, tmp_path):
-    directory, two = cold
-    for process in two:
-        finish(process)
-    assert list(directory.rglob("*.nbi"))
-    run(VALUE, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(directory))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "damage"),
-    [
-        ("dense.project_serial*.nbi", lambda data: b""),
-        ("dense.project_serial*.nbi", lambda data: data[: len(data) // 2]),
-        ("dense.project_serial*.nbc", lambda data: data[: len(data) // 2]),
-        ("dense.*.nbi", lambda data: b"\xff\x00" * 99),
-    ],
-    ids=["empty index", "cut index", "cut kernel", "noise in many"],
-)
-def test_damaged_cache_is_a_miss(cold, tmp_path, pattern, damage):
-    shutil.copytree(cold[0], tmp_path / "cache")
-    damaged = {path: damage(path.read_bytes()) for path in (tmp_path / "cache").rglob(pattern)}
-    assert damaged
-    for path, data in damaged.items():
-        path.write_bytes(data)
-    run(VALUE, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert all(path.read_bytes() != data for path, data in damaged.items())  # written anew
 
 
 # -- threads ---------------------------------------------------------------------------------------------------

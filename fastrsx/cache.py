@@ -1,0 +1,61 @@
+"""The compiled kernels on disk."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Folder(NamedTuple):
+    """What a directory of the cache holds."""
+
+    path: Path
+    is_writable: bool
+    kernels: int
+    stale: int  # of the kernels: of another source, version or CPU, so of no use to this process
+    megabytes: float
+
+    def __str__(self) -> str:
+        read_only, stale = "" if self.is_writable else " (read only)", f", {self.stale} of them stale" if self.stale else ""
+        return f"{self.path}{read_only}, {self.kernels} compiled kernels, {self.megabytes:.1f} MB{stale}"
+
+
+def problem() -> str | None:
+    """Why there is no cache, or None."""
+    from .kernels import jit
+
+    return jit.cache_problem
+
+
+def files(path: Path) -> list[Path]:
+    """The files of the cache in a directory: kernels, what a killed process left, and those of Numba's own cache."""
+    return sorted(path.glob("*.nb[ci]*"))
+
+
+def folders() -> list[Folder]:
+    """The directory that is written to, and those with kernels that are only read, in the order of reading."""
+    from .kernels import dense, jit
+
+    if problem():
+        return []
+    cache, build = dense.value._cache, jit.build(dense.value.targetctx.codegen())
+    found = []
+    for path in cache.folders:
+        kernels = [file for file in files(path) if file.suffix == ".nbc"]
+        stale = sum(f".{build}." not in file.name for file in kernels)
+        found.append(Folder(path, False, len(kernels), stale, sum(file.stat().st_size for file in kernels) / 2**20))
+    with suppress(OSError):
+        cache.ensure_path()
+        found[-1] = found[-1]._replace(is_writable=True)
+    return [*(folder for folder in found[:-1] if folder.kernels), found[-1]]
+
+
+def clear(path: Path) -> tuple[int, int]:
+    """Remove the files of the cache from a directory: how many went, and how many are left."""
+    ours = files(path)
+    for file in ours:
+        try:
+            file.unlink()
+        except OSError:  # a directory that can only be read
+            break
+    left = len(files(path))
+    return len(ours) - left, left

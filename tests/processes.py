@@ -1,0 +1,29 @@
+"""Python processes of their own, for tests."""
+
+import os
+import subprocess
+import sys
+
+NOWHERE = f"{os.devnull}/x"  # no directory can be made there, not even by root
+
+
+def start(code, cwd, *options, **variables):
+    """A Python process on `code`; a variable of None is unset."""
+    env = {name: value for name, value in (os.environ | {"FASTRSX_CACHE": None} | variables).items() if value is not None}
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", code], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    """What it printed, once it has ended well."""
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def run(*args, **variables):
+    return finish(start(*args, **variables))
