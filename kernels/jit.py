@@ -8,6 +8,7 @@ import types
 import uuid
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import llvmlite
@@ -65,19 +66,26 @@ def is_cacheable(numba_type):
     return own and all(map(is_cacheable, getattr(numba_type, "types", ())))
 
 
-class Folders(InTreeCacheLocator):
-    """The first writable one of numba's directories, and for reading only those that numba would have preferred."""
+@cache
+def _folders():
+    """The first writable one of numba's directories, and before it, to be read only, those that numba would rather have."""
+    folders = []
+    for locator in (UserProvidedCacheLocator, InTreeCacheLocator, UserWideCacheLocator)[0 if config.CACHE_DIR else 1 :]:
+        place = locator(_hash, __file__)  # of a function only its file counts, and all kernels lie beside this one
+        folders.append(Path(place.get_cache_path()))
+        with suppress(OSError):
+            place.ensure_cache_path()
+            break
+    return folders
+
+
+class Locator(InTreeCacheLocator):
+    """Numba's way to be told of `_folders`."""
 
     def __init__(self, py_func, py_file):
         super().__init__(py_func, py_file)
-        self.folders = []
-        for locator in (UserProvidedCacheLocator, InTreeCacheLocator, UserWideCacheLocator)[0 if config.CACHE_DIR else 1 :]:
-            place = locator(py_func, py_file)
-            self._cache_path = place.get_cache_path()
-            self.folders.append(self._cache_path)
-            with suppress(OSError):
-                place.ensure_cache_path()
-                break
+        self.folders = _folders()
+        self._cache_path = str(self.folders[-1])
 
     @classmethod
     def from_function(cls, py_func, py_file):
@@ -125,7 +133,7 @@ class KernelFiles:
 
 
 class KernelImpl(CompileResultCacheImpl):
-    _locator_classes = (Folders,)
+    _locator_classes = (Locator,)
 
 
 class KernelCache(FunctionCache):
@@ -137,7 +145,7 @@ class KernelCache(FunctionCache):
         super().__init__(dispatcher.py_func)
         self._function = dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, sorted(dispatcher.targetoptions.items())
         # NUMBA_CACHE_LOCATOR_CLASSES may name a locator without `folders`.
-        self.folders = [Path(folder) for folder in getattr(self._impl.locator, "folders", [self._cache_path])]
+        self.folders = getattr(self._impl.locator, "folders", [Path(self._cache_path)])
         self._cache_file = KernelFiles(self._impl.filename_base, self.folders)
 
     def ensure_path(self):
@@ -165,7 +173,7 @@ class KernelCache(FunctionCache):
 
 def _cached(dispatcher):
     global cache_problem
-    if cache_problem is None and dispatcher.py_func.__module__.startswith(f"{__package__}."):  # no other source is in SOURCE_STAMP
+    if cache_problem is None and dispatcher.py_func.__module__.rpartition(".")[0] == __package__:  # no other source is in SOURCE_STAMP
         try:
             dispatcher._cache = KernelCache(dispatcher)
         except RuntimeError as error:  # NUMBA_CACHE_LOCATOR_CLASSES names none that has a directory

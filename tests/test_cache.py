@@ -202,12 +202,18 @@ def test_kernel_of_such_a_type_is_not_kept(tmp_path):
 import numpy as np
 from fastrsx.kernels import dense
 from fastrsx.kernels.links import Rsx
-Rsx.cacheable = False
 a, point, f, sums = np.zeros(8), np.ones(99), np.zeros(8), np.zeros((1, 99))
-dense.predictions_serial(Rsx(), a, point, f, f, sums)
-assert dense.predictions_serial.stats.cache_misses.total() == 1
+kernel = dense.predictions_serial
+kernel(Rsx(), a, point, f, f, sums)
+(signature, compiled), = kernel.overloads.items()
+assert kernel._cache.load_overload(signature, kernel.targetctx)
+Rsx.cacheable = False
+assert kernel._cache.load_overload(signature, kernel.targetctx) is None
+kernel._cache.flush()
+kernel._cache.save_overload(signature, compiled)
 """
     run(code, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path))
+    assert kernels(tmp_path)
     assert not [path for path in kernels(tmp_path) if path.name.startswith("dense.predictions")]
 
 
