@@ -1,10 +1,13 @@
-"""Python processes of their own, for tests."""
+"""Python processes for tests to run code in."""
 
 import os
 import subprocess
 import sys
 
+import pytest
+
 NOWHERE = f"{os.devnull}/x"  # no directory can be made there, not even by root
+posix = pytest.mark.skipif(os.name != "posix", reason="needs fork or a home that is set by HOME")
 
 
 def start(code, cwd, *options, **variables):

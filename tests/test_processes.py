@@ -1,12 +1,8 @@
 """What a process of its own shows: imports, Python threads, forks, signals."""
 
-import os
-
 import pytest
 
-from processes import run
-
-posix = pytest.mark.skipif(os.name != "posix", reason="needs fork")
+from processes import posix, run
 
 SOLVE = """
 import functools, numba, numpy as np, os, fastrsx
@@ -17,19 +13,6 @@ solve = functools.partial(fastrsx.newton, A, b, w=0.01, kernel="parallel")
 expected = fastrsx.newton(A, b, w=0.01, kernel="serial").x.tobytes()
 assert np.frombuffer(expected).all()
 """
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """The cache directory that the tests share, so that solves are compiled once."""
-    return os.environ.get("NUMBA_CACHE_DIR") or str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(params=["omp", "workqueue"])
-def layer(request):
-    if request.param == "omp":
-        pytest.importorskip("numba.np.ufunc.omppool", reason="numba has no OpenMP layer here", exc_type=ImportError)
-    return request.param
 
 
 def test_import_is_light(tmp_path):

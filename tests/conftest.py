@@ -1,0 +1,27 @@
+import os
+from importlib.metadata import PackageNotFoundError, files
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """The cache directory that the tests share, so that solves are compiled once."""
+    return os.environ.get("NUMBA_CACHE_DIR") or str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(params=["omp", "workqueue", "tbb"])
+def layer(request, monkeypatch):
+    """A threading layer of Numba's that child processes can use."""
+    if request.param == "omp":
+        pytest.importorskip("numba.np.ufunc.omppool", reason="numba has no OpenMP layer here", exc_type=ImportError)
+    if request.param == "tbb":
+        try:
+            libraries = [file for file in files("tbb") or () if file.name == "libtbb.so.12"]
+        except PackageNotFoundError:
+            pytest.skip("tbb is not installed")
+        if not libraries:
+            pytest.skip("tbb has no library for Linux here")
+        # The wheel puts it where the loader does not look in a virtual environment.
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries[0].locate().resolve().parent), prepend=os.pathsep)
+    return request.param
