@@ -6,6 +6,8 @@ Names are loaded on first use, so that importing the package costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import forks as forks
+
 if TYPE_CHECKING:
     from .bounds import LipschitzBounds, lipschitz_bounds
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights

@@ -61,8 +61,10 @@ class Problem:
 
     The last x is remembered: `value`, `grad` and `hess` at one x read A once each, and again not at all; `grad` or
     `value_and_grad` at a new x read it once for both. So the last digits of a gradient depend on what was asked first. Methods
-    take a lock, so any number of threads may call them; each call uses all threads of the plan. Outside the domain
-    <u, 1> > 0 the value is +inf and derivatives are NaN.
+    take a lock, so any number of threads may call them; each call uses all threads of the plan, or one where another Python thread has
+    them. Numba's workqueue layer ends the process where two threads launch at once, so on it only the main thread launches; where your
+    own parallel functions may run meanwhile in another thread, pass kernel="serial" or set NUMBA_THREADING_LAYER to omp or tbb.
+    Outside the domain <u, 1> > 0 the value is +inf and derivatives are NaN.
 
     Parameters
     ----------
@@ -148,8 +150,8 @@ class Problem:
         return self._passes.count
 
     def _running(self) -> AbstractContextManager[Any]:
-        """To run kernels in: one thread at a time, on as many threads as were asked for."""
-        return self._lock if self._num_threads is None else self._running_on(self._num_threads)
+        """To run kernels in: one thread at a time, on as many threads as were asked for; serial kernels do not start any."""
+        return self._lock if self._num_threads is None or self.plan.kernel == "serial" else self._running_on(self._num_threads)
 
     @contextmanager
     def _running_on(self, num_threads: int) -> Iterator[None]:

@@ -8,27 +8,20 @@ from typing import Any
 
 import numba
 
+from . import forks
+from .forks import layer as layer
+
 _launching = threading.Lock()
-_forked_after_launch = False
 
 
 def _after_fork_in_child() -> None:
-    """A forked child has none of its parent's OpenMP workers, and a launch would kill it: it keeps to the serial twins."""
-    global _launching, _forked_after_launch
+    """Another thread of the parent may have held the lock."""
+    global _launching
     _launching = threading.Lock()
-    _forked_after_launch = layer() is not None
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def layer() -> str | None:
-    """Numba's threading layer, or None before the first launch of threads."""
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        return None
 
 
 def available() -> int:
@@ -36,12 +29,22 @@ def available() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
-def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: Any) -> Any:
-    """Call the parallel kernel, or its serial twin where another Python thread is in a kernel or a fork forbids it.
+def _may_abort() -> bool:
+    """Whether Numba's workqueue layer would be launched off the main thread, beside who knows whose launch."""
+    if threading.get_ident() == threading.main_thread().ident:
+        return False
+    if layer() is None:
+        numba.get_num_threads()  # starts the layer
+    return layer() == "workqueue"
 
-    Numba's workqueue layer aborts when two threads launch at once. The twins give the same bits, so nobody can tell.
+
+def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: Any) -> Any:
+    """Call the parallel kernel, or its serial twin where another Python thread is in a kernel, or a launch could end the process.
+
+    The workqueue layer aborts when two threads launch at once, and who else launches cannot be seen. Of our own launches it gets those of
+    the main thread, so that in a pool the others may be the caller's. The twins give the same bits, so nobody can tell.
     """
-    if _forked_after_launch or not _launching.acquire(blocking=False):
+    if forks.is_after_launch or _may_abort() or not _launching.acquire(blocking=False):
         return serial_twin(*args)
     try:
         return kernel(*args)
@@ -53,8 +56,8 @@ def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: A
 def limited_to(num_threads: int) -> Iterator[None]:
     """Run the body with this many Numba threads, and restore the setting."""
     before = numba.get_num_threads()
-    numba.set_num_threads(num_threads)
     try:
+        numba.set_num_threads(num_threads)  # in here, for Ctrl-C comes after a call
         yield
     finally:
         numba.set_num_threads(before)
