@@ -119,10 +119,15 @@ class _Solver:
         self.iterate.points[0] = self.point.raw
         if self.verbose > 1:
             print(HEADER)
-        while True:
-            stop = self.stop_at_point() or self.step()
-            if stop:
-                return self.finish(*stop)
+        self.accepted = self.x.copy(), self.point.fun, self.nit
+        try:
+            while True:
+                stop = self.stop_at_point() or self.step()
+                if stop:
+                    return self.finish(*stop)
+        except BaseException as error:  # Ctrl-C too
+            error.intermediate_result = self.state()  # type: ignore[attr-defined]
+            raise
 
     def step(self) -> Stop:
         """One step, or several of a small problem; why to stop, or None to go on."""
@@ -216,13 +221,18 @@ class _Solver:
         if self.verbose > 1:  # then steps come one by one
             print(self.history[-1].row(self.nit - 1), flush=True)
 
+    def state(self) -> NewtonResult:
+        """The last accepted point; Ctrl-C falls where x has moved on and the rest has not, so it is kept apart."""
+        x, fun, nit = self.accepted
+        return NewtonResult(x=x.copy(), fun=fun, nit=nit, history=History(self.history[:nit]))
+
     def call_back(self) -> Stop:
+        self.accepted = self.x.copy(), self.point.fun, self.nit
         if self.callback is None:
             return None
         try:
             if "intermediate_result" in inspect.signature(self.callback).parameters:
-                state = NewtonResult(x=self.x.copy(), fun=self.point.fun, nit=self.nit, history=self.history)
-                self.callback(intermediate_result=state)  # type: ignore[call-arg]
+                self.callback(intermediate_result=self.state())  # type: ignore[call-arg]
             else:
                 self.callback(self.x.copy())
         except StopIteration:
@@ -366,7 +376,8 @@ def newton(
         Of the rows drawn; the exact Hessian draws none.
     callback : callable, optional
         Called after each step as ``callback(intermediate_result=...)``, with x, fun, nit and history, or as ``callback(x)``
-        where it has no parameter of that name. Raising StopIteration ends the solve; other exceptions propagate.
+        where it has no parameter of that name. Raising StopIteration ends the solve. Any other exception that ends it, Ctrl-C too, has an
+        attribute `intermediate_result` with x, fun, nit and history after the last step.
     verbose : {0, 1, 2}, optional
         1 prints a summary, 2 also a line for each step.
 

@@ -398,3 +398,36 @@ def test_callback_stops_the_solve(cars):
 def test_every_status_has_a_sentence(status):
     assert status.sentence.endswith(".")
     assert status.success == (status in (Status.CONVERGED, Status.EXACT_FIT))
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("last", [1, 3])
+def test_exception_carries_the_last_iterate(cars, error, last):
+    def give_up(intermediate_result):
+        seen.append(intermediate_result)
+        if len(seen) == last:
+            raise error
+
+    seen = []
+    with pytest.raises(type(error)) as caught:
+        fastrsx.newton(cars.A, cars.b, callback=give_up)
+    assert caught.value is error
+    state = error.intermediate_result
+    assert state.nit == len(state.history) == last
+    assert state.x is not seen[-1].x
+    np.testing.assert_array_equal(state.x, seen[-1].x)
+    assert state.fun == fastrsx.Problem(cars.A, cars.b).value(state.x)
+    assert np.array_equal(fastrsx.newton(cars.A, cars.b, state.x).x, fastrsx.newton(cars.A, cars.b, seen[-1].x).x)
+
+
+def test_exception_before_the_first_step_carries_the_start(cars, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastrsx.solver._Solver.step", interrupt)
+    x0 = np.full(5, 0.1)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fastrsx.newton(cars.A, cars.b, x0)
+    state = caught.value.intermediate_result
+    np.testing.assert_array_equal(state.x, x0)
+    assert (state.nit, state.history) == (0, [])
