@@ -1,0 +1,299 @@
+"""Solves in other people's pools of threads and processes: the bits of a serial solve, on the layer that was asked for."""
+
+import os
+import time
+
+import pytest
+
+from processes import posix, run
+
+# A module, for what pools send to other processes is imported there.
+WORK = """
+import numba, numpy as np, os, fastrsx
+
+def problem(seed, n, d):
+    rng = np.random.default_rng(seed)
+    A, b = rng.standard_normal((n, d)), rng.random(n)
+    return A, b / b.sum()
+
+SEEDS = range(6)
+
+def solve(seed, kernel="parallel", **options):
+    return fastrsx.newton(*problem(seed, 600, 3), w=0.01, kernel=kernel, **options).x.tobytes()
+
+def report(seed):
+    "The bits, which twin could run, the layer, and the process."
+    bits = solve(seed)
+    return bits, fastrsx.threads.launch(lambda: "parallel", lambda: "serial"), numba.threading_layer(), os.getpid()
+
+def most():
+    "The threads that a solve can use here, and the kernels that it then has for many rows."
+    return fastrsx.threads.available(), fastrsx.plan(np.ones((100_000, 3))).kernel
+
+expected = [solve(seed, "serial") for seed in SEEDS]
+assert len(set(expected)) == len(SEEDS)
+
+def check(reports, twins):
+    "The processes that the reports are from, which is one of these twins each."
+    bits, ran, layers, processes = zip(*reports)
+    assert list(bits) == expected
+    assert set(ran) <= twins, ran
+    assert set(layers) == {os.environ["NUMBA_THREADING_LAYER"]}, layers
+    return set(processes)
+"""
+
+
+@pytest.fixture
+def run_work(tmp_path, cache, layer):
+    """Runs code after that module, on a layer."""
+    (tmp_path / "work.py").write_text(WORK)
+    env = {"NUMBA_CACHE_DIR": cache, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
+    return lambda code, first="from work import *", **variables: run(f"{first}\n{code}", tmp_path, **env, **variables)
+
+
+# -- threads ---------------------------------------------------------------------------------------------------
+
+
+def test_thread_pools(run_work):
+    """While one thread has the kernels the others have the serial twins, and on workqueue all but the main thread."""
+    pytest.importorskip("joblib")
+    run_work("""
+from concurrent.futures import ThreadPoolExecutor
+import joblib
+twins = {"serial"} if os.environ["NUMBA_THREADING_LAYER"] == "workqueue" else {"parallel", "serial"}
+with ThreadPoolExecutor(4) as pool:
+    check(pool.map(report, SEEDS), twins)
+check(joblib.Parallel(4, "threading")(joblib.delayed(report)(seed) for seed in SEEDS), twins)
+check(map(report, SEEDS), {"parallel"})
+""")
+
+
+@pytest.mark.parametrize("where", ["a pool", "the main thread"])
+def test_beside_the_callers_own_parallel_function(run_work, where):
+    """Solves go on in a pool while another thread, of it or the main one, launches: workqueue would abort if both did."""
+    run_work(f"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+@numba.njit(parallel=True)
+def total(a):
+    s = 0.0
+    for i in numba.prange(len(a)):
+        s += a[i]
+    return s
+total(np.ones(9))
+done = threading.Event()
+def launch():
+    while not done.is_set():
+        assert total(np.ones(100_000)) == 100_000
+with ThreadPoolExecutor(2) as pool:
+    solves = pool.submit(lambda: [list(map(solve, SEEDS)) for _ in range(20)])
+    solves.add_done_callback(lambda _: done.set())
+    launch() if {where == "the main thread"} else pool.submit(launch).result()
+assert solves.result() == [expected] * 20
+assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
+""")
+
+
+def test_num_threads_in_a_fresh_thread(run_work):
+    """Numba's setting is of a thread: a fresh one has all, and a solve changes no other's."""
+    run_work("""
+from concurrent.futures import ThreadPoolExecutor
+numba.set_num_threads(1)
+def inside():
+    seen = [numba.get_num_threads()]
+    assert solve(0, num_threads=1, callback=lambda x: seen.append(numba.get_num_threads())) == expected[0]
+    return [*seen, numba.get_num_threads()]
+with ThreadPoolExecutor(1) as pool:
+    before, *during, after = pool.submit(inside).result()
+assert (before, set(during), after) == (2, {1}, 2)
+assert numba.get_num_threads() == 1
+assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
+""")
+
+
+# Every thread solves its own mixture, and asks Problems that all share; the main thread solves beside them.
+STRESS = """
+import random, threading
+from concurrent.futures import ThreadPoolExecutor
+SIZES = [(20, 1), (20, 8), (100, 2), (300, 3), (700, 8), (1500, 5), (3000, 1), (3000, 8)]
+data = [problem(seed, *size) for seed, size in enumerate(SIZES)]
+
+def newton(i, **options):
+    return fastrsx.newton(*data[i], w=0.01, **options).x.tobytes()
+
+def derivatives(problem, d):
+    return b"".join(np.asarray(part).tobytes() for part in problem.value_grad_hess(np.full(d, 0.1)))
+
+solutions = [newton(i, kernel="serial") for i in range(len(SIZES))]
+derived = [derivatives(fastrsx.Problem(*data[i], kernel="serial"), d) for i, (n, d) in enumerate(SIZES)]
+shared = [fastrsx.Problem(*data[i], kernel="parallel") for i in range(len(SIZES))]
+
+def work(seed, solves):
+    choices = random.Random(seed)
+    for _ in range(solves):
+        i = choices.randrange(len(SIZES))
+        options = dict(kernel=choices.choice(["auto", "parallel"]), num_threads=choices.choice([None, 1, 2]))
+        assert newton(i, **options) == solutions[i], (SIZES[i], options)
+        i = choices.randrange(len(SIZES))
+        assert derivatives(shared[i], SIZES[i][1]) == derived[i], SIZES[i]
+    return solves
+
+with ThreadPoolExecutor(8, initializer=threading.Barrier(8).wait) as pool:
+    threads = [pool.submit(work, seed, int(os.environ["SOLVES"])) for seed in range(8)]
+    beside = 0
+    while not all(thread.done() for thread in threads):
+        beside += work(beside, 1)
+print(sum(thread.result() for thread in threads), beside, numba.threading_layer(), numba.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("repeat", range(5 if os.environ.get("FASTRSX_STRESS") == "1" else 1))
+def test_stress(run_work, layer, repeat):
+    """FASTRSX_STRESS=1 makes it long."""
+    solves = 200 if os.environ.get("FASTRSX_STRESS") == "1" else 25
+    started = time.perf_counter()
+    ended, beside, used, threads = run_work(STRESS, SOLVES=str(solves)).split()
+    print(f"{layer}: {ended} solves in 8 threads and {beside} beside them in {time.perf_counter() - started:.1f} s")  # shown by -s
+    assert (int(ended), used, threads) == (8 * solves, layer, "2")
+    assert int(beside) > 0
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_interrupt_from_outside(run_work):
+    """It ends the solve within one pass and leaves nothing behind; what it carries belongs together."""
+    run_work("""
+import signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+A, b = problem(0, 200_000, 16)
+numba.set_num_threads(2)
+seen, at_kill = [], []
+
+def kill():
+    at_kill.append(len(seen))
+    os.kill(os.getpid(), signal.SIGINT)
+
+def callback(x):
+    seen.append(x)
+    if len(seen) == 2:
+        threading.Timer(0.02, kill).start()
+
+try:
+    while len(seen) < 1000:  # a solve takes about 14 steps and 0.1 s, and may be over too soon
+        fastrsx.newton(A, b, np.full(16, 2.0), kernel="parallel", num_threads=1, callback=callback)
+    raise AssertionError("never interrupted")
+except KeyboardInterrupt as error:
+    caught = error
+assert len(seen) <= at_kill[0] + 1
+assert numba.get_num_threads() == 2
+assert solve(0) == expected[0]
+check(map(report, SEEDS), {"parallel"})
+state = getattr(caught, "intermediate_result", None)
+if state is not None:  # not between two solves
+    assert state.nit == len(state.history)
+    assert np.isclose(state.fun, fastrsx.Problem(A, b).value(state.x), rtol=1e-9, atol=0)
+print(state is not None)
+""")
+
+
+# -- processes -------------------------------------------------------------------------------------------------
+
+# The start method, what the parent does first, and the twins that its workers can run.
+POOLS = {
+    "fork": ("fork", "", {"parallel"}),
+    "fork after a launch": ("fork", "solve(0)", {"serial"}),
+    "spawn": ("spawn", "solve(0)", {"parallel"}),
+    "forkserver": ("forkserver", "solve(0)", {"parallel"}),
+}
+
+
+@posix
+@pytest.mark.parametrize("pool", POOLS)
+def test_process_pools(run_work, pool):
+    """Of concurrent.futures and of multiprocessing."""
+    method, before, twins = POOLS[pool]
+    run_work(f"""
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+context = multiprocessing.get_context("{method}")
+{before}
+with ProcessPoolExecutor(1, context) as executor, context.Pool(1) as pool:
+    for reports in (executor.map(report, SEEDS), pool.map(report, SEEDS)):
+        assert os.getpid() not in check(reports, {twins})
+check(map(report, SEEDS), {{"parallel"}})
+""")
+
+
+@posix
+def test_joblib_processes(run_work):
+    """Loky's workers take from joblib how many threads each may use, and so do solves in them."""
+    pytest.importorskip("joblib")
+    run_work("""
+import joblib
+reports = [joblib.delayed(report)(seed) for seed in SEEDS]
+for threads, kernel in ((1, "serial"), (2, "parallel")):
+    with joblib.parallel_config("loky", inner_max_num_threads=threads, n_jobs=2):
+        assert os.getpid() not in check(joblib.Parallel()(reports), {"parallel"})
+        assert joblib.Parallel()([joblib.delayed(most)()]) == [(threads, kernel)]
+assert os.getpid() not in check(joblib.Parallel(2, "multiprocessing")(reports), {"parallel", "serial"})
+check(map(report, SEEDS), {"parallel"})
+""")
+
+
+@posix
+@pytest.mark.parametrize("imported", ["", "import fastrsx"])
+def test_forked_worker_of_a_parent_that_never_solved(run_work, imported):
+    """Others started the layer; the parent had imported the package, or not even that."""
+    run_work(
+        """
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    reports = pool.map(first_use, range(6))
+from work import *
+assert os.getpid() not in check(reports, {"serial"})
+check(map(report, SEEDS), {"parallel"})
+""",
+        f"""
+import multiprocessing, numba, numpy as np, sys
+{imported}
+@numba.njit(parallel=True)
+def total(a):
+    s = 0.0
+    for i in numba.prange(len(a)):
+        s += a[i]
+    return s
+assert total(np.ones(9)) == 9
+assert "fastrsx.solver" not in sys.modules
+def first_use(seed):
+    import work
+    return work.report(seed)
+""",
+    )
+
+
+@posix
+def test_parallel_kernel_called_in_a_forked_child(run_work):
+    """With OpenMP it raises, where Numba would end the process."""
+    run_work("""
+from fastrsx.kernels import dense
+A = np.ones((600, 3))
+A.flags.writeable = False
+out = np.zeros(600)
+arguments = A, np.ones(3), out, dense.alloc_workspace(600, 3, False).buffers
+dense.products(*arguments)
+child = os.fork()
+if not child:
+    out[:] = 0
+    try:
+        dense.products(*arguments)
+    except RuntimeError as error:
+        assert "spawn or forkserver" in str(error)
+        assert numba.threading_layer() == "omp"
+        dense.products_serial(*arguments)
+    assert (out == 3).all()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+dense.products(*arguments)
+assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
+""")
