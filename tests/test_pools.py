@@ -68,28 +68,31 @@ check(map(report, SEEDS), {"parallel"})
 """)
 
 
-@pytest.mark.parametrize("where", ["a pool", "the main thread"])
-def test_beside_the_callers_own_parallel_function(run_work, where):
+def test_beside_the_callers_own_parallel_function(run_work):
     """Solves go on in a pool while another thread, of it or the main one, launches: workqueue would abort if both did."""
-    run_work(f"""
+    run_work("""
 import threading
 from concurrent.futures import ThreadPoolExecutor
+
 @numba.njit(parallel=True)
 def total(a):
     s = 0.0
     for i in numba.prange(len(a)):
         s += a[i]
     return s
-total(np.ones(9))
-done = threading.Event()
-def launch():
+
+def launch(done):
     while not done.is_set():
         assert total(np.ones(100_000)) == 100_000
-with ThreadPoolExecutor(2) as pool:
-    solves = pool.submit(lambda: [list(map(solve, SEEDS)) for _ in range(20)])
-    solves.add_done_callback(lambda _: done.set())
-    launch() if {where == "the main thread"} else pool.submit(launch).result()
-assert solves.result() == [expected] * 20
+
+total(np.ones(9))
+for launches_in_pool in (False, True):
+    done = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        solves = pool.submit(lambda: [list(map(solve, SEEDS)) for _ in range(20)])
+        solves.add_done_callback(lambda _: done.set())
+        pool.submit(launch, done).result() if launches_in_pool else launch(done)
+    assert solves.result() == [expected] * 20
 assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 """)
 
@@ -200,29 +203,35 @@ print(state is not None)
 
 # -- processes -------------------------------------------------------------------------------------------------
 
-# The start method, what the parent does first, and the twins that its workers can run.
-POOLS = {
-    "fork": ("fork", "", {"parallel"}),
-    "fork after a launch": ("fork", "solve(0)", {"serial"}),
-    "spawn": ("spawn", "solve(0)", {"parallel"}),
-    "forkserver": ("forkserver", "solve(0)", {"parallel"}),
-}
+PROCESS_POOLS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+def check_pools(method, twins):
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, context) as executor, context.Pool(1) as pool:
+        both = executor.map(report, SEEDS), pool.imap(report, SEEDS)
+        assert all(os.getpid() not in check(reports, twins) for reports in both)
+"""
 
 
 @posix
-@pytest.mark.parametrize("pool", POOLS)
-def test_process_pools(run_work, pool):
-    """Of concurrent.futures and of multiprocessing."""
-    method, before, twins = POOLS[pool]
-    run_work(f"""
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-context = multiprocessing.get_context("{method}")
-{before}
-with ProcessPoolExecutor(1, context) as executor, context.Pool(1) as pool:
-    for reports in (executor.map(report, SEEDS), pool.map(report, SEEDS)):
-        assert os.getpid() not in check(reports, {twins})
+def test_forked_pools(run_work):
+    """Workers launch threads unless their parent had."""
+    run_work(f"""{PROCESS_POOLS}
+check_pools("fork", {{"parallel"}})
 check(map(report, SEEDS), {{"parallel"}})
+check_pools("fork", {{"serial"}})
+check(map(report, SEEDS), {{"parallel"}})
+""")
+
+
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=posix)])
+def test_pools_of_fresh_processes(run_work, method):
+    """Workers launch threads whatever their parent did."""
+    run_work(f"""{PROCESS_POOLS}
+check(map(report, SEEDS), {{"parallel"}})
+check_pools("{method}", {{"parallel"}})
 """)
 
 
@@ -233,19 +242,20 @@ def test_joblib_processes(run_work):
     run_work("""
 import joblib
 reports = [joblib.delayed(report)(seed) for seed in SEEDS]
-for threads, kernel in ((1, "serial"), (2, "parallel")):
-    with joblib.parallel_config("loky", inner_max_num_threads=threads, n_jobs=2):
-        assert os.getpid() not in check(joblib.Parallel()(reports), {"parallel"})
-        assert joblib.Parallel()([joblib.delayed(most)()]) == [(threads, kernel)]
+with joblib.parallel_config("loky", inner_max_num_threads=1, n_jobs=2):
+    assert os.getpid() not in check(joblib.Parallel()(reports), {"parallel"})
+    assert joblib.Parallel()([joblib.delayed(most)()]) == [(1, "serial")]
+assert most() == (2, "parallel")
 assert os.getpid() not in check(joblib.Parallel(2, "multiprocessing")(reports), {"parallel", "serial"})
 check(map(report, SEEDS), {"parallel"})
 """)
 
 
 @posix
+@pytest.mark.parametrize("layer", ["omp"], indirect=True)
 @pytest.mark.parametrize("imported", ["", "import fastrsx"])
 def test_forked_worker_of_a_parent_that_never_solved(run_work, imported):
-    """Others started the layer; the parent had imported the package, or not even that."""
+    """Others started OpenMP; the parent had imported the package, or not even that."""
     run_work(
         """
 with multiprocessing.get_context("fork").Pool(1) as pool:
