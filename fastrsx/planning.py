@@ -84,8 +84,7 @@ def choose_hessian(n: int, d: int, hessian: str, sample_rows: int) -> tuple[str,
 
 def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
     """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
-    most = threads.available()
-    count = most if num_threads is None else num_threads
+    count = threads.in_use() if num_threads is None else num_threads
     work = pass_ms(n, d)
     size = f"a pass over {n} x {d} is about {work:.2g} ms of work"
     if kernel != "auto":

@@ -1,6 +1,8 @@
 """The loss of one (A, b, w) as an object: values, derivatives and operators, for SciPy's solvers and ours."""
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +18,21 @@ from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
+
+_alive: "weakref.WeakSet[Problem]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """What another thread of the parent had begun will not end here: nobody would release its lock."""
+    for problem in list(_alive):
+        if problem._lock.acquire(blocking=False):
+            problem._lock.release()
+        else:
+            problem._prepare()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Factors(NamedTuple):
@@ -132,6 +149,7 @@ class Problem:
         self._point: Point
         self._first: Derivatives | None = None
         self._hess: Matrix | None = None
+        _alive.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("A", "b", "w", "link", "plan", "_num_threads", "_column_scale")

@@ -29,6 +29,11 @@ def available() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
+def in_use() -> int:
+    """How many a kernel uses that is called from this Python thread."""
+    return available() if layer() is None else int(numba.get_num_threads())
+
+
 def _may_abort() -> bool:
     """Whether Numba's workqueue layer would be launched off the main thread, beside who knows whose launch."""
     if threading.get_ident() == threading.main_thread().ident:

@@ -102,7 +102,9 @@ def test_num_threads_in_a_fresh_thread(run_work):
     run_work("""
 from concurrent.futures import ThreadPoolExecutor
 numba.set_num_threads(1)
+assert most() == (2, "serial")
 def inside():
+    assert most() == (2, "parallel")
     seen = [numba.get_num_threads()]
     assert solve(0, num_threads=1, callback=lambda x: seen.append(numba.get_num_threads())) == expected[0]
     return [*seen, numba.get_num_threads()]
@@ -258,28 +260,52 @@ def test_forked_worker_of_a_parent_that_never_solved(run_work, imported):
     """Others started OpenMP; the parent had imported the package, or not even that."""
     run_work(
         """
-with multiprocessing.get_context("fork").Pool(1) as pool:
-    reports = pool.map(first_use, range(6))
+with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+    reports = list(pool.map(first_use, range(6)))
 from work import *
 assert os.getpid() not in check(reports, {"serial"})
 check(map(report, SEEDS), {"parallel"})
 """,
         f"""
-import multiprocessing, numba, numpy as np, sys
+import multiprocessing, numba, sys
+from concurrent.futures import ProcessPoolExecutor
 {imported}
-@numba.njit(parallel=True)
-def total(a):
-    s = 0.0
-    for i in numba.prange(len(a)):
-        s += a[i]
-    return s
-assert total(np.ones(9)) == 9
+numba.get_num_threads()  # starts the layer as a launch does
 assert "fastrsx.solver" not in sys.modules
 def first_use(seed):
     import work
     return work.report(seed)
 """,
     )
+
+
+@posix
+def test_fork_while_other_threads_solve(run_work):
+    """The child finds their locks held, of launches and of a Problem, and nobody to release them."""
+    run_work("""
+import threading
+A, b = problem(0, 20_000, 8)
+shared = fastrsx.Problem(A, b, kernel="parallel")
+x = np.full(8, 0.1)
+value = fastrsx.Problem(A, b, kernel="serial").value(x)
+assert solve(0) == expected[0]
+done = threading.Event()
+def go_on(call):
+    while not done.is_set():
+        call()
+threads = [threading.Thread(target=go_on, args=[call]) for call in (lambda: solve(1), lambda: shared.hess(np.random.random(8)))]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        os._exit(7 if solve(2) == expected[2] and shared.value(x) == value else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+done.set()
+for thread in threads:
+    thread.join()
+check(map(report, SEEDS), {"parallel"})
+""")
 
 
 @posix
