@@ -21,9 +21,9 @@ class Folder(NamedTuple):
 
 def problem() -> str | None:
     """Why there is no cache, or None."""
-    from .kernels import jit
+    from .kernels import diskcache
 
-    return jit.cache_problem
+    return diskcache.cache_problem
 
 
 def files(path: Path) -> list[Path]:
@@ -33,11 +33,11 @@ def files(path: Path) -> list[Path]:
 
 def folders() -> list[Folder]:
     """The directory that is written to, and those with kernels that are only read, in the order of reading."""
-    from .kernels import dense, jit
+    from .kernels import dense, diskcache
 
     if problem():
         return []
-    cache, build = dense.value._cache, jit.build(dense.value.targetctx.codegen())
+    cache, build = dense.value._cache, diskcache.build(dense.value.targetctx.codegen())
     found = []
     for path in cache.folders:
         kernels = [file for file in files(path) if file.suffix == ".nbc"]

@@ -14,7 +14,7 @@ import pytest
 
 import fastrsx
 from fastrsx.cli import main
-from fastrsx.kernels import dense, jit, links
+from fastrsx.kernels import dense, diskcache, links
 from processes import NOWHERE, finish, run, start
 
 ROUNDS = 20 if os.environ.get("FASTRSX_STRESS") == "1" else 3
@@ -190,11 +190,11 @@ class Holder(NamedTuple):
 def test_types_that_are_not_cacheable():
     work = dense.alloc_workspace(8, 3, False)
     types = {name: numba.typeof(value) for name, value in {"ours": work, "custom": work._replace(link=Custom())}.items()}
-    assert jit.is_cacheable(types["ours"])
-    assert not jit.is_cacheable(types["custom"])
-    assert not jit.is_cacheable(numba.typeof(Holder(1, Custom())))
-    assert not jit.is_cacheable(numba.typeof(((Custom(), Custom()),)))
-    assert jit.is_cacheable(numba.typeof((Holder(1, links.Rsx()), 1.0, work.a)))
+    assert diskcache.is_cacheable(types["ours"])
+    assert not diskcache.is_cacheable(types["custom"])
+    assert not diskcache.is_cacheable(numba.typeof(Holder(1, Custom())))
+    assert not diskcache.is_cacheable(numba.typeof(((Custom(), Custom()),)))
+    assert diskcache.is_cacheable(numba.typeof((Holder(1, links.Rsx()), 1.0, work.a)))
 
 
 def test_kernel_of_such_a_type_is_not_kept(tmp_path):
@@ -322,6 +322,6 @@ def test_cache_warm(capsys, monkeypatch):
 
 @pytest.mark.parametrize("action", ["info", "clear", "warm"])
 def test_cache_command_without_a_cache(capsys, monkeypatch, action):
-    monkeypatch.setattr(jit, "cache_problem", "turned off")
+    monkeypatch.setattr(diskcache, "cache_problem", "turned off")
     assert main(["cache", action]) == 1
     assert capsys.readouterr().err == "fastrsx cache: off: turned off\n"
