@@ -32,7 +32,7 @@ def add_multiple(y, multiple, x, start):
     factor = splat(multiple)
     for j in range(start, y.shape[0], LANES):
         count = y.shape[0] - j
-        store_first(y, j, count, fma(factor, load_first(x, 0, j, count), load_first(y, 0, j, count)))
+        store_first(y, 0, j, count, fma(factor, load_first(x, 0, j, count), load_first(y, 0, j, count)))
 
 
 @serial

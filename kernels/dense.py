@@ -1,4 +1,4 @@
-"""The kernels for dense A (n x d, C-ordered float64): the fold over blocks, in parallel; each has a `_serial` twin.
+"""The kernels for dense A (n x d, C-ordered, float64 or float32): the fold over blocks, in parallel; each has a `_serial` twin.
 
 Public: `value`, `value_grad`, `value_grad_hess`, `hess_vec`, `factors`, with the arguments: data (A), x, b, w,
 outputs, workspace. They can be called from Python and from your own @njit code, release the GIL, write nothing but
@@ -23,7 +23,7 @@ from numba import prange
 from . import fold
 from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
 from .jit import parallel, part, serial, serial_twin
-from .links import Linear, Rsx, Softmax
+from .links import RSX
 from .microkernel import strip_count
 from .panel import ROWS, padded
 from .simd import LANES
@@ -40,11 +40,11 @@ class Workspace(NamedTuple):
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
-    link: Rsx | Softmax | Linear
+    link: NamedTuple  # see links.py; its type decides what is compiled
 
 
 @serial
-def alloc_workspace(n, d, hessian):
+def alloc_workspace(n, d, hessian, link=RSX):
     """A workspace for n x d data; without `hessian`, not for value_grad_hess."""
     blocks, wide = fold.block_count(n, d), padded(d)
     gram = wide if hessian else 0
@@ -57,8 +57,14 @@ def alloc_workspace(n, d, hessian):
         np.empty((blocks, ROWS, wide)),
         np.empty((blocks, wide // LANES, ROWS, LANES)),
         np.zeros((blocks, 4, ROWS)),
-        Rsx(0.0, np.inf),
+        link,
     )
+
+
+def workspace_size(n, d):
+    """The numbers in a workspace without `hessian`."""
+    blocks, wide = fold.block_count.py_func(n, d), padded.py_func(d)
+    return n + blocks * (SUMS + 4 * wide + 2 * ROWS * wide + 4 * ROWS)
 
 
 @serial

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from .jit import part, serial
-from .links import terms
+from .links import growth, terms
 from .microkernel import add_gram, add_gram_strip, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products, strip_count
 from .panel import ROWS, load_panel, loaded_panel, padded
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
@@ -109,7 +109,7 @@ def add_domain(link, a, da, start, stop, sums, u_out, v_out):
     top = splat(sums[SHIFT])
     for j in range(start, stop, LANES):
         below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0, and in the padding what is no maximum
-        top = maximum(load_first(a, 0, j, stop - j) + below_all, top)
+        top = maximum(growth(link, load_first(a, 0, j, stop - j)) + below_all, top)
     shift = min(max_lanes(top), link.high)
     factor = 1.0
     if shift > sums[SHIFT]:
@@ -154,7 +154,7 @@ def fold_domain(link, a, da, t, start, stop, out, sums):
         if da.shape[0] > 0:
             for j in range(i, end, LANES):
                 step = load_first(da, 0, j, end - j)
-                store_first(out, j, end - j, fma(splat(t), step, load_first(a, 0, j, end - j)))
+                store_first(out, 0, j, end - j, fma(splat(t), step, load_first(a, 0, j, end - j)))
         add_domain(link, out, da, i, end, sums, out[:0], out[:0])
 
 
@@ -298,22 +298,28 @@ def cancels(point, vectors):
 
 
 @serial
+def weigh(u, v, e, b, s, half_ff, over_alpha):
+    """h, v/alpha, q/alpha and r of eight rows, without w."""
+    f, v = u * over_alpha, v * over_alpha
+    cs = f - b - s
+    two = splat(2.0)
+    return two * fma(v, v, e * over_alpha * cs), v, v * (f + cs - half_ff), two * (v * cs)
+
+
+@serial
 def row_weights(link, a, b, w, point, j, count):
     """h, v/alpha, q/alpha and r of the eight rows from j on, zero from the count-th on."""
     shift, k = splat(point[POINT_SHIFT]), splat(point[POINT_K])
     s, half_ff = splat(point[POINT_S]), splat(0.5 * point[POINT_FF])
-    over_alpha, two = splat(1.0 / point[POINT_ALPHA]), splat(2.0)
+    over_alpha = splat(1.0 / point[POINT_ALPHA])
     aj = load_first(a, 0, j, count)
     u, v, e, _ = terms(link, aj, shift, k)
-    f, v = u * over_alpha, v * over_alpha
-    cs = f - load_first(b, 0, j, count) - s
-    h = two * fma(v, v, e * over_alpha * cs)
-    r = two * (v * cs)
+    h, v, q, r = weigh(u, v, e, load_first(b, 0, j, count), s, half_ff, over_alpha)
     if w.shape[0] > 0:
         wj = load_first(w, 0, j, count)
         h = fma(wj, wj, h)
         r = fma(wj * wj, aj, r)
-    return first(h, count), first(v, count), first(v * (f + cs - half_ff), count), first(r, count)
+    return first(h, count), first(v, count), first(q, count), first(r, count)
 
 
 @serial
@@ -363,7 +369,7 @@ def fold_curvature(link, A, p, a, b, w, point, start, stop, buffer, weights, vec
         for j in range(0, rows, LANES):
             products = load_first(weights, R, j, LANES)
             if da.shape[0] > 0:
-                store_first(da, i + j, rows - j, products)
+                store_first(da, 0, i + j, rows - j, products)
             store(weights, R, j, products * load_first(weights, H, j, LANES))
         add_row_sum(panel, weights[R:], rows, vectors[2:], A, i + ROWS, False)
 
@@ -483,8 +489,8 @@ def fold_predictions(link, a, point, start, stop, f, v):
     over_alpha = splat(1.0 / point[POINT_ALPHA])
     for j in range(start, stop, LANES):
         u, slope, _, _ = terms(link, load_first(a, 0, j, stop - j), shift, k)
-        store_first(f, j, stop - j, u * over_alpha)
-        store_first(v, j, stop - j, slope * over_alpha)
+        store_first(f, 0, j, stop - j, u * over_alpha)
+        store_first(v, 0, j, stop - j, slope * over_alpha)
 
 
 @part

@@ -356,7 +356,7 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
                 line += 4
             line += 4
             sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
-        store_first(out, start + i, rows - i, sum_each(sums))
+        store_first(out, 0, start + i, rows - i, sum_each(sums))
 
 
 @intrinsic
@@ -382,4 +382,4 @@ def row_squares(P, B, rows, out, start, ahead, row):
             prefetch(ahead, row, line, 1)
             line += 1
             tile = outer(tile, column(P[i:], j, 8), registers(B, j, 0, 1))
-        store_first(out, start + i, rows - i, sum_each(_squares(tile)))
+        store_first(out, 0, start + i, rows - i, sum_each(_squares(tile)))

@@ -53,7 +53,7 @@ def fold_combination(link, here, da, before, y, start, stop, out, sums):
             z0 = load_first(here, 0, j, end - j)
             change = splat(y[2]) * (z0 - load_first(before, 0, j, end - j))
             change = fma(splat(y[0]), z0, fma(splat(y[1]), load_first(da, 0, j, end - j), change))
-            store_first(out, j, end - j, z0 + change)
+            store_first(out, 0, j, end - j, z0 + change)
             largest = maximum(absolute(change), largest)
         add_domain(link, out, out[:0], i, end, sums, out[:0], out[:0])
     sums[STEP] = max_lanes(largest)

@@ -4,7 +4,8 @@ The type is eight lanes wide whatever the host: LLVM maps it to one AVX-512 regi
 ones. So a sum has one written order on every machine, and no fastmath flag is needed to vectorise it: what the
 source says is what is computed, bit for bit, in serial, parallel and inlined code alike.
 
-Arrays are addressed by their strides, without wrap-around or bounds check; the last axis must be contiguous.
+Arrays are addressed by their strides, without wrap-around or bounds check; the last axis must be contiguous. A load widens
+float32; whatever is stored to is float64.
 Tuples of registers (`UniTuple(f64x8, k)`) stay in registers too, which is how `microkernel` holds its tile.
 """
 
@@ -13,11 +14,12 @@ import operator
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 8
 
-_DOUBLE, _INT32, _INT64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+_DOUBLE, _FLOAT, _INT32, _INT64 = ir.DoubleType(), ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTEGERS = ir.VectorType(_DOUBLE, LANES), ir.VectorType(_INT64, LANES)
 _LANE_NUMBERS = ir.Constant(_INTEGERS, list(range(LANES)))
 
@@ -67,7 +69,7 @@ def multiply_add(builder, x, y, z):
 def pointer(context, builder, array_type, array, indices, kind=_DOUBLE):
     """The address of array[indices]."""
     array = context.make_array(array_type)(context, builder, array)
-    offset = builder.mul(indices[-1], _INT64(8))
+    offset = builder.mul(indices[-1], _INT64(array_type.dtype.bitwidth // 8))
     for index, stride in zip(indices[:-1], cgutils.unpack_tuple(builder, array.strides), strict=False):
         offset = builder.add(offset, builder.mul(index, stride))
     start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
@@ -77,6 +79,14 @@ def pointer(context, builder, array_type, array, indices, kind=_DOUBLE):
 def load_vector(context, builder, array_type, array, indices):
     """array[..., j : j + 8]."""
     return builder.load(pointer(context, builder, array_type, array, indices, _VECTOR), align=8)
+
+
+def _require(operation, array, *dtypes):
+    """Refuse, while compiling, an array that would be read or written as what it is not."""
+    if not isinstance(array, types.Array) or array.dtype not in dtypes or (array.ndim == 1 and array.layout != "C"):
+        raise TypingError(
+            f"{operation} takes contiguous arrays of {' or '.join(map(str, dtypes))}, got {array}; np.ascontiguousarray and astype make one"
+        )
 
 
 def _first(builder, count):
@@ -126,6 +136,7 @@ def _lanewise(name, emit):
 _add = _lanewise("+", lambda builder, x, y: builder.fadd(x, y))
 _subtract = _lanewise("-", lambda builder, x, y: builder.fsub(x, y))
 _multiply = _lanewise("*", lambda builder, x, y: builder.fmul(x, y))
+_divide = _lanewise("/", lambda builder, x, y: builder.fdiv(x, y))
 # A NaN in x is passed over: maxima find the shift, and the NaN shows in the sums.
 maximum = _lanewise("maximum", lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 
@@ -133,13 +144,18 @@ maximum = _lanewise("maximum", lambda builder, x, y: builder.select(builder.fcmp
 def _overload_operator(symbol, operation):
     @overload(symbol)
     def typed(x, y):
-        return (lambda x, y: operation(x, y)) if x == f64x8 and y == f64x8 else None
+        if f64x8 not in (x, y):
+            return None
+        if x == y:
+            return lambda x, y: operation(x, y)
+        return (lambda x, y: operation(x, splat(y))) if x == f64x8 else (lambda x, y: operation(splat(x), y))
 
 
 for _symbols, _operation in (
     ((operator.add, operator.iadd), _add),
     ((operator.sub, operator.isub), _subtract),
     ((operator.mul, operator.imul), _multiply),
+    ((operator.truediv, operator.itruediv), _divide),
 ):
     for _symbol in _symbols:
         _overload_operator(_symbol, _operation)
@@ -151,6 +167,46 @@ def absolute(typingctx, x):
 
     def codegen(context, builder, sig, args):
         return llvm_call(builder, "fabs.v8f64", _VECTOR, args)
+
+    return f64x8(f64x8), codegen
+
+
+@intrinsic
+def lane(typingctx, x, i):
+    """Lane i."""
+
+    def codegen(context, builder, sig, args):
+        return builder.extract_element(*args)
+
+    return types.float64(f64x8, types.int64), codegen
+
+
+@intrinsic
+def with_lane(typingctx, x, i, value):
+    """x with the value in lane i."""
+
+    def codegen(context, builder, sig, args):
+        return builder.insert_element(args[0], args[2], args[1])
+
+    return f64x8(f64x8, types.int64, types.float64), codegen
+
+
+@overload(operator.neg)
+def _negative(x):
+    return (lambda x: splat(-0.0) - x) if x == f64x8 else None
+
+
+@overload(abs)
+def _absolute(x):
+    return (lambda x: absolute(x)) if x == f64x8 else None
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """The square root."""
+
+    def codegen(context, builder, sig, args):
+        return llvm_call(builder, "sqrt.v8f64", _VECTOR, args)
 
     return f64x8(f64x8), codegen
 
@@ -191,19 +247,46 @@ def first(typingctx, x, count):
 @intrinsic
 def load_first(typingctx, array, i, j, count):
     """array[i, j : j + count] and zeros after it; reads nothing beyond. A vector is its own row i = 0."""
+    _require("load_first", array, types.float64, types.float32)
+    number, size = (_DOUBLE, 8) if array.dtype == types.float64 else (_FLOAT, 4)
+    vector = ir.VectorType(number, LANES)
 
     def codegen(context, builder, sig, args):
         indices = args[1:3] if array.ndim == 2 else args[2:3]
-        start = pointer(context, builder, array, args[0], indices, _VECTOR)
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        return llvm_call(builder, "masked.load.v8f64.p0", _VECTOR, [start, _INT32(8), _first(builder, args[3]), zero])
+        start = pointer(context, builder, array, args[0], indices, vector)
+        zero = ir.Constant(vector, [0.0] * LANES)
+        x = llvm_call(builder, f"masked.load.v8f{8 * size}.p0", vector, [start, _INT32(size), _first(builder, args[3]), zero])
+        return x if size == 8 else builder.fpext(x, _VECTOR)
 
     return f64x8(array, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
+def register(typingctx, X, i, j):
+    """The j-th register of row i."""
+
+    def codegen(context, builder, sig, args):
+        return load_vector(context, builder, X, args[0], (args[1], builder.mul(args[2], _INT64(LANES))))
+
+    return f64x8(X, types.int64, types.int64), codegen
+
+
+@intrinsic
+def set_register(typingctx, X, i, j, x):
+    """The j-th register of row i becomes x."""
+
+    def codegen(context, builder, sig, args):
+        place = pointer(context, builder, X, args[0], (args[1], builder.mul(args[2], _INT64(LANES))), _VECTOR)
+        builder.store(args[3], place, align=8)
+        return context.get_dummy_value()
+
+    return types.none(X, types.int64, types.int64, f64x8), codegen
+
+
+@intrinsic
 def store(typingctx, array, i, j, x):
     """array[i, j : j + 8] = x; a vector is its own row i = 0."""
+    _require("store", array, types.float64)
 
     def codegen(context, builder, sig, args):
         indices = args[1:3] if array.ndim == 2 else args[2:3]
@@ -214,15 +297,27 @@ def store(typingctx, array, i, j, x):
 
 
 @intrinsic
-def store_first(typingctx, array, i, count, x):
-    """array[i : i + count] = x; writes nothing beyond."""
+def store_first(typingctx, array, i, j, count, x):
+    """array[i, j : j + count] = x; writes nothing beyond. A vector is its own row i = 0."""
+    _require("store_first", array, types.float64)
 
     def codegen(context, builder, sig, args):
-        start = pointer(context, builder, array, args[0], args[1:2], _VECTOR)
-        llvm_call(builder, "masked.store.v8f64.p0", ir.VoidType(), [args[3], start, _INT32(8), _first(builder, args[2])])
+        indices = args[1:3] if array.ndim == 2 else args[2:3]
+        start = pointer(context, builder, array, args[0], indices, _VECTOR)
+        llvm_call(builder, "masked.store.v8f64.p0", ir.VoidType(), [args[4], start, _INT32(8), _first(builder, args[3])])
         return context.get_dummy_value()
 
-    return types.none(array, types.int64, types.int64, f64x8), codegen
+    return types.none(array, types.int64, types.int64, types.int64, f64x8), codegen
+
+
+@intrinsic
+def read_only(typingctx, array):
+    """The array as one that cannot be written: another type, so what is compiled for the one serves only then for the other."""
+
+    def codegen(context, builder, sig, args):
+        return impl_ret_borrowed(context, builder, sig.return_type, args[0])
+
+    return array.copy(readonly=True)(array), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -272,6 +367,22 @@ def zeros(typingctx, count):
         return context.make_tuple(builder, registers, [ir.Constant(_VECTOR, [0.0] * LANES)] * len(registers))
 
     return registers(count), codegen
+
+
+@intrinsic
+def transpose(typingctx, registers):
+    """Eight registers as the rows of a matrix, transposed."""
+
+    def codegen(context, builder, sig, args):
+        rows = cgutils.unpack_tuple(builder, args[0])
+        for width in (1, 2, 4):  # swap the off-diagonal blocks of that width
+            lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
+            upper = [lane + width for lane in lower]
+            pairs = [(r & ~width, r | width, upper if r & width else lower) for r in range(LANES)]
+            rows = [shuffle(builder, rows[x], rows[y], lanes) for x, y, lanes in pairs]
+        return context.make_tuple(builder, registers, rows)
+
+    return registers(registers), codegen
 
 
 @intrinsic

@@ -13,7 +13,7 @@ from fastrsx.kernels.simd import LANES, load_first, store_first
 def exp_each(x, out):
     for i in range(0, x.shape[0], LANES):
         count = x.shape[0] - i
-        store_first(out, i, count, exp(load_first(x, 0, i, count)))
+        store_first(out, 0, i, count, exp(load_first(x, 0, i, count)))
 
 
 def vector_exp(x):
