@@ -1,7 +1,7 @@
 """References written from the maths, slow and plain: longdouble, mpmath where exp overflows, finite differences.
 
     a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1>    f = u / alpha    c = f - b    s = <f, c>
-    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0)
+    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0; a function of a gives (u, v, e))
     L    = <c, c> + 1/2 <w * a, w * a>
     grad = (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a)
     D    = v^2/alpha^2 + e * (c - s)/alpha                q = v * (f + c - s) - 1/2 <f, f> v
@@ -34,6 +34,9 @@ class Naive:
             self.u, self.v, self.e, u_scale = e, e, e, e
         elif link == "linear":
             self.u, self.v, self.e, u_scale = self.a, one, 0 * one, abs(self.a)
+        else:
+            self.u, self.v, self.e = link(self.a)
+            u_scale = abs(self.u)
         self.alpha = self.u.sum()
         self.kappa = u_scale.sum() / self.alpha
         self.f, self.f_scale = self.u / self.alpha, u_scale / self.alpha
