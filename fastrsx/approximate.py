@@ -135,6 +135,7 @@ class Steps:
         """Gradient and rank-2 vectors: one pass."""
         self.first = self.passes.gradient(a, point)
         self.gradients += 1
+        it.scalars[newton.DERIVED] = 1.0
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 

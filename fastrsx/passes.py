@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrsx.kernels import dense, fold, sample
-from fastrsx.kernels.links import LINKS
+from fastrsx.kernels.links import RSX
 
 from . import inputs, threads
 from .inputs import Matrix, Vector
+from .memory import room_for
 from .planning import Plan
 
 EMPTY = np.empty(0)
@@ -71,12 +72,12 @@ class Passes:
     Arguments are as the kernels want them. One thread at a time.
     """
 
-    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan, link: str = "rsx") -> None:
+    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
         self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
         self.plan = plan
         self.count = self.evaluations = 0
-        work = dense.alloc_workspace.py_func(*A.shape, False)  # as Python: compiling it would cost more than it saves
-        self._work = work._replace(link=LINKS[link])
+        with room_for(f"the workspace for {A.shape[0]} x {A.shape[1]}", dense.workspace_size(*A.shape)):
+            self._work = dense.alloc_workspace.py_func(*A.shape, False, link)  # as Python: compiling it would cost more than it saves
 
     @property
     def a(self) -> Vector:
@@ -94,7 +95,9 @@ class Passes:
         """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
         if hessian and self._work.gram.size == 0:
             blocks, _, wide = self._work.vectors.shape
-            self._work = self._work._replace(gram=np.empty((wide, wide) if wide > fold.BY_STRIPS else (blocks, wide, wide)))
+            shape = (wide, wide) if wide > fold.BY_STRIPS else (blocks, wide, wide)
+            with room_for(f"the Hessian for d = {self.A.shape[1]}", math.prod(shape)):
+                self._work = self._work._replace(gram=np.empty(shape))
         return self._work
 
     def products(self, x: Vector, out: Vector) -> None:

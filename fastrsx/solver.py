@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from fastrsx.kernels import fold
-from fastrsx.kernels import newton as kernel
+from fastrsx.kernels import newton as iteration
+from fastrsx.kernels import solve
 
-from . import inputs, rays
+from . import inputs
 from .approximate import Steps
 from .eigenvalues import smallest
+from .linking import Link
+from .memory import room_for
 from .passes import Point
 from .planning import HESSIANS, choose_hessian, sample_size
 from .problem import Problem
 from .rank import least_norm, null_space
-from .rays import Ray
 from .result import HEADER, History, NewtonResult, Record, Status
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
@@ -39,18 +40,18 @@ class _Solver:
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
         n, d = problem.A.shape
         exact = problem.plan.hessian == "exact"
-        self.iterate = kernel.alloc_iterate(n, d, exact)
+        with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
+            self.iterate = iteration.alloc_iterate.py_func(n, d, exact)
         self.work = self.passes.workspace(exact)
         self.steps = None if exact else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.norm_b = math.sqrt(np.add.reduce(problem.b**2))  # not by BLAS: its workers would go on spinning
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem.link == "linear"
         together = 1 if alone else MOST_STEPS
-        self.records = np.empty((together, kernel.RECORD))
+        self.records = np.empty((together, iteration.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
         self.null_is_known = problem.plan.hessian == "matrix-free"  # there it is not asked for
         self.history = History()
         self.nit = self.nhev = 0
-        self.is_derived = False  # gradient and Hessian are those at x
         self.started = time.perf_counter()
 
     @property
@@ -64,13 +65,13 @@ class _Solver:
 
     @property
     def now(self) -> int:
-        return int(self.iterate.scalars[kernel.NOW])
+        return int(self.iterate.scalars[iteration.NOW])
 
-    def run_kernel(self, what: int) -> int:
-        """Do `what` (see `fastrsx.kernels.newton`) and take over what came of it; the event."""
-        event = self.passes.run(
-            kernel,
-            "iterate",
+    def advance(self, what: int) -> int:
+        """Do `what` (see `fastrsx.kernels.solve.advance`) and take over what came of it; the verdict."""
+        verdict = self.passes.run(
+            solve,
+            "advance",
             what,
             self.passes.A,
             self.passes.b,
@@ -82,18 +83,17 @@ class _Solver:
             self.norm_b,
             self.iterate,
             self.work,
-            self.records[: self.max_iter - self.nit] if what == kernel.ITERATE else self.records[:1],
+            self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1],
         )
         scalars = self.iterate.scalars.tolist()
-        steps, derivatives = int(scalars[kernel.STEPS]), int(scalars[kernel.DERIVATIVES])
-        self.passes.evaluations += int(scalars[kernel.EVALUATIONS])
-        self.passes.count += 2 * derivatives if what == kernel.ITERATE else derivatives
-        self.nhev += derivatives
-        self.is_derived = what in (kernel.DERIVE, kernel.TAKE_LAST) or event != kernel.STEPPED  # an event comes before a step
+        steps = int(scalars[iteration.STEPS])
+        self.passes.evaluations += int(scalars[iteration.EVALUATIONS])
+        self.passes.count += int(scalars[iteration.PASSES])
+        self.nhev += int(scalars[iteration.DERIVATIVES])
         if steps:
-            self.point = Point(self.iterate.points[int(scalars[kernel.NOW])].copy())
+            self.point = Point(self.iterate.points[self.now].copy())
             self.note(self.records[:steps].tolist())
-        return int(event)
+        return int(verdict)
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -121,10 +121,10 @@ class _Solver:
             print(HEADER)
         self.accepted = self.x.copy(), self.point.fun, self.nit
         try:
-            while True:
-                stop = self.stop_at_point() or self.step()
-                if stop:
-                    return self.finish(*stop)
+            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link))
+            while stop is None:
+                stop = self.step()
+            return self.finish(*stop)
         except BaseException as error:  # Ctrl-C too
             error.intermediate_result = self.state()  # type: ignore[attr-defined]
             raise
@@ -133,70 +133,42 @@ class _Solver:
         """One step, or several of a small problem; why to stop, or None to go on."""
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
-        event = self.run_iteration()
-        if event == kernel.SINGULAR:
+        verdict = self.iterate_once()
+        if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
-            event = self.run_iteration()
-        return self.call_back() if event == kernel.STEPPED else self.look_into(event)
+            verdict = self.iterate_once()
+        return self.call_back() if verdict == solve.GO_ON else self.stop(verdict)
 
-    def run_iteration(self) -> int:
-        """One, or several of a small problem, up to an event."""
+    def iterate_once(self) -> int:
         if self.steps is None:
-            return self.run_kernel(kernel.ITERATE)
+            return self.advance(iteration.ITERATE)
         self.steps.propose(self.iterate, self.point, self.tol, self.flat)
-        return self.run_kernel(kernel.PROPOSED)
+        return self.advance(iteration.PROPOSED)
 
-    def look_into(self, event: int) -> Stop:
-        """What an event comes to."""
-        it = self.iterate
-        if event == kernel.NOT_FINITE:
-            return Status.NONFINITE, "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries."
-        saturated = event == kernel.SATURATED
-        hopeless = (saturated or event == kernel.LONG_STEPS) and it.scalars[kernel.DECREASE] <= self.point.noise
-        if hopeless and (self.problem.link == "linear" or np.ptp(self.a) <= 1.0):  # rows that differ in nothing: f is constant
+    def stop(self, verdict: int) -> Stop:
+        """What a verdict means, None for going on."""
+        if verdict == solve.MINIMUM:
             return Status.CONVERGED, self.fit_message()
-        ray = self.suspect_ray(event)
-        if ray is not None and rays.falls_ahead(self.passes, self.a, self.point, ray, by=0.5 if saturated else 0.0):
-            return self.follow(ray)
-        if saturated:
-            return Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."
-        converged = bool(it.scalars[kernel.CONVERGES])
-        moved = event != kernel.NO_STEP and self.run_kernel(kernel.TAKE_LAST if converged and self.steps is None else kernel.TAKE) == kernel.STEPPED
-        if converged:
-            return self.stop_at_point() or (Status.CONVERGED, self.fit_message())
-        if not moved:
-            return Status.STALLED, "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach."
-        return self.call_back()
-
-    def suspect_ray(self, event: int) -> Ray | None:
-        """The ray on which an event suggests that the infimum lies."""
-        it = self.iterate
-        if event == kernel.LONG_STEPS:
-            return Ray.of(it.p.copy(), it.da)
-        if event == kernel.SINGULAR_STEPS:
-            image = np.empty_like(it.da)
-            self.passes.products(it.flattest / self.scale, image)
-            return Ray.of(it.flattest.copy(), image)
-        if event == kernel.SATURATED:  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
-            return Ray(self.x * self.scale, self.a.copy(), rays.AHEAD)
-        return None
-
-    def follow(self, ray: Ray) -> Stop:
-        """The end, unless the ray was entered by a step over a minimum that lies behind: then go there."""
-        t = rays.lowest_behind(self.passes, self.a, self.point, ray)
-        if t == 0.0:
-            return Status.NO_MINIMISER, self.ray_message(ray.direction)
-        it, now, ahead = self.iterate, self.now, kernel.after(self.now)
-        point = self.passes.evaluate(it.a[now], ray.image, t, it.a[ahead])
-        point.raw[fold.POINT_STEP] *= -t
-        it.points[ahead] = point.raw
-        it.before[:] = it.x
-        it.x[:] += t * ray.direction / self.scale
-        grad_norm, radius, min_eig = it.scalars[[kernel.GRAD_NORM, kernel.RADIUS, kernel.MIN_EIG]].tolist()
-        it.scalars[[kernel.RADIUS, kernel.NOW]] = 1.0, ahead
-        before, self.point, self.is_derived = self.point, point, False
-        self.note([[before.fun, grad_norm, before.fun - point.fun, radius, before.alpha, min_eig, point.step]])
-        return self.call_back()
+        if verdict == solve.NEAR_POLE:
+            return Status.NO_MINIMISER, (
+                f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
+                "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
+            )
+        if verdict == solve.ON_A_RAY:
+            return Status.NO_MINIMISER, self.ray_message(self.iterate.flattest)
+        return {
+            solve.GO_ON: None,
+            solve.EXACT_FIT: (Status.EXACT_FIT, Status.EXACT_FIT.sentence),
+            solve.SATURATED_ROWS: (Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."),
+            solve.NO_DESCENT: (
+                Status.STALLED,
+                "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach.",
+            ),
+            solve.NONFINITE: (
+                Status.NONFINITE,
+                "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries.",
+            ),
+        }[verdict]
 
     def find_null_space(self) -> None:
         problem = self.problem
@@ -239,17 +211,6 @@ class _Solver:
             return Status.CALLBACK_STOP, Status.CALLBACK_STOP.sentence
         return None
 
-    def stop_at_point(self) -> Stop:
-        """The tests that need no derivatives."""
-        if kernel.is_exact(self.point.raw, self.norm_b):
-            return Status.EXACT_FIT, Status.EXACT_FIT.sentence
-        if kernel.is_near_pole(self.point.raw) and self.problem.link != "linear":  # there it is no more than a long way from the minimum
-            return Status.NO_MINIMISER, (
-                f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
-                "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
-            )
-        return None
-
     # -- the report -------------------------------------------------------------------------------------------
 
     def name_columns(self, direction: np.ndarray) -> str:
@@ -273,10 +234,10 @@ class _Solver:
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
-        if status is not Status.NONFINITE and not self.is_derived:
+        if status is not Status.NONFINITE and not it.scalars[iteration.DERIVED]:
             if steps is not None:
                 steps.derive(self.a, self.point, it)
-            elif self.run_kernel(kernel.DERIVE) == kernel.NOT_FINITE:
+            elif self.advance(iteration.DERIVE) == solve.NONFINITE:
                 status, message = Status.NONFINITE, ""
         hess, model = (it.hess, it.scaled_hess) if steps is None else (None, steps.model())
         min_eig = np.nan if steps is None else steps.min_eig
@@ -286,7 +247,7 @@ class _Solver:
                 hess[:] = np.nan
         elif model is not None:
             min_eig = smallest(model)
-            if status.success and min_eig <= kernel.NO_CURVATURE * it.scalars[kernel.LARGEST]:
+            if status.success and min_eig <= iteration.NO_CURVATURE * it.scalars[iteration.LARGEST]:
                 if not self.null_is_known:
                     self.find_null_space()
                 it.x[:] = least_norm(it.x, self.null, self.scale)
@@ -325,7 +286,7 @@ def newton(
     x0: Any = None,
     *,
     w: Any = None,
-    link: str = "rsx",
+    link: str | Link = "rsx",
     hessian: str = "auto",
     sample_rows: int | None = None,
     tol: float = 1e-10,
@@ -354,9 +315,9 @@ def newton(
         The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
-    link : {"rsx", "softmax", "linear"}, optional
-        For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x. "linear" needs x0 and takes no w: f does not depend on the
-        length of x.
+    link : {"rsx", "softmax", "linear"} or Link, optional
+        For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x; or a `Link` of your own. "linear" needs x0 and takes no w: f does
+        not depend on the length of x.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free"}, optional
         What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn by weight times leverage, as the
         preconditioner of conjugate gradients on the exact Hessian, kept while it hardly changes; the same minimum to the same

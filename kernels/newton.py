@@ -1,6 +1,6 @@
 """One iteration of the trust-region Newton method, from derivatives to the accepted step, without a return to Python.
 
-What is rare is an event: the iteration stops before the step is taken and says why. The caller looks into it, and either
+What is rare is an event: the iteration stops before the step is taken and says why. `solve` looks into it, and either
 ends the solve or has the step taken after all.
 """
 
@@ -61,9 +61,11 @@ MOST_BACKTRACKS = 40
     LONG_COUNT,  # suspect steps in a row
     SINGULAR_COUNT,
     CANCELLATION,  # ||H|| relative to its terms
+    PASSES,  # over A in a call
+    DERIVED,  # 1: gradient and Hessian are those at x
     NOW,  # which of the three a is that at x
-) = range(17)
-SCALARS = 17
+) = range(19)
+SCALARS = 19
 RECORD = 7  # numbers kept of a step
 
 
@@ -87,6 +89,7 @@ class Iterate(NamedTuple):
     scalars: np.ndarray
 
 
+@serial
 def alloc_iterate(n, d, hessian):
     """An iterate at x = 0, where a = 0, with radius 1; without `hessian`, for steps that the caller proposes."""
     scalars = np.zeros(SCALARS)
@@ -139,6 +142,9 @@ def needs_look(point, norm_b):
 def derive(A, b, w, scale, it, work):
     """Gradient and Hessian at x, as they are and scaled, and how far the Hessian's terms cancel."""
     now = int(it.scalars[NOW])
+    it.scalars[DERIVED] = 1.0
+    it.scalars[DERIVATIVES] += 1.0
+    it.scalars[PASSES] += 1.0
     derivatives(work.link, A, it.a[now], b, w, it.points[now], work.vectors, work.gram, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, it.hess)
     v, q = work.vectors[0, 0], work.vectors[0, 1]
@@ -180,7 +186,8 @@ def propose(A, b, w, scale, null, it, work):
         for i in range(d):
             it.flattest[i] = -it.flattest[i]
     products(A, it.step, it.da, work.buffers)
-    s[EVALUATIONS] += 1
+    s[PASSES] += 1.0
+    s[EVALUATIONS] += 1.0
     ahead = after(now)
     evaluate(work.link, it.a[now], it.da, 1.0, b, w, it.a[ahead], work.sums, it.points[ahead])
 
@@ -211,12 +218,9 @@ def find_event(tol, norm_b, null_is_known, it):
     return CONVERGED if converged else STEPPED
 
 
-@part
-def crosses_pole(t, it):
-    """Whether alpha may vanish between a and a + t A p: it is convex in t, so it lies above its tangents at both ends."""
-    now = int(it.scalars[NOW])
-    there = it.points[after(now)]
-    start, end = t * it.scalars[LOG_ALPHA_SLOPE], t * there[POINT_SLOPE] / there[POINT_ALPHA]  # of log(alpha)
+@serial
+def may_cross(start, end):
+    """Whether alpha may vanish on a step, by its slopes at both ends over alpha there: a convex alpha lies above its tangents."""
     if 1.0 + start > 0.0 or end <= 0.0:
         return False
     # In units of alpha at the start: 1 + start z, taken where the other tangent is 0.
@@ -240,7 +244,7 @@ def take(b, w, rank, it, work):
         ratio = (here[POINT_FUN] - there[POINT_FUN] + error) / (promised + error)
         if t == 1.0:
             s[RADIUS] = next_radius(s[RADIUS], ratio, s[LENGTH])
-        if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not crosses_pole(t, it):
+        if ratio >= ACCEPT and there[POINT_FUN] < np.inf and not may_cross(t * s[LOG_ALPHA_SLOPE], t * there[POINT_SLOPE] / there[POINT_ALPHA]):
             break
         t *= BACKTRACK
         s[EVALUATIONS] += 1
@@ -258,7 +262,7 @@ def take(b, w, rank, it, work):
         x = it.x[i]
         it.x[i] = x + it.y[0] * x + it.y[1] * it.step[i] + it.y[2] * (x - it.before[i])
         it.before[i] = x
-    s[NOW] = ahead
+    s[NOW], s[DERIVED] = ahead, 0.0
     return True
 
 
@@ -269,18 +273,13 @@ def record(here, there, radius, scalars, row):
     row[4], row[5], row[6] = here[POINT_ALPHA] * math.exp(here[POINT_SHIFT]), scalars[MIN_EIG], there[POINT_STEP]
 
 
-@serial
+@part
 def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
-    """Iterations, one for each row of `records` unless something comes up, or the part of one that `what` names; the event.
-
-    One function, so that it is compiled once.
-    """
+    """Iterations, one for each row of `records` unless something comes up, or the part of one that `what` names; the event."""
     s = it.scalars
-    s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = 0.0
     for row in range(records.shape[0]):
         if what in (ITERATE, DERIVE):
             derive(A, b, w, scale, it, work)
-            s[DERIVATIVES] += 1.0
         if what in (ITERATE, DERIVE, PROPOSED) and not s[LARGEST] < np.inf:
             return NOT_FINITE
         if what == DERIVE:
@@ -299,7 +298,6 @@ def iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
         s[STEPS] += 1.0
         if what == TAKE_LAST:
             derive(A, b, w, scale, it, work)
-            s[DERIVATIVES] += 1.0
         if needs_look(there, norm_b):
             break
     return STEPPED

@@ -1,0 +1,296 @@
+"""From iterations to a verdict: what their events come to, and a whole small solve in one call.
+
+Where the infimum is not attained, the loss falls for ever along a ray x + t p on which rows saturate: with an intercept, f
+tends to the plain softmax as exp(a) outgrows a; for a one-hot b, to b itself. It then has an exponential tail, on which
+Newton's method takes steps of constant length for ever. So a suspect step is followed for a while before it is believed.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .cholesky import dot
+from .dense import Workspace, alloc_workspace, columns_serial, evaluate, evaluate_serial, products, products_serial
+from .fold import POINT_FUN, POINT_STEP, noise
+from .jit import part, serial, serial_twin
+from .links import RSX
+from .newton import (
+    CONVERGES,
+    DECREASE,
+    DERIVATIVES,
+    DERIVE,
+    DERIVED,
+    EVALUATIONS,
+    ITERATE,
+    LONG_STEPS,
+    NO_STEP,
+    NOT_FINITE,
+    NOW,
+    PASSES,
+    RADIUS,
+    RECORD,
+    SATURATED,
+    SINGULAR,
+    SINGULAR_STEPS,
+    STEPPED,
+    STEPS,
+    TAKE,
+    TAKE_LAST,
+    Iterate,
+    after,
+    alloc_iterate,
+    is_exact,
+    is_near_pole,
+    iterate,
+    record,
+)
+from .panel import pack_rows, padded
+from .simd import read_only
+
+# What an advance comes to.
+(
+    GO_ON,
+    NEEDS_NULL_SPACE,  # that of A; then once more
+    MINIMUM,
+    EXACT_FIT,
+    NEAR_POLE,  # the infimum is where alpha vanishes
+    ON_A_RAY,  # it is at the end of a ray
+    SATURATED_ROWS,  # the Hessian is rounding
+    NO_DESCENT,
+    NONFINITE,
+) = range(9)
+NO_RAY = -1
+
+AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
+BEHIND = 64  # and behind, by quarters
+MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
+
+
+@part
+def falls_ahead(image, unit, by, b, w, it, work):
+    """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end."""
+    s, now = it.scalars, int(it.scalars[NOW])
+    here = it.points[now]
+    falls, lowest, tau = unit > 0.0, here[POINT_FUN], 1
+    while falls and tau <= AHEAD:
+        s[EVALUATIONS] += 1.0
+        fun = evaluate(work.link, it.a[now], image, tau / unit, b, w, work.a, work.sums, work.point)
+        falls = fun <= lowest + noise(here)
+        lowest = min(lowest, fun)
+        tau += 1
+    return falls and lowest <= (1.0 - by) * here[POINT_FUN]
+
+
+@part
+def lowest_behind(image, unit, b, w, it, work):
+    """The t < 0 with a clearly lower loss than here, or 0: a ray may have been entered by one long step over the minimum.
+
+    Looks no further than the pole.
+    """
+    s, now = it.scalars, int(it.scalars[NOW])
+    best, lowest = 0.0, it.points[now, POINT_FUN] - 10.0 * noise(it.points[now])
+    for quarters in range(1, 4 * BEHIND + 1):
+        t = -0.25 * quarters / unit
+        s[EVALUATIONS] += 1.0
+        fun = evaluate(work.link, it.a[now], image, t, b, w, work.a, work.sums, work.point)
+        if not fun < np.inf:
+            break
+        if fun < lowest:
+            best, lowest = t, fun
+    return best
+
+
+@part
+def move_back(image, t, b, w, scale, it, work, row):
+    """Move to x + t times the direction in it.flattest, and forget the radius."""
+    s, now = it.scalars, int(it.scalars[NOW])
+    ahead = after(now)
+    s[EVALUATIONS] += 1.0
+    evaluate(work.link, it.a[now], image, t, b, w, it.a[ahead], work.sums, it.points[ahead])
+    it.points[ahead, POINT_STEP] *= abs(t)
+    s[DECREASE] = it.points[now, POINT_FUN] - it.points[ahead, POINT_FUN]
+    record(it.points[now], it.points[ahead], s[RADIUS], s, row)
+    for i in range(it.x.shape[0]):
+        it.before[i] = it.x[i]
+        it.x[i] += t * it.flattest[i] / scale[i]
+    s[RADIUS], s[NOW], s[DERIVED] = 1.0, ahead, 0.0
+    s[STEPS] += 1.0
+
+
+@part
+def follow_ray(event, A, b, w, scale, it, work, records):
+    """Whether the ray that an event suggests was worth following: ON_A_RAY, GO_ON after a step back over it, else NO_RAY.
+
+    Leaves the direction, of scaled columns, in it.flattest.
+    """
+    s, now = it.scalars, int(it.scalars[NOW])
+    image, unit, by = it.da, 0.0, 0.0
+    if event == LONG_STEPS:
+        it.flattest[:] = it.p
+        unit = largest(image)
+    elif event == SINGULAR_STEPS:
+        image, along = np.empty_like(it.da), np.empty_like(it.x)
+        for i in range(along.shape[0]):
+            along[i] = it.flattest[i] / scale[i]
+        products(A, along, image, work.buffers)
+        unit = largest(image)
+    elif event == SATURATED:  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
+        for i in range(it.x.shape[0]):
+            it.flattest[i] = it.x[i] * scale[i]
+        image, unit, by = it.a[now], float(AHEAD), 0.5
+    if not falls_ahead(image, unit, by, b, w, it, work):
+        return NO_RAY
+    t = lowest_behind(image, unit, b, w, it, work)
+    if t == 0.0:
+        return ON_A_RAY
+    move_back(image, t, b, w, scale, it, work, records[int(s[STEPS])])
+    return GO_ON
+
+
+@serial
+def largest(a):
+    """max |a|."""
+    top = 0.0
+    for i in range(a.shape[0]):
+        top = max(top, abs(a[i]))
+    return top
+
+
+@serial
+def spread(a):
+    """max a - min a."""
+    low, high = a[0], a[0]
+    for i in range(a.shape[0]):
+        low, high = min(low, a[i]), max(high, a[i])
+    return high - low
+
+
+@serial
+def verdict_at(point, norm_b, link):
+    """What needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
+    if is_exact(point, norm_b):
+        return EXACT_FIT
+    if is_near_pole(point) and link.high > 0.0:  # a linear u is then no more than a long way from its minimum
+        return NEAR_POLE
+    return GO_ON
+
+
+@serial
+def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
+    """Iterations, one for each row of `records` unless the solve ends (or DERIVE, or PROPOSED, see newton.py): what they come to.
+
+    One function, so that it is compiled once.
+    """
+    s = it.scalars
+    s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = s[PASSES] = 0.0
+    held = False  # whether an event held back the step that is now taken
+    while True:
+        done = int(s[STEPS])
+        event = iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records[done : done + 1] if held else records[done:])
+        if event == STEPPED or held:
+            break
+        if event == NOT_FINITE:
+            return NONFINITE
+        if event == SINGULAR:
+            return NEEDS_NULL_SPACE
+        if event == NO_STEP:
+            return NO_DESCENT
+        now = int(s[NOW])
+        hopeless = event in (SATURATED, LONG_STEPS) and s[DECREASE] <= noise(it.points[now])
+        if hopeless and (work.link.high == 0.0 or spread(it.a[now]) <= 1.0):
+            return MINIMUM  # rows that differ in nothing, or a linear u: f is constant
+        if event in (LONG_STEPS, SINGULAR_STEPS, SATURATED):
+            ray = follow_ray(event, A, b, w, scale, it, work, records)
+            if ray != NO_RAY:
+                return ray
+        if event == SATURATED:
+            return SATURATED_ROWS
+        held = True
+        what = TAKE_LAST if what == ITERATE and s[CONVERGES] > 0.0 else TAKE
+    if what == DERIVE:
+        return GO_ON
+    verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
+    if held and s[CONVERGES] > 0.0:
+        return verdict if verdict != GO_ON else MINIMUM
+    return NO_DESCENT if event == NO_STEP else verdict
+
+
+falls_ahead_serial = serial_twin(falls_ahead)
+lowest_behind_serial = serial_twin(lowest_behind)
+move_back_serial = serial_twin(move_back)
+follow_ray_serial = serial_twin(follow_ray)
+advance_serial = serial_twin(advance)
+
+
+# -- a whole solve ----------------------------------------------------------------------------------------------
+
+
+class SmallWorkspace(NamedTuple):
+    """What a small solve writes."""
+
+    it: Iterate
+    work: Workspace
+    scale: np.ndarray  # d
+    records: np.ndarray  # 1 x numbers of a step
+    panel: np.ndarray  # n x padded d: A as the passes want it
+    b: np.ndarray  # n: b and w in float64
+    w: np.ndarray  # n
+
+
+class SmallResult(NamedTuple):
+    """How a small solve ended: `status` is that of `fastrsx.Status`."""
+
+    success: bool
+    status: int
+    fun: float
+    nit: int
+    nfev: int
+
+
+# fastrsx.Status by verdict: GO_ON is what too few steps end with.
+STATUS = (2, 4, 0, 1, 3, 3, 4, 4, 5)
+
+
+@serial
+def alloc_small(n, d, link=RSX):
+    """Room for `newton_small` on n x d data."""
+    it, work = alloc_iterate(n, d, True), alloc_workspace(n, d, True, link)
+    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, padded(d))), np.empty(n), np.empty(n))
+
+
+@serial
+def newton_small(A, x, b, w, tol, max_iter, small):
+    """Minimise over x (d), in place, from the x given: `fastrsx.newton` with the exact Hessian in one call, on one thread.
+
+    A, x, b and w are float64 or float32, and an empty w means none. Where columns of A are linearly dependent, x is one of the
+    solutions. With a start outside the domain the status is NONFINITE.
+    """
+    it, work, scale = small.it, small.work, small.scale
+    s = it.scalars
+    s[:] = 0.0
+    s[RADIUS] = 1.0
+    it.before[:] = 0.0
+    it.a[2] = 0.0
+    it.x[:] = x
+    small.b[:] = b
+    small.w[: w.shape[0]] = w
+    pack_rows(A, 0, A.shape[0], small.panel)
+    # Just the types that `newton` has, so that what it has compiled serves here: also for float32.
+    panel, b64, w64 = read_only(small.panel), read_only(small.b), read_only(small.w[: w.shape[0]])
+    verdict, fun, nit, nfev = NONFINITE, np.nan, 0, 0
+    if columns_serial(A, MOST_ENTRY, scale, work.buffers, work.vectors) < 0:
+        products_serial(panel, it.x, it.a[0], work.buffers)
+        fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
+        nfev = 1
+        if fun < np.inf:
+            norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
+            verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
+            while verdict == GO_ON and nit < max_iter:
+                verdict = advance_serial(np.int64(ITERATE), panel, b64, w64, scale, null, fun < np.inf, tol, norm_b, it, work, small.records)
+                nit += int(s[STEPS])
+                nfev += int(s[EVALUATIONS])
+            fun = it.points[int(s[NOW]), POINT_FUN]
+            x[:] = it.x
+    status = STATUS[verdict]
+    return SmallResult(status <= 1, status, fun, nit, nfev)
