@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from . import forks as forks
 
 if TYPE_CHECKING:
+    from .batch import BatchResult, newton_batch
     from .bounds import LipschitzBounds, lipschitz_bounds
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
+    from .linking import Link, LinkCheck, check_link
     from .planning import Plan, plan
     from .problem import Factors, Problem, predict
     from .result import History, NewtonResult, Record, Status
@@ -21,6 +23,11 @@ __version__ = "0.1.0"
 
 # No submodule has the name of a function here: importing it would hide the function.
 _MODULE_OF = {
+    "BatchResult": "batch",
+    "newton_batch": "batch",
+    "Link": "linking",
+    "LinkCheck": "linking",
+    "check_link": "linking",
     "Curvature": "convexity",
     "LipschitzBounds": "bounds",
     "EigenvalueRange": "convexity",
@@ -41,19 +48,24 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BatchResult",
     "Curvature",
     "EigenvalueRange",
     "Factors",
     "History",
+    "Link",
+    "LinkCheck",
     "LipschitzBounds",
     "NewtonResult",
     "Plan",
     "Problem",
     "Record",
     "Status",
+    "check_link",
     "curvature",
     "lipschitz_bounds",
     "newton",
+    "newton_batch",
     "plan",
     "predict",
     "psd_weights",

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def warmup(*, kernel: str = "auto") -> float:
-    """Compile what `newton` and `Problem` run, or load it from the disk cache, so that the first real call is fast.
+    """Compile what `newton`, `Problem` and `newton_batch` run, or load it from the disk cache, so that the first real call is fast.
 
     Parameters
     ----------
@@ -16,7 +16,7 @@ def warmup(*, kernel: str = "auto") -> float:
     Returns
     -------
     float
-        Seconds it took: about 30 for each twin on a cold cache, about one on a warm one.
+        Seconds it took: about 40 for each twin on a cold cache, about one on a warm one.
 
     Examples
     --------
@@ -25,6 +25,7 @@ def warmup(*, kernel: str = "auto") -> float:
     True
     """
     from . import inputs
+    from .batch import newton_batch
     from .problem import Problem
     from .solver import newton
 
@@ -41,4 +42,6 @@ def warmup(*, kernel: str = "auto") -> float:
         problem.hess_vec(x, p)
         problem.factors(x)
         problem.jac_operator(x).rmatvec(b)
+    if kernel != "parallel":
+        newton_batch([A], [b], [x], w=0.1)
     return time.perf_counter() - start
