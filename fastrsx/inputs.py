@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .memory import room_for
+
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 LARGEST_ENTRY = 1e150  # its square, summed over any n, is finite
+SHORT = 64  # entries that Python adds up sooner than NumPy is called
 
 
 def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
@@ -53,7 +56,10 @@ def read_only(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def as_ready(A: npt.NDArray[Any]) -> Matrix:
     """A itself where it is ready, else a C-ordered float64 copy."""
-    return A if is_ready(A) else np.array(A, dtype=np.float64, order="C")
+    if is_ready(A):
+        return A
+    with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
+        return np.array(A, dtype=np.float64, order="C")
 
 
 def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
@@ -66,6 +72,8 @@ def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
 
 def as_vector(name: str, value: Any, size: int, what: str, most: float = float(np.finfo(float).max)) -> Vector:
     """A float64 vector of the given size, its entries finite and at most `most` in absolute value."""
+    if size <= SHORT and type(value) is np.ndarray and value.shape == (size,) and is_ready(value) and sum(map(abs, value.tolist())) <= most:
+        return value  # the same answer as below, soon
     vector = as_ready(of_size(name, value, size, what))
     magnitude = np.abs(vector)
     if not magnitude.max() <= most:  # so also for NaN

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from fastrsx.kernels.links import LINKS
-
 from . import inputs, threads
 from .inputs import Matrix, Vector
+from .linking import Link, as_link, kernel_link
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
 
@@ -91,8 +90,8 @@ class Problem:
         The target.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
-    link : {"rsx", "softmax", "linear"}, optional
-        u = exp(a) + a, or for comparison u = exp(a) or u = a, a = A x.
+    link : {"rsx", "softmax", "linear"} or Link, optional
+        u = exp(a) + a, or for comparison u = exp(a) or u = a, a = A x; or a `Link` of your own.
     kernel : {"auto", "parallel", "serial"}, optional
         Overrides the plan's choice; the bits are the same.
     num_threads : int, optional
@@ -103,7 +102,7 @@ class Problem:
     A : (n, d) array
     b : (n,) array
     w : (n,) array, empty without weights
-    link : str
+    link : str or Link
     plan : Plan
         What runs, and why.
     npass : int
@@ -127,14 +126,14 @@ class Problem:
     [0.324, -0.037]
     """
 
-    def __init__(self, A: Any, b: Any, *, w: Any = None, link: str = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
+    def __init__(self, A: Any, b: Any, *, w: Any = None, link: str | Link = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
         kernel, num_threads = check_kernel(kernel, num_threads)
         data = inputs.as_data(A)
         self.A = inputs.as_ready(data)
         n, d = self.A.shape
         self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
-        self.link = inputs.as_choice("link", link, tuple(LINKS))
+        self.link = as_link(link)
         self.plan = choose(n, d, self.A is not data, kernel, num_threads)
         self._num_threads = num_threads
         self._prepare()
@@ -143,9 +142,9 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        self._passes = Passes(self.A, self.b, self.w, self.plan, self.link)
+        self._passes = Passes(self.A, self.b, self.w, self.plan, kernel_link(self.link))
         self._a = self._passes.a
-        self._x: Vector | None = None  # the last, and what is known there
+        self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point
         self._first: Derivatives | None = None
         self._hess: Matrix | None = None
@@ -176,30 +175,33 @@ class Problem:
         with self._lock, threads.limited_to(num_threads):
             yield
 
-    @contextmanager
-    def _at(self, x: Any, derivatives: bool = False) -> Iterator[bool]:
-        """Ready to run kernels at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
-        x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
-        with self._running():
-            if self._x is None or not np.array_equal(x, self._x):
-                self._x = self._first = self._hess = None
-                if derivatives:
-                    self._point, self._first = self._passes.project_grad(x)
-                else:
-                    self._point = self._passes.project(x)
-                self._x = x
-            inside = bool(np.isfinite(self._point.fun))
-            if inside and derivatives and self._first is None:
-                self._first = self._passes.gradient(self._a, self._point)
-            yield inside
+    def _as_x(self, x: Any) -> Vector:
+        """x, checked and copied."""
+        return inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
+
+    def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
+        """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
+        key = x.tobytes()
+        if key != self._key:
+            self._key = self._first = self._hess = None
+            if derivatives:
+                self._point, self._first = self._passes.project_grad(x)
+            else:
+                self._point = self._passes.project(x)
+            self._key = key
+        inside = self._point.fun < np.inf
+        if inside and derivatives and self._first is None:
+            self._first = self._passes.gradient(self._a, self._point)
+        return inside
 
     def _nan(self, *shape: int) -> np.ndarray:
         return np.full(shape, np.nan)
 
     def value(self, x: Any) -> float:
         """The loss at x (d,); +inf outside the domain."""
-        with self._at(x):
-            return self._point.fun if self._point.fun < np.inf else np.inf
+        x = self._as_x(x)
+        with self._running():
+            return self._point.fun if self._move_to(x) else np.inf
 
     def grad(self, x: Any) -> Vector:
         """The gradient (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a) at x, (d,)."""
@@ -207,8 +209,9 @@ class Problem:
 
     def hess(self, x: Any) -> Matrix:
         """The Hessian at x, (d, d), symmetric."""
-        with self._at(x) as inside:
-            if not inside:
+        x = self._as_x(x)
+        with self._running():
+            if not self._move_to(x):
                 return self._nan(*(self.A.shape[1],) * 2)
             if self._hess is None:
                 first, self._hess = self._passes.hessian(self._a, self._point)
@@ -217,7 +220,9 @@ class Problem:
 
     def value_and_grad(self, x: Any) -> tuple[float, Vector]:
         """(value, grad) at x, for `minimize(problem.value_and_grad, x0, jac=True)`; one pass, or two near an exact fit."""
-        with self._at(x, derivatives=True):
+        x = self._as_x(x)
+        with self._running():
+            self._move_to(x, derivatives=True)
             if self._first is None:
                 return np.inf, self._nan(self.A.shape[1])
             return self._point.fun, self._first.grad.copy()
@@ -231,12 +236,16 @@ class Problem:
     def hess_vec(self, x: Any, p: Any) -> Vector:
         """The Hessian at x times p (d,), in one pass without forming it: `hessp` of SciPy's solvers."""
         p = inputs.as_vector("p", p, self.A.shape[1], "one for each column of A").copy()
-        with self._at(x, derivatives=True):
+        x = self._as_x(x)
+        with self._running():
+            self._move_to(x, derivatives=True)
             return self._nan(self.A.shape[1]) if self._first is None else self._passes.hess_vec(self._a, self._point, self._first, p)
 
     def factors(self, x: Any) -> Factors:
         """The Hessian at x as a diagonal and a rank-2 term over A."""
-        with self._at(x, derivatives=True):
+        x = self._as_x(x)
+        with self._running():
+            self._move_to(x, derivatives=True)
             if self._first is None:
                 return Factors(self.A, self._nan(len(self.b)), *self._nan(2, self.A.shape[1]))
             D = self._passes.diagonal(self._a, self._point)
@@ -248,14 +257,15 @@ class Problem:
 
     def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
         """f and v/alpha at x."""
-        with self._at(x) as inside:
-            if not inside:
+        x = self._as_x(x)
+        with self._running():
+            if not self._move_to(x):
                 return self._nan(len(self.b)), self._nan(len(self.b))
             return self._passes.predictions(self._a, self._point)
 
     def hess_operator(self, x: Any) -> LinearOperator:
         """The Hessian at x as a d x d LinearOperator; each product is one pass."""
-        x = inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
+        x = self._as_x(x)
         d = len(x)
         return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
 
@@ -293,14 +303,14 @@ class Problem:
         return LinearOperator(self.A.shape, matvec=matvec, rmatvec=rmatvec, dtype=float)
 
 
-def predict(A: Any, x: Any, *, link: str = "rsx") -> Vector:
+def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     """f(x) = u / <u, 1>, u = exp(A x) + A x.
 
     Parameters
     ----------
     A : (n, d) array_like
     x : (d,) array_like
-    link : {"rsx", "softmax", "linear"}, optional
+    link : {"rsx", "softmax", "linear"} or Link, optional
         As in `Problem`.
 
     Returns

@@ -1,5 +1,6 @@
 """What a solve returns."""
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -74,8 +75,12 @@ class Record(NamedTuple):
         """A line of the table under HEADER, which names the columns."""
         return (
             f"{iteration:>4} {self.fun:>18.11e} {self.grad_norm:>9.2e} {self.decrement:>9.2e} {self.radius:>8.2g} {self.alpha:>9.3g} "
-            f"{self.min_eig:>9.1e} {self.step:>9.2e} {self.seconds * 1e3:>9.2f}"
+            f"{'-' if math.isnan(self.min_eig) else format(self.min_eig, '.1e'):>9} {self.step:>9.2e} {self.seconds * 1e3:>9.2f}"
         )
+
+
+def _has_nan(value: object) -> bool:
+    return isinstance(value, (float, np.ndarray)) and bool(np.isnan(value).any())
 
 
 class History(list[Record]):
@@ -126,6 +131,10 @@ class NewtonResult(OptimizeResult):
     history : History
         One record for each accepted step.
     """
+
+    def __repr__(self) -> str:
+        """The fields that say something: not those that are None or NaN."""
+        return repr(OptimizeResult({name: value for name, value in self.items() if value is not None and not _has_nan(value)}))
 
     def summary(self) -> str:
         """One line: how it ended, the loss, and the cost."""
