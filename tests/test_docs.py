@@ -12,6 +12,7 @@ import fastrsx
 import fastrsx.kernels
 
 README = Path(__file__).parent.parent / "README.md"
+GUIDE = README.parent / "docs" / "embedding.md"
 PACKAGES = (fastrsx, fastrsx.kernels)
 MODULES = [f"{package.__name__}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
 PUBLIC = [name for name in fastrsx.__all__ if callable(getattr(fastrsx, name))]
@@ -23,7 +24,7 @@ def test_docstrings(name):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["newton", "Problem", "predict", "plan", "warmup", "Factors"])
+@pytest.mark.parametrize("name", ["newton", "newton_batch", "Problem", "Link", "check_link", "predict", "plan", "warmup", "Factors"])
 def test_public_names_have_an_example(name):
     assert ">>>" in getattr(fastrsx, name).__doc__
 
@@ -41,3 +42,10 @@ def test_readme_examples():
         test = doctest.DocTestParser().get_doctest(block, {}, "README", str(README), 0)
         assert test.examples
         assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="the guide lies beside the tests only in a checkout")
+def test_guide_examples():
+    test = doctest.DocTestParser().get_doctest(GUIDE.read_text(encoding="utf-8"), {}, "guide", str(GUIDE), 0)
+    assert len(test.examples) > 40
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
