@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style and types, with the tools of the dev extra.
+# Style and types, with the tools of the dev extra; and the wheel.
 set -euo pipefail
 python3 -m venv "$FASTRSX_CI_DIR/lint"
 . "$FASTRSX_CI_DIR/lint/bin/activate"
@@ -7,3 +7,4 @@ pip install --quiet -e '.[dev]'
 ruff check .
 ruff format --check .
 mypy
+python -m build --wheel --outdir "$FASTRSX_CI_DIR/dist" . > "$FASTRSX_CI_DIR/build.log" 2>&1 || { cat "$FASTRSX_CI_DIR/build.log"; exit 1; }

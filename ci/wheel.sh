@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # The built wheel, in a new environment and another directory: the demo, and the tests with the coverage of compiled lines.
 set -euo pipefail
-. "$FASTRSX_CI_DIR/lint/bin/activate"
-python -m build --wheel --outdir "$FASTRSX_CI_DIR/dist" . > "$FASTRSX_CI_DIR/build.log" 2>&1 || { cat "$FASTRSX_CI_DIR/build.log"; exit 1; }
-deactivate
 python3 -m venv "$FASTRSX_CI_DIR/wheel"
 . "$FASTRSX_CI_DIR/wheel/bin/activate"
 wheel=$(echo "$FASTRSX_CI_DIR"/dist/fastrsx-*.whl)
