@@ -96,6 +96,7 @@ def numpy_peer(op, A, b, x):
         "value+grad+Hessian": value_grad_hess,
         "weighted Gram": lambda: A.T @ (weights(b)[:, None] * A),
         "trust-exact": lambda: scipy_solve(A, b, "trust-exact", True, gtol=1e-8),
+        "batch": lambda: np.array([scipy_solve(A[j], b[j], "trust-exact", True, gtol=1e-8)[0] for j in range(problems.LOOPED)]),
         "L-BFGS-B": lambda: scipy_solve(A, b, "L-BFGS-B", False, maxiter=500, maxfun=600, ftol=0, gtol=1e-9),
     }[op]
 
@@ -218,6 +219,18 @@ def jax_peer(op, A, b, x):
     def autodiff(x, A, b):
         return (*jax.value_and_grad(loss)(x, A, b), jax.hessian(loss)(x, A, b))
 
+    def newton(A, b):
+        """A fixed number of full Newton steps, which these problems allow."""
+        x = jnp.zeros(A.shape[1])
+        for _ in range(problems.BATCH_STEPS):
+            _, grad, hess = analytic(x, A, b)
+            x = x - jnp.linalg.solve(hess, grad)
+        return x
+
+    def batch():
+        compiled = jax.jit(jax.vmap(newton))
+        return lambda: np.asarray(jax.block_until_ready(compiled(A, b)))
+
     def bfgs():
         import optimistix
 
@@ -245,6 +258,7 @@ def jax_peer(op, A, b, x):
         "value+grad+Hessian": lambda: jitted(analytic),
         "value+grad+Hessian, autodiff": lambda: jitted(autodiff),
         "BFGS": lambda: bfgs,
+        "batch": batch,
     }[op]()
 
 

@@ -47,5 +47,18 @@ def automobiles(n=2217, d=5):
     return cars.A, cars.b, np.zeros(d)
 
 
+BATCH, LOOPED, BATCH_STEPS = 10_000, 200, 7  # problems; those of them that a loop gets; Newton steps that suffice for all
+
+
+@functools.lru_cache(maxsize=1)
+def batch(n, d):
+    """Many small problems as `noisy`, with std(a) = 0.3."""
+    rng = np.random.default_rng(n + d)
+    A, x = rng.standard_normal((BATCH, n, d)), 0.3 * rng.standard_normal((BATCH, d)) / np.sqrt(d)
+    a = np.einsum("kij,kj->ki", A, x)
+    b = (np.exp(a) + a) * rng.uniform(0.8, 1.2, (BATCH, n))
+    return A, b / b.sum(axis=1, keepdims=True), x
+
+
 def make(name, n, d):
-    return {"gaussian": gaussian, "noisy": noisy, "ones": ones, "vocabulary": vocabulary, "automobiles": automobiles}[name](n, d)
+    return {"batch": batch, "gaussian": gaussian, "noisy": noisy, "ones": ones, "vocabulary": vocabulary, "automobiles": automobiles}[name](n, d)

@@ -12,7 +12,7 @@ BEGIN, END = "<!-- benchmarks: written by bench/report.py -->", "<!-- end of ben
 OURS = "fastrsx"
 PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
 # What the README shows; bench/RESULTS.md has every row.
-HEADLINES = ("newton", "newton, automobiles", "newton, vocabulary", "value+grad", "value+grad+Hessian", "weighted Gram")
+HEADLINES = ("newton", "newton_batch", "newton, automobiles", "newton, vocabulary", "value+grad", "value+grad+Hessian", "weighted Gram")
 
 
 def duration(seconds):
@@ -93,10 +93,13 @@ def targets(rows):
         allowed = [rows.info("memory beyond A", n, d)["allowed_MB"] for n, d in shapes]
         return text, "6 n-vectors + 64 MB", all(have <= most for have, most in zip(used, allowed, strict=True))
 
-    def process(op, limit):
-        seconds = rows.seconds(op, 500, 8)
+    def call(seconds, limit):
         return duration(seconds), f"at most {duration(limit)}", seconds <= limit
 
+    def process(op, limit):
+        return call(rows.seconds(op, 500, 8), limit)
+
+    batch = [(200, 5)]
     narrow = [(1_000_000, 16), (1_000_000, 32)]
     wide = [(500_000, 64), (300_000, 100), (200_000, 128), (200_000, 200), (30_522, 384), (60_000, 512)]
     odd = [(1_000_000, 5), (1_000_000, 13), (300_000, 100), (200_000, 129)]
@@ -145,6 +148,20 @@ def targets(rows):
         ("newton, vocabulary, against SciPy trust-exact", lambda: at_least(10, solve("newton, vocabulary", 30522, 384))),
         ("the same over the sum of its passes' rooflines", lambda: at_most(1.6, by_shape([(30522, 384)], floor))),
         ("newton, small, against SciPy trust-exact", lambda: at_least(20, solve("newton", 1000, 8))),
+        (
+            "newton_batch, 10000 problems, against SciPy trust-exact in a loop",
+            lambda: at_least(200, by_shape(batch, lambda n, d: faster("newton_batch", n, d, "SciPy trust-exact, in a loop"))),
+        ),
+        (
+            "the same against JAX, a vmap of full Newton steps",
+            lambda: at_least(15, by_shape(batch, lambda n, d: faster("newton_batch", n, d, "JAX, vmap"))),
+        ),
+        ("the same, 2 threads over 1", lambda: at_least(1.8, by_shape(batch, lambda n, d: rows.info("newton_batch", n, d)["over_two"]))),
+        (
+            "a kernel called from jitted code, beyond its arithmetic",
+            lambda: call(rows.info("value, called from jitted code", 100, 4)["overhead"], 1.5e-6),
+        ),
+        ("Problem.value from Python", lambda: call(rows.seconds("Problem.value", 100, 4), 8e-6)),
         ("newton, exact over sampled Hessian", lambda: at_least(3, by_shape(large[:1], over_exact))),
         ("the same", lambda: at_least(4, by_shape(large[1:], over_exact))),
         (
@@ -189,6 +206,8 @@ def speed(info):
     for key, unit in (("GFs", "GF/s"), ("GBs", "GB/s")):
         if key in info:
             return f"{info[key]:.0f} {unit}, {info['roofline']:.0%} of roofline"
+    if "problems" in info:
+        return f"{info['problems']} problems"
     within = f", {duration(info['within'])} to within 1e-6 of the minimum" if "within" in info else ""
     return f"{info['nit']} steps, {info['npass']} passes{within}" if "nit" in info else ""
 
