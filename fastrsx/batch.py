@@ -86,9 +86,10 @@ def newton_batch(
     _, num_threads = check_kernel("auto", num_threads)
     entries, n, d = _as_batch(A)
     targets = _joined("b", b, n)
-    weights = np.empty(0) if w is None else np.full(n.sum(), inputs.as_number("w", w)) if not hasattr(w, "__len__") else _joined("w", w, n)
-    if weights.size and not (weights >= 0).all():
-        i = int(np.flatnonzero(~(weights >= 0))[0])
+    is_number = not isinstance(w, (list, tuple)) and np.ndim(w) == 0
+    weights = np.empty(0) if w is None else np.full(n.sum(), inputs.as_number("w", w)) if is_number else _joined("w", w, n)
+    if (weights < 0).any():
+        i = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"w has {weights[i]} in problem {int(np.searchsorted(np.cumsum(n), i, 'right'))}; weights must be at least 0")
     x = np.zeros(d.sum()) if x0 is None else _joined("x0", x0, d).copy()
     places = [np.cumsum(size) - size for size in (n * d, n, d)]
@@ -132,11 +133,14 @@ def _parts(entries: np.ndarray, count: int) -> list[slice]:
 def _as_batch(A: Any) -> tuple[Vector, np.ndarray, np.ndarray]:
     """All entries end to end, and the n and d of each problem."""
     if hasattr(A, "ndim"):
+        A = A if isinstance(A, np.ndarray) else np.asarray(A)
         if A.ndim != 3 or 0 in A.shape:
             raise ValueError(f"A has shape {A.shape}; it must have 3 axes, (k, n, d), none of them empty, or be a list of matrices")
         entries = inputs.as_ready(inputs.as_data(A.reshape(-1, A.shape[2])))  # in place where A is ready
         n, d = (np.full(A.shape[0], size) for size in A.shape[1:])
         return entries.reshape(-1), n, d
+    if not hasattr(A, "__len__"):
+        raise TypeError(f"A is {A!r}; it must be an array of 3 axes, (k, n, d), or a list of matrices")
     if not len(A):
         raise ValueError("A holds no problem; it needs at least one")
     matrices = [_named(j, inputs.as_data, matrix) for j, matrix in enumerate(A)]
@@ -157,8 +161,9 @@ def _joined(name: str, values: Any, sizes: np.ndarray) -> Vector:
     if not hasattr(values, "__len__") or len(values) != len(sizes):
         found = f"of length {len(values)}" if hasattr(values, "__len__") else "no sequence"
         raise ValueError(f"{name} is {found}; it must have {len(sizes)} vectors, one for each problem")
-    if getattr(values, "shape", None) == (len(sizes), sizes[0]) and (sizes == sizes[0]).all():
+    if isinstance(values, np.ndarray) and values.shape == (len(sizes), sizes[0]) and (sizes == sizes[0]).all():
         return inputs.as_ready(inputs.of_size(name, values.reshape(-1), values.size, "as given"))
+    values = values if isinstance(values, (list, tuple)) else np.asarray(values)
     vectors = [
         _named(j, inputs.of_size, name, value, size, "as its A has it") for j, (value, size) in enumerate(zip(values, sizes.tolist(), strict=True))
     ]

@@ -73,7 +73,7 @@ def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
 def as_vector(name: str, value: Any, size: int, what: str, most: float = float(np.finfo(float).max)) -> Vector:
     """A float64 vector of the given size, its entries finite and at most `most` in absolute value."""
     if size <= SHORT and type(value) is np.ndarray and value.shape == (size,) and is_ready(value) and sum(map(abs, value.tolist())) <= most:
-        return value  # the same answer as below, soon
+        return value  # the checks below would come to the same, later
     vector = as_ready(of_size(name, value, size, what))
     magnitude = np.abs(vector)
     if not magnitude.max() <= most:  # so also for NaN

@@ -1,6 +1,5 @@
 """The link: u as a function of a = A x, one of three by name or the user's own."""
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +17,21 @@ TOLERANCE = 1e-7  # of the derivatives, relative
 FAR, HUGE = (-700.0, -50.0, 50.0, 700.0), 1e100  # where exp(-M) has to tame u, and what counts as wild
 
 
-@functools.cache
-def _jitted(function: Any) -> Any:
-    """One compiled function for each Python function, so that a link made twice is compiled once."""
-    return function if isinstance(function, Dispatcher) else njit(error_model="numpy")(function)
+_jitted: dict[Any, Any] = {}
+_links: dict[tuple[Any, Any], Any] = {}
 
 
-_kernel_link = functools.cache(links.make_link)
+def _compiled(function: Any) -> Any:
+    """One compiled function for each Python function, whichever thread comes first."""
+    if isinstance(function, Dispatcher):
+        return function
+    return _jitted.get(function) or _jitted.setdefault(function, njit(error_model="numpy")(function))
+
+
+def _kernel_link(terms: Any, growth: Any) -> Any:
+    """One link for each pair of compiled functions: kernels are compiled for it, not for a `Link`."""
+    key = terms, growth
+    return _links.get(key) or _links.setdefault(key, links.make_link(terms, growth))
 
 
 class Link:
@@ -34,14 +41,15 @@ class Link:
     ----------
     terms : callable
         (a, M) -> (u, u', u'') exp(-M), in what Numba compiles (a plain function is compiled here). Written with + - * /, abs and
-        `fastrsx.kernels.exp.exp` alone it compiles for registers and runs on eight rows at a time, else for numbers, row by row.
+        `fastrsx.kernels.exp.exp` alone it compiles for registers and runs on eight rows at a time, else for numbers, row by row; there the
+        exponential is `math.exp`. It is asked for a = 0 too, where n is no multiple of eight.
     growth : callable, optional
         m(a), with u, u' and u'' no larger than a moderate multiple of exp(m); M is its maximum over the rows. By default m = 0, for a u that
         does not overflow.
 
     Notes
     -----
-    alpha = <u, 1> > 0 is the domain, and 0 must lie in it unless you pass an x0. Where u is not convex, a long step may
+    alpha = <u, 1> > 0 is the domain, and x = 0 must lie in it unless you pass an x0. Where u is not convex, a long step may
     pass over a pole of f without being noticed. Kernels are compiled for each link in each process: the disk cache cannot
     know what your function calls.
 
@@ -68,7 +76,7 @@ class Link:
     @property
     def compiled(self) -> Any:
         """The link as kernels take it, such as `fastrsx.kernels.dense.alloc_workspace(n, d, hessian, link.compiled)`."""
-        return _kernel_link(_jitted(self.terms), None if self.growth is None else _jitted(self.growth))
+        return _kernel_link(_compiled(self.terms), None if self.growth is None else _compiled(self.growth))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Link, (self.terms, self.growth)
@@ -96,7 +104,7 @@ class LinkCheck(NamedTuple):
     first, second : float
         The largest errors of u' and u'', against differences of u and u', relative to 1 + |u| + |u'| + |u''|.
     shift : float
-        The largest relative error of the triple at M = 2.5, against exp(-2.5) times that at M = 0.
+        The largest relative error of the triple at M = 2.5, against exp(-2.5) times that at M = 0; 0 where M is always 0.
     vectorised : bool
         Whether the link runs on eight rows at a time.
     """
@@ -140,7 +148,8 @@ def check_link(link: Any, a: Any = None) -> LinkCheck:
     (True, True)
     """
     a = np.linspace(-5.0, 5.0, 101) if a is None else inputs.as_vector("a", a, np.size(a), "as given")
-    kernel = kernel_link_checked(as_link(link))
+    link = as_link(link)
+    kernel = kernel_link_checked(link)
 
     def table(at: np.ndarray, shift: float) -> np.ndarray:
         out = np.empty((3, at.size))
@@ -151,7 +160,7 @@ def check_link(link: Any, a: Any = None) -> LinkCheck:
     left2, left, here, right, right2 = (table(a + k * h, 0.0) for k in (-2, -1, 0, 1, 2))
     slopes = (8 * (right - left) - (right2 - left2)) / (12 * h)
     size = 1 + np.abs(here).sum(axis=0)
-    shift = min(SHIFT, kernel.high)
+    shift = 0.0 if isinstance(link, Link) and link.growth is None else min(SHIFT, kernel.high)  # those that M can be
     shifted = table(a, shift)
     errors = {
         "u' is not the derivative of u": np.abs(here[1] - slopes[0]) / size,

@@ -1,7 +1,7 @@
 """The solver: Newton's method within a trust region.
 
-With the exact Hessian an iteration runs compiled (`fastrsx.kernels.newton`); without it, `approximate.Steps` proposes the step. Here
-events are looked into, and the solve is reported.
+With the exact Hessian iterations run compiled (`fastrsx.kernels.solve`); without it, `approximate.Steps` proposes the step. Here a solve
+is set up, its verdict put into words, and reported.
 """
 
 import inspect
@@ -110,6 +110,8 @@ class _Solver:
         if not self.point.fun < np.inf:
             if not np.isfinite(self.a).all() or not np.isfinite(self.point.scaled_alpha):
                 return self.finish(Status.NONFINITE)
+            if isinstance(self.problem.link, Link):
+                raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
             if self.problem.link == "linear":
                 raise ValueError("x0 lies outside the domain alpha = <A x0, 1> > 0; start at -x0, unless alpha = 0 there")
             raise ValueError(
@@ -133,11 +135,13 @@ class _Solver:
         """One step, or several of a small problem; why to stop, or None to go on."""
         if self.nit >= self.max_iter:
             return Status.MAX_ITER, Status.MAX_ITER.sentence
+        before = self.nit
         verdict = self.iterate_once()
         if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
             verdict = self.iterate_once()
-        return self.call_back() if verdict == solve.GO_ON else self.stop(verdict)
+        asked_to = self.call_back() if self.nit > before else None
+        return self.stop(verdict) or asked_to
 
     def iterate_once(self) -> int:
         if self.steps is None:

@@ -26,9 +26,13 @@ def alike(n, d, j):
 
 @serial
 def solve_each(link, A, x, b, w, n, d, first_entry, first_row, first_column, tol, max_iter, status, fun, nit, nfev):
-    """Solve problem j, n[j] x d[j], whose A, b and x lie end to end with the others', from the given places on; x is the start and the solution."""
+    """Solve each problem j, n[j] x d[j], from the start in x to the solution there.
+
+    The A of all problems lie end to end in A, that of j from first_entry[j] on, its b and w from first_row[j], its x from first_column[j].
+    """
     start, weighted = 0, w.shape[0] > 0
-    small, lanes = alloc_small(n[0], d[0], link), alloc_lanes(n[0], d[0], weighted)
+    one = np.int64(1)  # no literal, of which Numba makes a type; room is made when the first shape is known
+    small, lanes = alloc_small(one, one, link), alloc_lanes(one, one, weighted)
     some, fates, nits, nfevs = np.empty((4, LANES), np.int64)
     while start < n.shape[0]:
         rows, columns, count = n[start], d[start], alike(n, d, start)

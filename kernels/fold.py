@@ -127,7 +127,7 @@ def add_domain(link, a, da, start, stop, sums, u_out, v_out):
         magnitude += first(size, stop - j)
         if da.shape[0] > 0:
             step = load_first(da, 0, j, stop - j)
-            slope = fma(v, step, slope)
+            slope = fma(first(v, stop - j), step, slope)
             largest = maximum(absolute(step), largest)
         if u_out.shape[0] > 0:
             store(u_out, 0, j - start, u)

@@ -12,6 +12,7 @@ import itertools
 import math
 from typing import NamedTuple
 
+from numba.core import types
 from numba.core.errors import NumbaError
 from numba.extending import overload
 
@@ -79,16 +80,17 @@ def _growth(link, a):
 # -- a link of the user's own ---------------------------------------------------------------------------------
 
 
-def is_vectorised(function, count):
-    """Whether a jitted function compiles for registers: it is then made of + - * and what `exp` and `simd` have."""
+def is_vectorised(function, count, result):
+    """Whether a jitted function of registers compiles, and to this type: it is then made of + - * / and what `exp` and `simd` have."""
+    arguments = (f64x8,) * count
     try:
-        function.compile((f64x8,) * count)
-    except NumbaError:
+        function.compile(arguments)
+    except (NumbaError, RuntimeError):  # the latter where it was compiled for given types alone
         return False
-    return True
+    return function.overloads[arguments].signature.return_type == result
 
 
-def terms_of(function):
+def terms_of(function, vectorised):
     """`terms` for a jitted function of (a, M) -> (u, u', u'') exp(-M)."""
 
     def on_registers(link, a, shift, k):
@@ -102,10 +104,10 @@ def terms_of(function):
             u, v, e = with_lane(u, i, ui), with_lane(v, i, vi), with_lane(e, i, ei)
         return u, v, e, absolute(u)
 
-    return on_registers if is_vectorised(function, 2) else by_lanes
+    return on_registers if vectorised else by_lanes
 
 
-def growth_of(function):
+def growth_of(function, vectorised):
     """`growth` for a jitted function m(a), or for m = 0."""
 
     def on_registers(link, a):
@@ -119,7 +121,7 @@ def growth_of(function):
 
     if function is None:
         return lambda link, a: splat(0.0)
-    return on_registers if is_vectorised(function, 1) else by_lanes
+    return on_registers if vectorised else by_lanes
 
 
 _numbers = itertools.count(1)
@@ -136,8 +138,9 @@ def make_link(function, growth):
         high: float = math.inf
 
     Custom.__name__ = f"Custom{next(_numbers)}"  # Numba tells types apart by name
-    Custom.terms, Custom.growth, Custom.cacheable = terms_of(function), growth_of(growth), False
-    Custom.vectorised = is_vectorised(function, 2) and (growth is None or is_vectorised(growth, 1))
+    fast, grows_fast = is_vectorised(function, 2, types.UniTuple(f64x8, 3)), growth is None or is_vectorised(growth, 1, f64x8)
+    Custom.terms, Custom.growth, Custom.vectorised = terms_of(function, fast), growth_of(growth, grows_fast), fast and grows_fast
+    Custom.cacheable = False
     return Custom()
 
 

@@ -312,7 +312,7 @@ def store_first(typingctx, array, i, j, count, x):
 
 @intrinsic
 def read_only(typingctx, array):
-    """The array as one that cannot be written: another type, so what is compiled for the one serves only then for the other."""
+    """The array as one that cannot be written: that is another type to Numba, for which kernels may have been compiled already."""
 
     def codegen(context, builder, sig, args):
         return impl_ret_borrowed(context, builder, sig.return_type, args[0])

@@ -64,15 +64,29 @@ NO_RAY = -1
 
 AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
 BEHIND = 64  # and behind, by quarters
+ROUNDING = 1e-10  # max |A p| of a unit vector p, columns of unit RMS, that lies in the null space of A
 MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
+
+
+@serial
+def verdict_at(point, norm_b, link):
+    """What needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
+    if is_exact(point, norm_b):
+        return EXACT_FIT
+    if is_near_pole(point) and link.high > 0.0:  # a linear u is then no more than a long way from its minimum
+        return NEAR_POLE
+    return GO_ON
 
 
 @part
 def falls_ahead(image, unit, by, b, w, it, work):
-    """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end."""
+    """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end.
+
+    `unit` of the direction makes max |A p| = 1; where A p is rounding there is no ray.
+    """
     s, now = it.scalars, int(it.scalars[NOW])
     here = it.points[now]
-    falls, lowest, tau = unit > 0.0, here[POINT_FUN], 1
+    falls, lowest, tau = unit > ROUNDING, here[POINT_FUN], 1
     while falls and tau <= AHEAD:
         s[EVALUATIONS] += 1.0
         fun = evaluate(work.link, it.a[now], image, tau / unit, b, w, work.a, work.sums, work.point)
@@ -86,19 +100,21 @@ def falls_ahead(image, unit, by, b, w, it, work):
 def lowest_behind(image, unit, b, w, it, work):
     """The t < 0 with a clearly lower loss than here, or 0: a ray may have been entered by one long step over the minimum.
 
-    Looks no further than the pole.
+    Also whether the loss rises anywhere behind: else it is constant on the whole line. Looks no further than the pole.
     """
     s, now = it.scalars, int(it.scalars[NOW])
-    best, lowest = 0.0, it.points[now, POINT_FUN] - 10.0 * noise(it.points[now])
+    here, error = it.points[now, POINT_FUN], 10.0 * noise(it.points[now])
+    best, lowest, rises = 0.0, here - error, False
     for quarters in range(1, 4 * BEHIND + 1):
         t = -0.25 * quarters / unit
         s[EVALUATIONS] += 1.0
         fun = evaluate(work.link, it.a[now], image, t, b, w, work.a, work.sums, work.point)
+        rises = rises or not fun <= here + error
         if not fun < np.inf:
             break
         if fun < lowest:
             best, lowest = t, fun
-    return best
+    return best, rises
 
 
 @part
@@ -119,8 +135,8 @@ def move_back(image, t, b, w, scale, it, work, row):
 
 
 @part
-def follow_ray(event, A, b, w, scale, it, work, records):
-    """Whether the ray that an event suggests was worth following: ON_A_RAY, GO_ON after a step back over it, else NO_RAY.
+def follow_ray(event, A, b, w, scale, norm_b, it, work, records):
+    """What the ray that an event suggests comes to: ON_A_RAY, the verdict after a step back over it, else NO_RAY.
 
     Leaves the direction, of scaled columns, in it.flattest.
     """
@@ -130,10 +146,11 @@ def follow_ray(event, A, b, w, scale, it, work, records):
         it.flattest[:] = it.p
         unit = largest(image)
     elif event == SINGULAR_STEPS:
-        image, along = np.empty_like(it.da), np.empty_like(it.x)
+        image, along = np.empty_like(it.da), np.empty_like(it.x)  # n more numbers, once in a solve: the step in it.da may yet be taken
         for i in range(along.shape[0]):
             along[i] = it.flattest[i] / scale[i]
         products(A, along, image, work.buffers)
+        s[PASSES] += 1.0
         unit = largest(image)
     elif event == SATURATED:  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
         for i in range(it.x.shape[0]):
@@ -141,11 +158,11 @@ def follow_ray(event, A, b, w, scale, it, work, records):
         image, unit, by = it.a[now], float(AHEAD), 0.5
     if not falls_ahead(image, unit, by, b, w, it, work):
         return NO_RAY
-    t = lowest_behind(image, unit, b, w, it, work)
+    t, rises = lowest_behind(image, unit, b, w, it, work)
     if t == 0.0:
-        return ON_A_RAY
+        return ON_A_RAY if rises else NO_RAY
     move_back(image, t, b, w, scale, it, work, records[int(s[STEPS])])
-    return GO_ON
+    return verdict_at(it.points[int(s[NOW])], norm_b, work.link)
 
 
 @serial
@@ -167,16 +184,6 @@ def spread(a):
 
 
 @serial
-def verdict_at(point, norm_b, link):
-    """What needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
-    if is_exact(point, norm_b):
-        return EXACT_FIT
-    if is_near_pole(point) and link.high > 0.0:  # a linear u is then no more than a long way from its minimum
-        return NEAR_POLE
-    return GO_ON
-
-
-@serial
 def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
     """Iterations, one for each row of `records` unless the solve ends (or DERIVE, or PROPOSED, see newton.py): what they come to.
 
@@ -185,9 +192,9 @@ def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
     s = it.scalars
     s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = s[PASSES] = 0.0
     held = False  # whether an event held back the step that is now taken
-    while True:
-        done = int(s[STEPS])
-        event = iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records[done : done + 1] if held else records[done:])
+    while True:  # twice at most; a loop, for `iterate` is spliced in and should be so once
+        rows = records[int(s[STEPS]) : int(s[STEPS]) + 1] if held else records
+        event = iterate(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, rows)
         if event == STEPPED or held:
             break
         if event == NOT_FINITE:
@@ -201,7 +208,7 @@ def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
         if hopeless and (work.link.high == 0.0 or spread(it.a[now]) <= 1.0):
             return MINIMUM  # rows that differ in nothing, or a linear u: f is constant
         if event in (LONG_STEPS, SINGULAR_STEPS, SATURATED):
-            ray = follow_ray(event, A, b, w, scale, it, work, records)
+            ray = follow_ray(event, A, b, w, scale, norm_b, it, work, records)
             if ray != NO_RAY:
                 return ray
         if event == SATURATED:
@@ -286,8 +293,9 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
             verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
+            what, null_is_known = np.int64(ITERATE), fun < np.inf  # True: not looked for here. No literals, of which Numba makes types
             while verdict == GO_ON and nit < max_iter:
-                verdict = advance_serial(np.int64(ITERATE), panel, b64, w64, scale, null, fun < np.inf, tol, norm_b, it, work, small.records)
+                verdict = advance_serial(what, panel, b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
                 nit += int(s[STEPS])
                 nfev += int(s[EVALUATIONS])
             fun = it.points[int(s[NOW]), POINT_FUN]

@@ -1,11 +1,13 @@
 """Small solves in one call: from Python, from jitted code, and many at once."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numba import njit, prange
 
 import fastrsx
-from fastrsx import Status
+from fastrsx import Status, batch
 from fastrsx.kernels import solve
 
 
@@ -78,10 +80,32 @@ def test_a_failure_does_not_touch_the_others():
 
 
 def test_same_bits_for_any_number_of_threads():
-    A, b = problems(100, 40, 4)
+    A, b = problems(1000, 40, 4)
+    assert len(batch._parts(np.full(1000, 160), 2 * batch.PARTS)) > 2  # so there is work for two
     one, two = fastrsx.newton_batch(A, b, num_threads=1), fastrsx.newton_batch(A, b)
     np.testing.assert_array_equal(one.x, two.x)
     np.testing.assert_array_equal(one.nit, two.nit)
+
+
+def test_batches_in_many_threads():
+    A, b = problems(200, 40, 4)
+    alone = fastrsx.newton_batch(A, b)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda _: fastrsx.newton_batch(A, b), range(16)))
+    for found in together:
+        np.testing.assert_array_equal(found.x, alone.x)
+
+
+def test_dependent_columns():
+    """x is one of the solutions, and A x that of `newton`; a loss that is constant along a direction is no ray."""
+    A, b = problems(12, 50, 2)
+    A = np.concatenate([A, A.sum(axis=2, keepdims=True)], axis=2)
+    found = fastrsx.newton_batch(A, b)
+    for j in range(12):
+        alone = fastrsx.newton(A[j], b[j], kernel="serial")
+        assert found.status[j] == alone.status
+        np.testing.assert_allclose(A[j] @ found.x[j], A[j] @ alone.x, atol=1e-6)
+        np.testing.assert_allclose(found.fun[j], fastrsx.Problem(A[j], b[j]).value(found.x[j]), rtol=1e-9)
 
 
 def test_the_answer_does_not_depend_on_the_neighbours():
@@ -93,8 +117,6 @@ def test_the_answer_does_not_depend_on_the_neighbours():
 
 
 def test_many_calls_of_the_kernel_are_one_batch(monkeypatch):
-    from fastrsx import batch
-
     A, b = problems(20, 30, 2)
     whole = fastrsx.newton_batch(A, b)
     monkeypatch.setattr(batch, "LEAST", 3 * 30 * 2)
@@ -146,6 +168,7 @@ def test_newton_small(real):
     [
         (lambda A, b: fastrsx.newton_batch(A[0], b), ValueError, r"A has shape \(40, 2\); it must have 3 axes"),
         (lambda A, b: fastrsx.newton_batch([], []), ValueError, "A holds no problem"),
+        (lambda A, b: fastrsx.newton_batch(None, b), TypeError, "A is None; it must be an array of 3 axes"),
         (lambda A, b: fastrsx.newton_batch(A[:, :0], b), ValueError, r"A has shape \(3, 0, 2\)"),
         (lambda A, b: fastrsx.newton_batch(A, b[:2]), ValueError, "b is of length 2; it must have 3 vectors, one for each problem"),
         (lambda A, b: fastrsx.newton_batch(A, 1.0), ValueError, "b is no sequence"),

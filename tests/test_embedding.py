@@ -99,5 +99,5 @@ def test_what_is_printed_of_a_failure_has_no_nan():
     result = fastrsx.newton(A, [0.5, 0.25, 0.25], [1e308, -1e308], kernel="serial")
     assert result.status == fastrsx.Status.NONFINITE
     assert np.isnan(result.jac).all()
-    assert "nan" not in repr(result).lower().replace("nonfinite", "")
+    assert "nan" not in repr(result).lower()
     assert "x:" in repr(result)

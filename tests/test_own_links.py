@@ -94,6 +94,39 @@ def test_newton_finds_a_planted_optimum():
     np.testing.assert_allclose(found.x, x, rtol=1e-9)
 
 
+def softmax(a, M):
+    return exp(a - M), exp(a - M), exp(a - M)
+
+
+def identity(a):
+    return a
+
+
+def test_a_loss_that_is_constant_along_a_direction_has_a_minimum():
+    """The softmax does not see what is added to all rows."""
+    A, b = problem(50, 2)
+    A = np.column_stack([np.ones(50), A])
+    own, ours = (fastrsx.newton(A, b, link=link, kernel="serial") for link in (fastrsx.Link(softmax, identity), "softmax"))
+    assert own.status == ours.status == fastrsx.Status.CONVERGED
+    np.testing.assert_allclose(own.fun, ours.fun, rtol=1e-12)
+    np.testing.assert_allclose(own.x[1:], ours.x[1:], atol=1e-8)
+
+
+def square(a, M):
+    return a * a, 2.0 * a, 2.0
+
+
+def test_a_constant_among_the_terms_runs_row_by_row():
+    link = fastrsx.Link(square)
+    assert not fastrsx.check_link(link).vectorised
+    A, b = problem()
+    x = np.array([0.5, -1.0, 0.25])
+    u = (A @ x) ** 2
+    np.testing.assert_allclose(fastrsx.predict(A, x, link=link), u / u.sum(), rtol=1e-13)
+    with pytest.raises(ValueError, match=r"x0 lies outside the domain alpha = <u, 1> > 0 of Link\(square\)"):
+        fastrsx.newton(A, b, link=link)
+
+
 def test_vectorised_where_it_can_be():
     assert fastrsx.check_link(COSH).vectorised
     assert not fastrsx.check_link(SOFTPLUS).vectorised
@@ -117,10 +150,6 @@ def wrong_second(a, M):
 
 def without_shift(a, M):
     return exp(a), exp(a), exp(a)
-
-
-def softmax(a, M):
-    return exp(a - M), exp(a - M), exp(a - M)
 
 
 @pytest.mark.parametrize(
