@@ -29,7 +29,7 @@ def test_call_from_jitted_code(row, benchmark):
         A, b, x = problems.noisy(n, D)
         work = dense.alloc_workspace(n, D, False)
         calls[n] = lambda A=A, x=x, b=b, work=work: values(A, x, b, np.empty(0), work, CALLS)
-        assert calls[n]() / CALLS == dense.value_serial(A, x, b, np.empty(0), work)
+        np.testing.assert_allclose(calls[n]() / CALLS, dense.value_serial(A, x, b, np.empty(0), work), rtol=1e-10)
     row(calls[N], "value, called from jitted code", N, D, rounds=101)
     for _ in range(101):
         for n, times in seconds.items():

@@ -140,7 +140,7 @@ class _Solver:
         if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
             verdict = self.iterate_once()
-        asked_to = self.call_back() if self.nit > before else None
+        asked_to = self.call_back() if self.nit > before and verdict != solve.MINIMUM else None
         return self.stop(verdict) or asked_to
 
     def iterate_once(self) -> int:
