@@ -53,12 +53,11 @@ class Lanes(NamedTuple):
     A: np.ndarray  # n x d
     b: np.ndarray  # n x 1
     w: np.ndarray  # n x 1, or nothing
-    a: np.ndarray  # n x 1: A x
-    trial: np.ndarray  # n x 1: A (x + p)
+    a: np.ndarray  # n x 1: A x, then A (x + p), for a lane that does not take its step is at its end
     da: np.ndarray  # n x 1: A p
-    terms: np.ndarray  # n x 3: u, u', u'' of the trial
-    point: np.ndarray  # numbers of a point x 1: at a
-    ahead: np.ndarray  # the same at the trial
+    terms: np.ndarray  # n x 3: u, u', u'' there
+    point: np.ndarray  # numbers of a point x 1: at x
+    ahead: np.ndarray  # the same at x + p
     x: np.ndarray  # 1 x padded d
     scale: np.ndarray  # 1 x d: the RMS of columns
     p: np.ndarray  # 1 x d: the step
@@ -80,7 +79,6 @@ def alloc_lanes(n, d, weighted):
         np.zeros((rows, wide)),
         np.zeros((rows, LANES)),
         np.zeros((rows if weighted else 0, LANES)),
-        np.zeros((rows, LANES)),
         np.zeros((rows, LANES)),
         np.zeros((rows, LANES)),
         np.zeros((rows, 3 * LANES)),
@@ -156,18 +154,18 @@ def multiply(A, x, out):
 
 @serial
 def evaluate_lanes(link, lanes, n):
-    """The point ahead, at trial = a + da; see `fold.add_domain` and `fold.fold_residuals`."""
+    """The point ahead, at a + da, which becomes a; see `fold.add_domain` and `fold.fold_residuals`."""
     top, largest = splat(link.low), splat(0.0)
     for i in range(n):
         da = register(lanes.da, i, 0)
-        trial = register(lanes.a, i, 0) + da
-        set_register(lanes.trial, i, 0, trial)
-        top, largest = maximum(growth(link, trial), top), maximum(absolute(da), largest)
+        a = register(lanes.a, i, 0) + da
+        set_register(lanes.a, i, 0, a)
+        top, largest = maximum(growth(link, a), top), maximum(absolute(da), largest)
     shift = splat(0.0) - maximum(splat(0.0) - top, splat(-link.high))
     k = exp(splat(0.0) - shift)
     alpha, magnitude, slope = zeros(3)
     for i in range(n):
-        u, v, e, size = terms(link, register(lanes.trial, i, 0), shift, k)
+        u, v, e, size = terms(link, register(lanes.a, i, 0), shift, k)
         set_register(lanes.terms, i, 0, u)
         set_register(lanes.terms, i, 1, v)
         set_register(lanes.terms, i, 2, e)
@@ -180,7 +178,7 @@ def evaluate_lanes(link, lanes, n):
         c = f - register(lanes.b, i, 0)
         squares, fc, ff = fma(c, c, squares), fma(f, c, fc), fma(f, f, ff)
         if lanes.w.shape[0] > 0:
-            wa = register(lanes.w, i, 0) * register(lanes.trial, i, 0)
+            wa = register(lanes.w, i, 0) * register(lanes.a, i, 0)
             penalty = fma(wa, wa, penalty)
     set_register(lanes.ahead, POINT_SHIFT, 0, shift)
     set_register(lanes.ahead, POINT_K, 0, k)
@@ -195,12 +193,10 @@ def evaluate_lanes(link, lanes, n):
 
 
 @serial
-def weigh_lanes(lanes, i, n):
+def weigh_lanes(lanes, i, n, s, half_ff, over_alpha):
     """h, v/alpha, q/alpha and r of row i, at a; zeros beyond the last."""
     if i >= n:
         return zeros(4)
-    over_alpha = splat(1.0) / register(lanes.point, POINT_ALPHA, 0)
-    s, half_ff = register(lanes.point, POINT_S, 0), splat(0.5) * register(lanes.point, POINT_FF, 0)
     h, v, q, r = weigh(
         register(lanes.terms, i, 0), register(lanes.terms, i, 1), register(lanes.terms, i, 2), register(lanes.b, i, 0), s, half_ff, over_alpha
     )
@@ -217,11 +213,13 @@ def differentiate_lanes(lanes, n):
     A, U, vectors = lanes.A, lanes.U, lanes.vectors
     U[:] = 0.0
     vectors[:] = 0.0
+    over_alpha = splat(1.0) / register(lanes.point, POINT_ALPHA, 0)
+    s, half_ff = register(lanes.point, POINT_S, 0), splat(0.5) * register(lanes.point, POINT_FF, 0)
     for i in range(0, A.shape[0], AT_A_TIME):
-        h0, v0, q0, r0 = weigh_lanes(lanes, i, n)
-        h1, v1, q1, r1 = weigh_lanes(lanes, i + 1, n)
-        h2, v2, q2, r2 = weigh_lanes(lanes, i + 2, n)
-        h3, v3, q3, r3 = weigh_lanes(lanes, i + 3, n)
+        h0, v0, q0, r0 = weigh_lanes(lanes, i, n, s, half_ff, over_alpha)
+        h1, v1, q1, r1 = weigh_lanes(lanes, i + 1, n, s, half_ff, over_alpha)
+        h2, v2, q2, r2 = weigh_lanes(lanes, i + 2, n, s, half_ff, over_alpha)
+        h3, v3, q3, r3 = weigh_lanes(lanes, i + 3, n, s, half_ff, over_alpha)
         for j in range(d):
             x0, x1, x2, x3 = register(A, i, j), register(A, i + 1, j), register(A, i + 2, j), register(A, i + 3, j)
             set_register(vectors, 0, j, fma(v3, x3, fma(v2, x2, fma(v1, x1, fma(v0, x0, register(vectors, 0, j))))))
@@ -322,7 +320,6 @@ def solve_lanes(link, n, tol, max_iter, lanes, fates, nits, nfevs):
         running += fates[k] == RUNNING
     step = 0
     while True:
-        lanes.a[:] = lanes.trial
         lanes.point[:] = lanes.ahead
         if running == 0 or step == max_iter:
             break
