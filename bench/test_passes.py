@@ -149,7 +149,7 @@ def test_value_grad_hess(row):
     at = At(500_000, 64)
 
     def work():
-        at.problem._x = None  # forget what is remembered
+        at.problem._key = None  # forget what is remembered
         return at.problem.value_grad_hess(at.x)
 
     at.check(row(work, "value+grad+Hessian", *at.shape, **gram_costs(*at.shape)))
