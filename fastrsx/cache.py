@@ -14,9 +14,14 @@ class Folder(NamedTuple):
     stale: int  # of the kernels: of another source, version or CPU, so of no use to this process
     megabytes: float
 
+    @property
+    def place(self) -> str:
+        """The path, and whether it is only read."""
+        return f"{self.path}{'' if self.is_writable else ' (read only)'}"
+
     def __str__(self) -> str:
-        read_only, stale = "" if self.is_writable else " (read only)", f", {self.stale} of them stale" if self.stale else ""
-        return f"{self.path}{read_only}, {self.kernels} compiled kernels, {self.megabytes:.1f} MB{stale}"
+        stale = f", {self.stale} of them stale" if self.stale else ""
+        return f"{self.place}, {self.kernels} compiled kernels, {self.megabytes:.1f} MB{stale}"
 
 
 def problem() -> str | None:

@@ -132,8 +132,7 @@ def manage_cache(action: str) -> int:
         print(f"... {warmup():.1f} s")
     left = 0
     for folder in cache.folders():
-        read_only = "" if folder.is_writable else " (read only)"
-        print(f"directory  {folder.path}{read_only}")
+        print(f"directory  {folder.place}")
         if action == "clear":
             removed, left_here = cache.clear(folder.path)
             left += left_here

@@ -8,7 +8,6 @@ anything else leaves, and is solved alone by `newton_small`. No lane looks at an
 Arrays are rows of registers: entry (i, j) of lane k is at [i, 8 j + k].
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +31,9 @@ from .fold import (
 )
 from .jit import serial
 from .links import growth, terms
-from .newton import ACCEPT, FLAT, LONG, NOISE_STEP, is_exact, is_near_pole, may_cross
+from .newton import ACCEPT, LONG, is_exact, is_flat, is_near_pole, is_negligible, may_cross
 from .panel import padded
-from .simd import LANES, absolute, fma, load_first, maximum, register, set_register, splat, sqrt, store, transpose, zeros
+from .simd import LANES, absolute, fma, load_first, maximum, register, splat, sqrt, store, transpose, zeros
 from .solve import EXACT_FIT, GO_ON, MINIMUM
 from .trust_region import next_radius
 
@@ -129,12 +128,12 @@ def start(lanes, n):
         (squares,) = zeros(1)
         for i in range(n):
             squares = fma(register(lanes.A, i, j), register(lanes.A, i, j), squares)
-        set_register(lanes.scale, 0, j, sqrt(squares / splat(float(n))))
+        store(lanes.scale, 0, LANES * j, sqrt(squares / splat(float(n))))
     (squares,) = zeros(1)
     for i in range(n):
         squares = fma(register(lanes.b, i, 0), register(lanes.b, i, 0), squares)
-    set_register(lanes.numbers, NORM_B, 0, sqrt(squares))
-    set_register(lanes.numbers, RADIUS, 0, splat(1.0))
+    store(lanes.numbers, NORM_B, 0, sqrt(squares))
+    store(lanes.numbers, RADIUS, 0, splat(1.0))
 
 
 @serial
@@ -146,10 +145,10 @@ def multiply(A, x, out):
             xj = register(x, 0, j)
             s0, s1 = fma(register(A, i, j), xj, s0), fma(register(A, i + 1, j), xj, s1)
             s2, s3 = fma(register(A, i + 2, j), xj, s2), fma(register(A, i + 3, j), xj, s3)
-        set_register(out, i, 0, s0)
-        set_register(out, i + 1, 0, s1)
-        set_register(out, i + 2, 0, s2)
-        set_register(out, i + 3, 0, s3)
+        store(out, i, 0, s0)
+        store(out, i + 1, 0, s1)
+        store(out, i + 2, 0, s2)
+        store(out, i + 3, 0, s3)
 
 
 @serial
@@ -159,16 +158,16 @@ def evaluate_lanes(link, lanes, n):
     for i in range(n):
         da = register(lanes.da, i, 0)
         a = register(lanes.a, i, 0) + da
-        set_register(lanes.a, i, 0, a)
+        store(lanes.a, i, 0, a)
         top, largest = maximum(growth(link, a), top), maximum(absolute(da), largest)
     shift = splat(0.0) - maximum(splat(0.0) - top, splat(-link.high))
     k = exp(splat(0.0) - shift)
     alpha, magnitude, slope = zeros(3)
     for i in range(n):
         u, v, e, size = terms(link, register(lanes.a, i, 0), shift, k)
-        set_register(lanes.terms, i, 0, u)
-        set_register(lanes.terms, i, 1, v)
-        set_register(lanes.terms, i, 2, e)
+        store(lanes.terms, i, 0, u)
+        store(lanes.terms, i, LANES, v)
+        store(lanes.terms, i, 2 * LANES, e)
         alpha, magnitude = alpha + u, magnitude + size
         slope = fma(v, register(lanes.da, i, 0), slope)
     over_alpha = splat(1.0) / alpha
@@ -180,16 +179,16 @@ def evaluate_lanes(link, lanes, n):
         if lanes.w.shape[0] > 0:
             wa = register(lanes.w, i, 0) * register(lanes.a, i, 0)
             penalty = fma(wa, wa, penalty)
-    set_register(lanes.ahead, POINT_SHIFT, 0, shift)
-    set_register(lanes.ahead, POINT_K, 0, k)
-    set_register(lanes.ahead, POINT_ALPHA, 0, alpha)
-    set_register(lanes.ahead, POINT_KAPPA, 0, magnitude * over_alpha)
-    set_register(lanes.ahead, POINT_SLOPE, 0, slope)
-    set_register(lanes.ahead, POINT_STEP, 0, largest)
-    set_register(lanes.ahead, POINT_SQUARES, 0, squares)
-    set_register(lanes.ahead, POINT_S, 0, fc)
-    set_register(lanes.ahead, POINT_FF, 0, ff)
-    set_register(lanes.ahead, POINT_FUN, 0, fma(splat(0.5), penalty, squares))
+    store(lanes.ahead, POINT_SHIFT, 0, shift)
+    store(lanes.ahead, POINT_K, 0, k)
+    store(lanes.ahead, POINT_ALPHA, 0, alpha)
+    store(lanes.ahead, POINT_KAPPA, 0, magnitude * over_alpha)
+    store(lanes.ahead, POINT_SLOPE, 0, slope)
+    store(lanes.ahead, POINT_STEP, 0, largest)
+    store(lanes.ahead, POINT_SQUARES, 0, squares)
+    store(lanes.ahead, POINT_S, 0, fc)
+    store(lanes.ahead, POINT_FF, 0, ff)
+    store(lanes.ahead, POINT_FUN, 0, fma(splat(0.5), penalty, squares))
 
 
 @serial
@@ -222,13 +221,13 @@ def differentiate_lanes(lanes, n):
         h3, v3, q3, r3 = weigh_lanes(lanes, i + 3, n, s, half_ff, over_alpha)
         for j in range(d):
             x0, x1, x2, x3 = register(A, i, j), register(A, i + 1, j), register(A, i + 2, j), register(A, i + 3, j)
-            set_register(vectors, 0, j, fma(v3, x3, fma(v2, x2, fma(v1, x1, fma(v0, x0, register(vectors, 0, j))))))
-            set_register(vectors, 1, j, fma(q3, x3, fma(q2, x2, fma(q1, x1, fma(q0, x0, register(vectors, 1, j))))))
-            set_register(vectors, 2, j, fma(r3, x3, fma(r2, x2, fma(r1, x1, fma(r0, x0, register(vectors, 2, j))))))
+            store(vectors, 0, LANES * j, fma(v3, x3, fma(v2, x2, fma(v1, x1, fma(v0, x0, register(vectors, 0, j))))))
+            store(vectors, 1, LANES * j, fma(q3, x3, fma(q2, x2, fma(q1, x1, fma(q0, x0, register(vectors, 1, j))))))
+            store(vectors, 2, LANES * j, fma(r3, x3, fma(r2, x2, fma(r1, x1, fma(r0, x0, register(vectors, 2, j))))))
             hx0, hx1, hx2, hx3 = h0 * x0, h1 * x1, h2 * x2, h3 * x3
             for m in range(j, d):
                 total = fma(hx1, register(A, i + 1, m), fma(hx0, register(A, i, m), register(U, j, m)))
-                set_register(U, j, m, fma(hx3, register(A, i + 3, m), fma(hx2, register(A, i + 2, m), total)))
+                store(U, j, LANES * m, fma(hx3, register(A, i + 3, m), fma(hx2, register(A, i + 2, m), total)))
 
 
 @serial
@@ -247,32 +246,32 @@ def newton_step(lanes):
             entry = entry * over_scale / register(lanes.scale, 0, j)
             for r in range(i):
                 entry = fma(splat(0.0) - register(U, r, i), register(U, r, j), entry)
-            set_register(U, i, j, entry)
+            store(U, i, LANES * j, entry)
         pivot = register(U, i, i)
         least = splat(0.0) - maximum(splat(0.0) - pivot / gram, splat(0.0) - least)
         root = splat(1.0) / sqrt(pivot)
         for j in range(i, d):
-            set_register(U, i, j, register(U, i, j) * root)
+            store(U, i, LANES * j, register(U, i, j) * root)
         for r in range(i):
             z = fma(splat(0.0) - register(U, r, i), register(p, 0, r), z)
         z = z * root
         decrease = fma(z, z, decrease)
-        set_register(p, 0, i, z)
+        store(p, 0, LANES * i, z)
     for i in range(d - 1, -1, -1):
         z = register(p, 0, i)
         for j in range(i + 1, d):
             z = fma(splat(0.0) - register(U, i, j), register(p, 0, j), z)
         z = z / register(U, i, i)
         length = fma(z, z, length)
-        set_register(p, 0, i, z)
+        store(p, 0, LANES * i, z)
     for i in range(d):
         step = register(p, 0, i) / register(lanes.scale, 0, i)
         slope = fma(register(vectors, 0, i), step, slope)
-        set_register(p, 0, i, step)
-    set_register(numbers, DECREASE, 0, splat(0.5) * decrease)
-    set_register(numbers, LENGTH, 0, sqrt(length))
-    set_register(numbers, LEAST_PIVOT, 0, least)
-    set_register(numbers, ALPHA_SLOPE, 0, slope)
+        store(p, 0, LANES * i, step)
+    store(numbers, DECREASE, 0, splat(0.5) * decrease)
+    store(numbers, LENGTH, 0, sqrt(length))
+    store(numbers, LEAST_PIVOT, 0, least)
+    store(numbers, ALPHA_SLOPE, 0, slope)
 
 
 @serial
@@ -283,8 +282,8 @@ def judge(k, tol, lanes):
     if not (numbers[LEAST_PIVOT, k] > PIVOT and length <= numbers[RADIUS, k]):
         return LEFT, False
     error = noise(here)
-    converged = (decrease <= tol * fun and long <= math.sqrt(tol)) or (decrease <= error and long <= NOISE_STEP)
-    if long >= LONG and (decrease <= FLAT * fun or math.sqrt(here[POINT_SQUARES]) <= FLAT * numbers[NORM_B, k]):
+    converged = is_negligible(decrease, long, tol, here)
+    if long >= LONG and is_flat(decrease, here, numbers[NORM_B, k]):
         return LEFT, False
     ratio = (fun - there[POINT_FUN] + error) / (decrease + error)
     numbers[RADIUS, k] = next_radius(numbers[RADIUS, k], ratio, length)

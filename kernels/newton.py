@@ -192,20 +192,30 @@ def propose(A, b, w, scale, null, it, work):
     evaluate(work.link, it.a[now], it.da, 1.0, b, w, it.a[ahead], work.sums, it.points[ahead])
 
 
+@serial
+def is_negligible(decrease, long, tol, point):
+    """Whether a full Newton step is the last: it promises less than tol, or than the noise."""
+    small = decrease <= tol * point[POINT_FUN] and long <= math.sqrt(tol)
+    return small or (decrease <= noise(point) and long <= NOISE_STEP)
+
+
+@serial
+def is_flat(decrease, point, norm_b):
+    """Whether there is so little to gain that a long step is suspect."""
+    return decrease <= FLAT * point[POINT_FUN] or math.sqrt(point[POINT_SQUARES]) <= FLAT * norm_b
+
+
 @part
 def find_event(tol, norm_b, null_is_known, it):
     """The first test that the trial meets, in the order in which they are asked."""
     s, now = it.scalars, int(it.scalars[NOW])
-    point, fun, long = it.points[now], it.points[now, POINT_FUN], it.points[after(now), POINT_STEP]
+    point, long = it.points[now], it.points[after(now), POINT_STEP]
     singular = abs(s[MIN_EIG]) <= NO_CURVATURE * s[LARGEST]
     if singular and not null_is_known:
         return SINGULAR
-    small = s[DECREASE] <= tol * fun and long <= math.sqrt(tol)
-    negligible = s[DECREASE] <= noise(point) and long <= NOISE_STEP
-    converged = s[NEWTON] > 0.0 and (small or negligible)
+    converged = s[NEWTON] > 0.0 and is_negligible(s[DECREASE], long, tol, point)
     s[CONVERGES] = 1.0 if converged else 0.0
-    flat = s[DECREASE] <= FLAT * fun or math.sqrt(point[POINT_SQUARES]) <= FLAT * norm_b
-    s[LONG_COUNT] = s[LONG_COUNT] + 1.0 if flat and long >= LONG else 0.0
+    s[LONG_COUNT] = s[LONG_COUNT] + 1.0 if is_flat(s[DECREASE], point, norm_b) and long >= LONG else 0.0
     s[SINGULAR_COUNT] = s[SINGULAR_COUNT] + 1.0 if singular else 0.0
     if s[LONG_COUNT] >= SUSPECTS:
         s[LONG_COUNT] = 0.0

@@ -272,18 +272,6 @@ def register(typingctx, X, i, j):
 
 
 @intrinsic
-def set_register(typingctx, X, i, j, x):
-    """The j-th register of row i becomes x."""
-
-    def codegen(context, builder, sig, args):
-        place = pointer(context, builder, X, args[0], (args[1], builder.mul(args[2], _INT64(LANES))), _VECTOR)
-        builder.store(args[3], place, align=8)
-        return context.get_dummy_value()
-
-    return types.none(X, types.int64, types.int64, f64x8), codegen
-
-
-@intrinsic
 def store(typingctx, array, i, j, x):
     """array[i, j : j + 8] = x; a vector is its own row i = 0."""
     _require("store", array, types.float64)
