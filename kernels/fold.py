@@ -20,8 +20,8 @@ import numpy as np
 
 from .jit import part, serial
 from .links import growth, terms
-from .microkernel import add_gram, add_gram_strip, add_row_sum, add_row_sums, add_row_sums_and_pack, pack, row_products, strip_count
-from .panel import ROWS, load_panel, loaded_panel, padded
+from .microkernel import add_gram, add_gram_strip, add_row_sums_and_pack, pack, strip_count
+from .panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, padded, row_products, view_rows
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
 # The scalar state of a block, a row of `sums`: first what needs no global, then what needs alpha and M.
@@ -87,7 +87,7 @@ def fold_products(A, x, start, stop, out, buffer):
     """out = A x on the rows start : stop."""
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        row_products(load_panel(A, i, rows, buffer), x, rows, out, i, A, i + ROWS, True)
+        row_products(view_rows(A, i, rows, buffer), x, rows, out, i, A, i + ROWS, True)
 
 
 # -- fold: alpha, without knowing M in advance ----------------------------------------------------------------
@@ -164,7 +164,7 @@ def fold_projection(link, A, x, start, stop, a, sums, buffer):
     start_sums(link, sums)
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
-        row_products(load_panel(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
+        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
         add_domain(link, a, a[:0], i, end, sums, a[:0], a[:0])
 
 
@@ -241,7 +241,7 @@ def fold_gradient_sums(link, A, x, b, w, start, stop, a, sums, buffer, weights, 
     vectors[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
+        panel = view_rows(A, i, rows, buffer)
         row_products(panel, x, rows, a, i, A, i + ROWS, False)
         factor = add_domain(link, a, a[:0], i, i + rows, sums, weights[Q], weights[V])
         if factor < 1.0:
@@ -339,7 +339,7 @@ def fold_gradient(link, A, a, b, w, point, start, stop, buffer, weights, vectors
     vectors[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
+        panel = view_rows(A, i, rows, buffer)
         panel_weights(link, a, b, w, point, i, rows, weights)
         add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, True)
 
@@ -363,7 +363,7 @@ def fold_curvature(link, A, p, a, b, w, point, start, stop, buffer, weights, vec
     vectors[2] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
+        panel = view_rows(A, i, rows, buffer)
         panel_weights(link, a, b, w, point, i, rows, weights)
         row_products(panel, p, rows, weights[R], 0, A, i + ROWS, False)
         for j in range(0, rows, LANES):
@@ -470,16 +470,7 @@ def fold_columns(A, start, stop, buffer, vectors):
     vectors[:] = 0.0
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
-        for first_row in range(0, rows, LANES):  # eight at a time: down the whole panel, memory would be waited for
-            for q in range(0, panel.shape[1], LANES):
-                squares, largest = load_first(vectors, 0, q, LANES), load_first(vectors, 1, q, LANES)
-                for k in range(first_row, min(first_row + LANES, rows)):
-                    x = load_first(panel, k, q, LANES)
-                    squares = fma(x, x, squares)
-                    largest = maximum(absolute(x), largest)
-                store(vectors, 0, q, squares)
-                store(vectors, 1, q, largest)
+        add_columns(view_rows(A, i, rows, buffer), rows, vectors)
 
 
 @part
@@ -501,4 +492,4 @@ def fold_transposed(A, y, start, stop, buffer, weights, vectors):
         rows = min(ROWS, stop - i)
         for j in range(rows):
             weights[R, j] = y[i + j]
-        add_row_sum(load_panel(A, i, rows, buffer), weights[R:], rows, vectors[2:], A, i + ROWS, True)
+        add_row_sum(view_rows(A, i, rows, buffer), weights[R:], rows, vectors[2:], A, i + ROWS, True)

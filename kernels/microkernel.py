@@ -13,7 +13,24 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .jit import serial
-from .simd import LANES, broadcast, f64x8, load_first, load_vector, multiply_add, pointer, prefetch, store_first, sum_each, zeros
+from .simd import (
+    LANES,
+    absolute,
+    broadcast,
+    f64x8,
+    fma,
+    load_first,
+    load_number,
+    load_vector,
+    maximum,
+    multiply_add,
+    pointer,
+    prefetch,
+    store,
+    store_first,
+    sum_each,
+    zeros,
+)
 
 _INT64 = ir.IntType(64)
 
@@ -28,7 +45,7 @@ def scalars(typingctx, P, k, p, count):
     result = types.UniTuple(types.float64, count.literal_value)
 
     def codegen(context, builder, sig, args):
-        picked = [builder.load(pointer(context, builder, P, args[0], (args[1], j))) for j in _columns(builder, args[2], len(result), 1)]
+        picked = [load_number(context, builder, P, args[0], (args[1], j)) for j in _columns(builder, args[2], len(result), 1)]
         return context.make_tuple(builder, result, picked)
 
     return result(P, types.int64, types.int64, count), codegen
@@ -40,7 +57,7 @@ def column(typingctx, W, k, count):
     result = types.UniTuple(types.float64, count.literal_value)
 
     def codegen(context, builder, sig, args):
-        picked = [builder.load(pointer(context, builder, W, args[0], (_INT64(r), args[1]))) for r in range(len(result))]
+        picked = [load_number(context, builder, W, args[0], (_INT64(r), args[1])) for r in range(len(result))]
         return context.make_tuple(builder, result, picked)
 
     return result(W, types.int64, count), codegen
@@ -285,6 +302,20 @@ def add_row_sums_and_pack(P, W, rows, S, packed):
                 narrow = outer(narrow, column(W[1:], k, 3), vector)
             add_tile(narrow, S, 0, q, 3)
             q += 8
+
+
+@serial
+def add_columns(P, rows, S):
+    """S[0] += the sum of squares of each column, S[1] = the largest |P_ij| so far; a NaN or inf shows in the first."""
+    for start in range(0, rows, LANES):  # eight rows at a time: down the whole panel, memory would be waited for
+        for q in range(0, P.shape[1], LANES):
+            squares, largest = load_first(S, 0, q, LANES), load_first(S, 1, q, LANES)
+            for k in range(start, min(start + LANES, rows)):
+                x = load_first(P, k, q, LANES)
+                squares = fma(x, x, squares)
+                largest = maximum(absolute(x), largest)
+            store(S, 0, q, squares)
+            store(S, 1, q, largest)
 
 
 @serial

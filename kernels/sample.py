@@ -10,8 +10,7 @@ from numba import prange
 
 from .fold import block_rows
 from .jit import parallel, serial, serial_twin
-from .microkernel import row_squares
-from .panel import ROWS, load_panel
+from .panel import ROWS, row_squares, view_rows
 
 ROUNDS = 20  # for the scale of the probabilities; a handful suffices unless almost all rows are certain
 
@@ -24,7 +23,7 @@ def scores(A, B, out, buffers):
         start, stop = block_rows(k, blocks, A.shape[0])
         for i in range(start, stop, ROWS):
             rows = min(ROWS, stop - i)
-            row_squares(load_panel(A, i, rows, buffers[k]), B, rows, out, i, A, i + ROWS)
+            row_squares(view_rows(A, i, rows, buffers[k]), B, rows, out, i, A, i + ROWS)
 
 
 scores_serial = serial_twin(scores)

@@ -77,8 +77,18 @@ def pointer(context, builder, array_type, array, indices, kind=_DOUBLE):
 
 
 def load_vector(context, builder, array_type, array, indices):
-    """array[..., j : j + 8]."""
-    return builder.load(pointer(context, builder, array_type, array, indices, _VECTOR), align=8)
+    """array[..., j : j + 8], widened."""
+    if array_type.dtype == types.float64:
+        return builder.load(pointer(context, builder, array_type, array, indices, _VECTOR), align=8)
+    single = ir.VectorType(_FLOAT, LANES)
+    return builder.fpext(builder.load(pointer(context, builder, array_type, array, indices, single), align=4), _VECTOR)
+
+
+def load_number(context, builder, array_type, array, indices):
+    """array[..., j], widened."""
+    if array_type.dtype == types.float64:
+        return builder.load(pointer(context, builder, array_type, array, indices))
+    return builder.fpext(builder.load(pointer(context, builder, array_type, array, indices, _FLOAT)), _DOUBLE)
 
 
 def _require(operation, array, *dtypes):
@@ -308,21 +318,34 @@ def read_only(typingctx, array):
     return array.copy(readonly=True)(array), codegen
 
 
-@intrinsic(prefer_literal=True)
-def prefetch(typingctx, array, i, line, count):
-    """Ask for `count` cache lines (a literal integer), from the line-th after the start of array[i] on, into L2; they may lie beyond the array.
+def _line(context, builder, source_type, source, row, line):
+    """The address of a line after the start of a row, for `prefetch`."""
+    if isinstance(source_type, types.Array):
+        return pointer(context, builder, source_type, source, (row, builder.mul(line, _INT64(LANES))), ir.IntType(8))
+    address, stride, mask, near, shift, far = (
+        builder.extract_value(source, source_type.fields.index(name)) for name in ("address", "row", "mask", "near", "shift", "far")
+    )
+    offset = builder.add(builder.mul(builder.and_(line, mask), near), builder.mul(builder.lshr(line, shift), far))
+    return builder.inttoptr(builder.add(builder.add(address, builder.mul(row, stride)), offset), ir.IntType(8).as_pointer())
 
-    The out-of-order window ends long before the next panel, so memory would wait while the current one is worked on. L1 has no room.
+
+@intrinsic(prefer_literal=True)
+def prefetch(typingctx, source, row, line, count):
+    """Ask for `count` lines (a literal integer) of eight numbers, from the line-th after the start of source[row] on, into L2.
+
+    They may lie beyond the source. The out-of-order window ends long before the next panel, so memory would wait while the current one
+    is worked on. L1 has no room. Lines of a `Strided` are numbered as they should be asked for; a source without them has no panels.
     """
+    stride = 2 if isinstance(source, types.Array) and source.dtype == types.float32 else 1  # two lines of eight share 64 bytes
 
     def codegen(context, builder, sig, args):
-        numbers = [builder.add(args[2], _INT64(c)) for c in range(count.literal_value)]
-        for number in numbers:
-            start = pointer(context, builder, array, args[0], (args[1], builder.mul(number, _INT64(LANES))), ir.IntType(8))
-            llvm_call(builder, "prefetch.p0", ir.VoidType(), [start, _INT32(0), _INT32(2), _INT32(1)])  # to read, L2, data
+        if isinstance(source, types.Array) or "near" in source.fields:
+            for c in range(0, count.literal_value, stride):
+                start = _line(context, builder, source, args[0], args[1], builder.add(args[2], _INT64(c)))
+                llvm_call(builder, "prefetch.p0", ir.VoidType(), [start, _INT32(0), _INT32(2), _INT32(1)])  # to read, L2, data
         return context.get_dummy_value()
 
-    return types.none(array, types.int64, types.int64, count), codegen
+    return types.none(source, types.int64, types.int64, count), codegen
 
 
 def _fold_lanes(name, combine):

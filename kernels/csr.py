@@ -1,0 +1,164 @@
+"""Sparse A: compressed rows, canonical (columns ascending within a row, none twice), float64 or float32.
+
+A pass costs O(n + entries): sums over rows take the rows as they are. A Gram matrix takes the outer products of the entries of each row,
+or, where many of them are not zero, panels as everyone else.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from .jit import parallel, serial, serial_twin
+from .simd import LANES, fma, load_first, splat, sum_lanes
+
+RANGES = 32  # of rows of a Gram matrix, each summed by one thread: no sum is split, so their number changes no bit
+
+
+class Csr(NamedTuple):
+    """Sparse A, n x d."""
+
+    values: np.ndarray  # entries, float64 or float32
+    indices: np.ndarray  # entries: their columns, int32
+    starts: np.ndarray  # n + 1: where the rows start, int64
+    shape: tuple[int, int]
+
+
+class SparseRows(NamedTuple):
+    """Some rows, from `first` on, for sums over rows."""
+
+    values: np.ndarray
+    indices: np.ndarray
+    starts: np.ndarray
+    first: int
+
+
+@serial
+def problem_at(indices, starts, d):
+    """The first row that is no canonical one: its number, and whether it is plainly wrong; -1 for none."""
+    if starts[0] != 0 or starts[-1] > indices.shape[0]:
+        return 0, True
+    disorder = -1
+    for i in range(starts.shape[0] - 1):
+        if starts[i + 1] < starts[i] or starts[i + 1] > indices.shape[0]:
+            return i, True
+        before = -1
+        for k in range(starts[i], starts[i + 1]):
+            j = indices[k]
+            if j < 0 or j >= d:
+                return i, True
+            if j <= before and disorder < 0:
+                disorder = i
+            before = j
+    return disorder, False
+
+
+# -- sums over rows ---------------------------------------------------------------------------------------------
+
+
+@serial
+def row_products(P, x, rows, out, start, ahead, row, whole):
+    """out[start : start + rows] = P x."""
+    for i in range(rows):
+        total = 0.0
+        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+            total += P.values[k] * x[np.uint32(P.indices[k])]
+        out[start + i] = total
+
+
+@serial
+def add_row_sums(P, W, rows, S, ahead, row, whole):
+    """S += W[:, : rows] P for the three rows of W."""
+    for i in range(rows):
+        w0, w1, w2 = W[0, i], W[1, i], W[2, i]
+        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+            value, j = np.float64(P.values[k]), np.uint32(P.indices[k])
+            S[0, j] += w0 * value
+            S[1, j] += w1 * value
+            S[2, j] += w2 * value
+
+
+@serial
+def add_row_sum(P, W, rows, S, ahead, row, whole):
+    """The same for a W of one row."""
+    for i in range(rows):
+        w = W[0, i]
+        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+            S[0, np.uint32(P.indices[k])] += w * P.values[k]
+
+
+@serial
+def add_columns(P, rows, S):
+    """S[0] += the sum of squares of each column, S[1] = the largest |P_ij| so far."""
+    for k in range(P.starts[P.first], P.starts[P.first + rows]):
+        value, j = np.float64(P.values[k]), np.uint32(P.indices[k])
+        S[0, j] += value * value
+        S[1, j] = max(S[1, j], abs(value))
+
+
+@serial
+def row_squares(P, B, rows, out, start, ahead, row):
+    """out[start : start + rows] = the squares of each row of P B, summed, for a B of eight columns."""
+    for i in range(rows):
+        image = splat(0.0)
+        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+            image = fma(splat(np.float64(P.values[k])), load_first(B, np.int64(P.indices[k]), 0, LANES), image)
+        out[start + i] = sum_lanes(image * image)
+
+
+@serial
+def densify(A, start, rows, out):
+    """The first rows of `out`, padded with zeros, are rows start : start + rows of A."""
+    out[:rows] = 0.0
+    for i in range(rows):
+        for k in range(A.starts[start + i], A.starts[start + i + 1]):
+            out[i, np.uint32(A.indices[k])] = A.values[k]
+
+
+# -- Gram -------------------------------------------------------------------------------------------------------
+
+
+@serial
+def share_out(A, bounds):
+    """Ranges of rows of A^T diag(h) A that cost about the same, as RANGES + 1 bounds."""
+    n, d = A.shape
+    cost = np.ones(d)
+    for i in range(n):
+        for k in range(A.starts[i], A.starts[i + 1]):
+            cost[A.indices[k]] += A.starts[i + 1] - k
+    total, passed, part = cost.sum(), 0.0, 1
+    bounds[0] = 0
+    for j in range(d):
+        passed += cost[j]
+        while part < bounds.shape[0] and passed * (bounds.shape[0] - 1) >= part * total:
+            bounds[part] = j + 1
+            part += 1
+    bounds[part:] = d
+
+
+@serial
+def add_gram_rows(A, h, first, last, C):
+    """Rows first : last of C, right of the diagonal, += those of A^T diag(h) A."""
+    for i in range(A.shape[0]):
+        start, stop = A.starts[i], A.starts[i + 1]
+        for k in range(start, stop):
+            column = A.indices[k]
+            if column >= last:
+                break
+            if column >= first:
+                weighted = h[i] * A.values[k]
+                row = C[np.uint32(column)]
+                for m in range(k, stop):
+                    row[np.uint32(A.indices[m])] += weighted * A.values[m]
+
+
+@parallel
+def sparse_gram(A, h, bounds, C):
+    """The triangle on and above the diagonal of C (padded d x padded d) = A^T diag(h) A, by outer products of entries."""
+    for t in prange(RANGES):
+        first, last = bounds[t], bounds[t + 1]
+        C[first:last] = 0.0
+        add_gram_rows(A, h, first, last, C)
+
+
+sparse_gram_serial = serial_twin(sparse_gram)

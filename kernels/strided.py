@@ -1,0 +1,163 @@
+"""The loader for dense A of any strides and any real dtype: rows are packed into panels, widened to float64.
+
+One type stands for all of them, so that kernels are compiled once: what differs is data, and asked once for eight numbers.
+"""
+
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .jit import serial
+from .simd import LANES, f64x8, splat, store, transpose
+
+_DOUBLE, _FLOAT, _HALF, _INT8, _INT32, _INT64 = ir.DoubleType(), ir.FloatType(), ir.HalfType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+# What a number may be: its LLVM type, and how it becomes a float64.
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+_STORED = {"float64": _DOUBLE, "float32": _FLOAT, "float16": _HALF, "bfloat16": ir.IntType(16), "bool": _INT8}
+
+
+class Strided(NamedTuple):
+    """A where it lies. It does not keep the memory alive: whoever makes one does."""
+
+    address: int  # of A[0, 0]
+    row: int  # bytes from one row to the next; may be negative
+    column: int  # the same of columns
+    kind: int  # index of the dtype
+    size: int  # bytes of a number
+    shape: tuple[int, int]
+    # A panel's lines are asked for ahead by number, see simd.prefetch: line l is near (l & mask) + far (l >> shift) bytes from its start.
+    mask: int
+    near: int
+    shift: int
+    far: int
+
+
+def kind_of(dtype):
+    """The index of a dtype, or None where it is not one of those that are read as they lie."""
+    return _DTYPES.index(dtype.name) if dtype.isnative and dtype.name in _DTYPES else None
+
+
+def strided(A):
+    """The source for a 2-D array."""
+    size, (row, column), d = A.itemsize, A.strides, A.shape[1]
+    if column == size and row == d * size:
+        order = (-1, LANES * size, 63, 0)  # one after the other
+    elif row == size:
+        order = (15, LANES * size, 4, column)  # down a column, 16 lines of 8 rows
+    else:
+        order = (127, row, 7, LANES * column)  # the first line of each row, then the second
+    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, A.shape, *order)
+
+
+def _widen(builder, value, name, result):
+    if name == "float64":
+        return value
+    if name.startswith("float"):
+        return builder.fpext(value, result)
+    if name == "bfloat16":  # the upper half of a float32
+        integer, single = (_INT32, _FLOAT) if result == _DOUBLE else (ir.VectorType(_INT32, LANES), ir.VectorType(_FLOAT, LANES))
+        shift = ir.Constant(integer, 16 if result == _DOUBLE else [16] * LANES)
+        return builder.fpext(builder.bitcast(builder.shl(builder.zext(value, integer), shift), single), result)
+    return builder.sitofp(value, result) if name.startswith("int") else builder.uitofp(value, result)
+
+
+def _load_any(builder, address, kind, lanes):
+    """One number, or eight that follow each other, of the kind that is only known at run time."""
+    result = _DOUBLE if lanes == 1 else ir.VectorType(_DOUBLE, lanes)
+    start, after = builder.block, builder.append_basic_block("loaded")
+    choices, default = [], None
+    for name in _DTYPES:
+        block = builder.append_basic_block(name)
+        builder.position_at_end(block)
+        stored = _STORED.get(name) or ir.IntType(int(name.lstrip("uint")))
+        place = builder.inttoptr(address, (stored if lanes == 1 else ir.VectorType(stored, lanes)).as_pointer())
+        choices.append((block, _widen(builder, builder.load(place, align=1), name, result)))
+        builder.branch(after)
+        default = default or block
+    builder.position_at_end(start)
+    switch = builder.switch(kind, default)
+    for i, (block, _) in enumerate(choices[1:], 1):
+        switch.add_case(_INT64(i), block)
+    builder.position_at_end(after)
+    loaded = builder.phi(result)
+    for block, value in choices:
+        loaded.add_incoming(value, block)
+    return loaded
+
+
+@intrinsic
+def number(typingctx, address, kind):
+    """The number of that kind at an address."""
+
+    def codegen(context, builder, sig, args):
+        return _load_any(builder, *args, 1)
+
+    return types.float64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def eight(typingctx, address, kind):
+    """The eight numbers of that kind from an address on."""
+
+    def codegen(context, builder, sig, args):
+        return _load_any(builder, *args, LANES)
+
+    return f64x8(types.int64, types.int64), codegen
+
+
+@serial
+def pack_numbers(A, i, rows, j, columns, out, at):
+    """out[at : at + rows, j : j + columns] = A[i : i + rows, j : j + columns], one by one."""
+    for r in range(rows):
+        for c in range(j, j + columns):
+            out[at + r, c] = number(A.address + (i + r) * A.row + c * A.column, A.kind)
+
+
+@serial
+def pack_strided(A, start, rows, out):
+    """The first rows of `out`, padded with zeros, are rows start : start + rows of A."""
+    d = A.shape[1]
+    whole, whole_rows = d // LANES * LANES, rows // LANES * LANES
+    if whole < d:
+        for i in range(rows):
+            store(out, i, whole, splat(0.0))
+    if A.column == A.size:
+        for i in range(rows):
+            row = A.address + (start + i) * A.row
+            for j in range(0, whole, LANES):
+                store(out, i, j, eight(row + j * A.size, A.kind))
+    elif A.row == A.size:
+        for j in range(0, whole, LANES):
+            for i in range(0, whole_rows, LANES):
+                top = A.address + (start + i) * A.row + j * A.column
+                columns = transpose(eight_columns(top, A.column, A.kind))
+                store_rows(out, i, j, columns)
+        pack_numbers(A, start + whole_rows, rows - whole_rows, 0, whole, out, whole_rows)
+    else:
+        pack_numbers(A, start, rows, 0, whole, out, 0)
+    pack_numbers(A, start, rows, whole, d - whole, out, 0)
+
+
+@serial
+def eight_columns(top, column, kind):
+    """Eight rows of eight columns, a register for each column."""
+    return (
+        eight(top, kind),
+        eight(top + column, kind),
+        eight(top + 2 * column, kind),
+        eight(top + 3 * column, kind),
+        eight(top + 4 * column, kind),
+        eight(top + 5 * column, kind),
+        eight(top + 6 * column, kind),
+        eight(top + 7 * column, kind),
+    )
+
+
+@serial
+def store_rows(out, i, j, rows):
+    """out[i : i + 8, j : j + 8] = eight registers."""
+    for r in range(LANES):
+        store(out, i + r, j, rows[r])
