@@ -1,9 +1,10 @@
-"""Steps without forming the Hessian: from a few of its rows, from its products with vectors, or from both."""
+"""Steps that Python proposes: without forming the Hessian, from a few of its rows, its products with vectors, or both; or from the Hessian."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import eigh
 
 from fastrsx.kernels import newton, sample, trust_region
@@ -13,6 +14,7 @@ from fastrsx.kernels.simd import LANES
 
 from .eigenvalues import combine, orthogonal, shifted_factor, solve
 from .inputs import Matrix, Vector
+from .loading import Loader, as_rows, load
 from .passes import EMPTY, Passes, Point
 from .planning import choose
 from .problem import Problem
@@ -32,11 +34,13 @@ class Sample:
     def __init__(self, passes: Passes, scale: Vector, size: int, seed: int) -> None:
         self.passes, self.scale, self.size = passes, scale, size
         self.random = np.random.default_rng(seed)
-        n, d = passes.A.shape
+        n, d = passes.shape
         self.rows, self.weights = np.empty(size + 1, dtype=np.int64), np.empty(size + 1)
         chunk = min(size + 1, CHUNK)
         self.panel, self.panel_weights = np.zeros((chunk, d)), np.empty(chunk)
-        self.panel_passes = Passes(self.panel, self.panel_weights, EMPTY, choose(chunk, d, False, passes.plan.kernel, passes.plan.threads))
+        self.panel_passes = Passes(
+            load(self.panel), self.panel_weights, EMPTY, choose(chunk, d, Loader("in place"), passes.plan.kernel, passes.plan.threads)
+        )
         self.scores = self._scores(n, d)
 
     def _gram(self, count: int) -> Matrix:
@@ -44,11 +48,18 @@ class Sample:
         chunk, grams = len(self.panel), []
         for start in range(0, count, chunk):
             stop = min(start + chunk, count)
-            np.take(self.passes.A, self.rows[start:stop], axis=0, out=self.panel[: stop - start], mode="clip")
+            self._take(self.rows[start:stop], self.panel[: stop - start])
             self.panel_weights[:] = 0.0
             self.panel_weights[: stop - start] = self.weights[start:stop]
             grams.append(self.panel_passes.weighted_gram(self.panel_weights))
         return np.asarray(sum(grams)) if grams else np.zeros((self.panel.shape[1],) * 2)
+
+    def _take(self, rows: npt.NDArray[np.int64], out: Matrix) -> None:
+        A = self.passes.data.A
+        if self.passes.is_plain:
+            np.take(A, rows, axis=0, out=out, mode="clip")
+        else:
+            out[:] = as_rows(A, rows)
 
     def _scores(self, n: int, d: int) -> Vector:
         """Estimated leverages of the rows: one pass."""
@@ -112,7 +123,8 @@ class Span:
 class Steps:
     """Proposes steps to an iterate of `fastrsx.kernels.newton`, for hessian="sampled", "sampled-only" and "matrix-free".
 
-    With H the exact Hessian and M = A^T diag(h) A - 2 (v q^T + q v^T), its first term sampled:
+    And for "exact" where A is of a layout that whole iterations are not compiled for. With H the exact Hessian and
+    M = A^T diag(h) A - 2 (v q^T + q v^T), its first term sampled:
 
     - "sampled-only" takes the trust-region step of M (the approximate Newton step of arXiv:2309.13482).
     - "sampled" starts from that, and takes the trust-region step of H itself in the span of the directions (M + lam I)^-1 r,
@@ -126,14 +138,20 @@ class Steps:
         n = len(problem.b)
         self.gradients = self.sampled = self.exact = self.reused = self.products = 0
         self.min_eig = math.nan  # of the last point that looked like a minimum, "matrix-free"
-        self.sample = Sample(self.passes, self.scale, sample_rows, seed) if hessian != "matrix-free" and sample_rows < n else None
+        draws = hessian in ("sampled", "sampled-only") and sample_rows < n
+        self.sample = Sample(self.passes, self.scale, sample_rows, seed) if draws else None
+        self.hess: Matrix | None = None  # where it is exact
         self.pool: list[Vector] = []  # room for products with A
         self.gram: Matrix | None = None  # the first term of M, of scaled columns, where it was made
         self.travelled = math.inf  # max |A step| since then
 
     def derive(self, a: Vector, point: Point, it: newton.Iterate) -> None:
-        """Gradient and rank-2 vectors: one pass."""
-        self.first = self.passes.gradient(a, point)
+        """Gradient and rank-2 vectors, and the Hessian where it is exact: one pass."""
+        if self.hessian == "exact":
+            self.first, self.hess = self.passes.hessian(a, point)
+            self.exact += 1
+        else:
+            self.first = self.passes.gradient(a, point)
         self.gradients += 1
         it.scalars[newton.DERIVED] = 1.0
         it.grad[:] = self.first.grad
@@ -141,6 +159,8 @@ class Steps:
 
     def model(self) -> Matrix | None:
         """M, of scaled columns; None without."""
+        if self.hess is not None:
+            return self.hess / self.scale[:, None] / self.scale
         if self.gram is None:
             return None
         outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
@@ -161,7 +181,8 @@ class Steps:
         s, now = it.scalars, int(it.scalars[newton.NOW])
         a = it.a[now]
         self.travelled += point.step
-        self.derive(a, point, it)
+        if not s[newton.DERIVED]:
+            self.derive(a, point, it)
         s[newton.GRAD_NORM] = np.linalg.norm(it.scaled_grad)
         if self.hessian == "matrix-free":
             self._propose_matrix_free(it, a, point, tol)
@@ -177,6 +198,10 @@ class Steps:
 
     def _propose_from_model(self, it: newton.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
         s = it.scalars
+        if self.hessian == "exact":
+            self._model_step(it, null)
+            self.passes.products(it.p / self.scale, it.da)
+            return
         if self.hessian == "sampled-only" or not self.travelled <= FRESH_WITHIN:
             self._refresh(a, point, exactly=False)
         else:

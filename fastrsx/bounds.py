@@ -8,7 +8,7 @@ from scipy.linalg import svdvals
 
 from . import inputs
 from .problem import Problem
-from .rank import triangular_factor
+from .rank import CHUNK, triangular_factor
 
 SLACK = 1e-12  # relative, over rounding in a bound
 
@@ -60,6 +60,13 @@ class _BoundedVector(NamedTuple):
         return _BoundedVector(scalar.times(self.most), scalar.times(self.norm))
 
 
+def _longest_row(problem: Problem) -> float:
+    """max ||A_i||^2."""
+    n = len(problem.b)
+    chunks = (problem._data.rows(slice(start, start + CHUNK)) for start in range(0, n, CHUNK))
+    return max(float(np.einsum("ij,ij->i", rows, rows).max()) for rows in chunks)
+
+
 def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
 
@@ -79,9 +86,9 @@ class Ball(NamedTuple):
     @classmethod
     def of(cls, problem: Problem, radius: float, beta: float, spectral: float) -> "Ball":
         """With the spectral norm of A."""
-        A, n = problem.A, len(problem.b)
-        row = math.sqrt(float(np.einsum("ij,ij->i", A, A).max()) + float(np.finfo(float).tiny))  # squares may underflow
-        tilt = math.hypot(*A.sum(axis=0)) + n**2 * float(np.finfo(float).eps) * row  # ||A^T 1||, and its rounding
+        n = len(problem.b)
+        row = math.sqrt(_longest_row(problem) + float(np.finfo(float).tiny))  # squares may underflow
+        tilt = math.hypot(*problem._transposed_times(np.ones(n))) + n**2 * float(np.finfo(float).eps) * row  # ||A^T 1||, and its rounding
         mean = radius * tilt / n
         log_beta = math.log(max(beta, n * (math.exp(-mean) - mean - SLACK)))
         log_radius, log_row, log_spectral, log_norm_1 = math.log(radius), math.log(row), _log(spectral), 0.5 * math.log(n)

@@ -138,7 +138,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
 
     def gauss_newton(p: Vector) -> Vector:
         product = 2 * jacobian.rmatvec(jacobian.matvec(p))
-        return product + problem.A.T @ (penalty * (problem.A @ p)) if penalty.size else product
+        return product + problem._transposed_times(penalty * problem._times(p)) if penalty.size else product
 
     return Curvature(
         _lanczos(lambda p: problem.hess_vec(x, p), d, seed),
@@ -158,7 +158,7 @@ def _inside(problem: Problem, x: Any) -> Vector:
 def _gauss_newton(problem: Problem, x: Vector) -> Matrix:
     """2 J^T J + A^T diag(w^2) A."""
     f, v = problem._f_and_v(x)
-    v_columns, vf_columns = problem.A.T @ v, problem.A.T @ (v * f)
+    v_columns, vf_columns = problem._transposed_times(v), problem._transposed_times(v * f)
     cross = np.outer(vf_columns, v_columns)
     weights = 2 * v**2 + (problem.w**2 if problem.w.size else 0.0)
     rank_2 = cross + cross.T - (f @ f) * np.outer(v_columns, v_columns)
@@ -260,7 +260,7 @@ def _log_weight_on_ball(problem: Problem, radius: float, beta: float, margin: fl
     return 0.5 * (log_square + SLACK * (1 + abs(log_square)))
 
 
-def _smallest_singular(A: Matrix, singular: Vector, margin: float) -> float:
+def _smallest_singular(A: Any, singular: Vector, margin: float) -> float:
     """Of the singular values of A, and an error where it is 0."""
     if len(singular) < A.shape[1] or singular[-1] <= tolerance(singular, A.shape):
         raise ValueError(

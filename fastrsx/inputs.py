@@ -18,7 +18,7 @@ SHORT = 64  # entries that Python adds up sooner than NumPy is called
 def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
     """A real array of `ndim` axes, in the caller's dtype and layout."""
     if hasattr(value, "tocsr"):
-        raise TypeError(f"{name} is a sparse matrix, which is not supported yet; pass {name}.toarray() if it fits in memory")
+        raise TypeError(f"{name} is sparse ({type(value).__name__}), where an array is needed; pass {name}.toarray()")
     if np.ma.is_masked(value):
         raise ValueError(f"{name} has masked entries; remove their rows or fill them")
     try:
@@ -43,11 +43,11 @@ def as_data(A: Any) -> npt.NDArray[Any]:
 
 
 def is_ready(A: npt.NDArray[Any]) -> bool:
-    """Whether the kernels read A where it lies: C-ordered, aligned, native float64."""
+    """Whether an array is C-ordered, aligned, native float64."""
     return A.dtype == np.float64 and A.dtype.isnative and A.flags.c_contiguous and A.flags.aligned
 
 
-def read_only(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A view that cannot be written: Numba compiles apart for it, so kernels always get their inputs as one."""
     view = array.view()
     view.flags.writeable = False
@@ -97,12 +97,13 @@ def as_weights(w: Any, n: int) -> Vector:
     return weights
 
 
-def refuse_column(A: Matrix, j: int) -> None:
-    """Say which entry of a column is not finite or beyond 1e150."""
-    wrong = ~(np.abs(A[:, j]) <= LARGEST_ENTRY)
+def refuse_column(A: Any, j: int) -> None:
+    """Say which entry of a column of an array or csr_array is not finite or beyond 1e150."""
+    column = A[:, [j]].toarray().ravel() if hasattr(A, "toarray") else A[:, j]
+    wrong = ~(np.abs(column) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
-    todo = "remove or fill it" if not np.isfinite(A[i, j]) else "divide the column by its largest entry"
-    raise ValueError(f"A[{i}, {j}] is {A[i, j]} ({np.count_nonzero(wrong)} such in column {j}); entries must be at most {LARGEST_ENTRY:g}: {todo}")
+    todo = "remove or fill it" if not np.isfinite(column[i]) else "divide the column by its largest entry"
+    raise ValueError(f"A[{i}, {j}] is {column[i]} ({np.count_nonzero(wrong)} such in column {j}); entries must be at most {LARGEST_ENTRY:g}: {todo}")
 
 
 def as_number(name: str, value: Any) -> float:

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrsx.kernels import dense, fold, sample
+from fastrsx.kernels import csr, dense, fold, sample
 from fastrsx.kernels.links import RSX
 
 from . import inputs, threads
 from .inputs import Matrix, Vector
+from .loading import Data
 from .memory import room_for
-from .planning import Plan
+from .planning import Plan, gram_is_sparse
 
 EMPTY = np.empty(0)
 LARGEST_LOG = math.log(float(np.finfo(float).max))
@@ -72,12 +73,23 @@ class Passes:
     Arguments are as the kernels want them. One thread at a time.
     """
 
-    def __init__(self, A: Matrix, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
-        self.A, self.b, self.w = (inputs.read_only(array) for array in (A, b, w))
-        self.plan = plan
+    def __init__(self, data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
+        self.data, self.source, self.b, self.w = data, data.source, inputs.read_only(b), inputs.read_only(w)
+        self.shape, self.plan = data.shape, plan
         self.count = self.evaluations = 0
-        with room_for(f"the workspace for {A.shape[0]} x {A.shape[1]}", dense.workspace_size(*A.shape)):
-            self._work = dense.alloc_workspace.py_func(*A.shape, False, link)  # as Python: compiling it would cost more than it saves
+        self.has_sparse_gram = gram_is_sparse(data)
+        n, d = self.shape
+        with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
+            # As Python: compiling it would cost more than it saves.
+            if self.has_sparse_gram:
+                self._work = dense.alloc_sparse_workspace.py_func(n, d, link)
+            else:
+                self._work = dense.alloc_workspace.py_func(n, d, False, link)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether A is the C-ordered float64 that whole iterations are compiled for; of other layouts only passes are."""
+        return isinstance(self.source, np.ndarray) and self.source.dtype == np.float64
 
     @property
     def a(self) -> Vector:
@@ -95,30 +107,30 @@ class Passes:
         """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
         if hessian and self._work.gram.size == 0:
             blocks, _, wide = self._work.vectors.shape
-            shape = (wide, wide) if wide > fold.BY_STRIPS else (blocks, wide, wide)
-            with room_for(f"the Hessian for d = {self.A.shape[1]}", math.prod(shape)):
+            shape = (wide, wide) if wide > fold.BY_STRIPS or self.has_sparse_gram else (blocks, wide, wide)
+            with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape)):
                 self._work = self._work._replace(gram=np.empty(shape))
         return self._work
 
     def products(self, x: Vector, out: Vector) -> None:
         """out = A x."""
         self.count += 1
-        self.run(dense, "products", self.A, x, out, self._work.buffers)
+        self.run(dense, "products", self.source, x, out, self._work.buffers)
 
     def transposed(self, y: Vector) -> Vector:
         """A^T y."""
         self.count += 1
-        out = np.empty(self.A.shape[1])
-        self.run(dense, "transposed", self.A, y, out, self._work.buffers, self._work.weights, self._work.vectors)
+        out = np.empty(self.shape[1])
+        self.run(dense, "transposed", self.source, y, out, self._work.buffers, self._work.weights, self._work.vectors)
         return out
 
     def column_scale(self) -> Vector:
         """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
         self.count += 1
-        scale = np.empty(self.A.shape[1])
-        bad = self.run(dense, "columns", self.A, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
+        scale = np.empty(self.shape[1])
+        bad = self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
         if bad >= 0:
-            inputs.refuse_column(self.A, bad)
+            inputs.refuse_column(self.data.A, bad)
         return scale
 
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
@@ -133,7 +145,7 @@ class Passes:
         self.count += 1
         self.evaluations += 1
         work = self._work
-        self.run(dense, "project", self._work.link, self.A, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
+        self.run(dense, "project", self._work.link, self.source, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
         return Point(work.point.copy())
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
@@ -142,7 +154,19 @@ class Passes:
         self.evaluations += 1
         work = self._work
         self.run(
-            dense, "project_grad", self._work.link, self.A, x, self.b, self.w, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights
+            dense,
+            "project_grad",
+            self._work.link,
+            self.source,
+            x,
+            self.b,
+            self.w,
+            work.a,
+            work.sums,
+            work.point,
+            work.vectors,
+            work.buffers,
+            work.weights,
         )
         point = Point(work.point.copy())
         if not point.fun < np.inf:
@@ -150,60 +174,62 @@ class Passes:
         return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self._vectors()
 
     def _vectors(self) -> Derivatives:
-        v, q, grad = self._work.vectors[0, :3, : self.A.shape[1]].copy()
+        v, q, grad = self._work.vectors[0, :3, : self.shape[1]].copy()
         return Derivatives(grad, v, q)
 
     def gradient(self, a: Vector, point: Point) -> Derivatives:
         """Gradient and rank-2 vectors."""
         work = self._work
         self.count += 1
-        self.run(dense, "gradient", self._work.link, self.A, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        self.run(dense, "gradient", self._work.link, self.source, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
         return self._vectors()
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
         """The same and the Hessian."""
         work = self.workspace()
+        hess = np.empty((self.shape[1],) * 2)
+        if self.has_sparse_gram:
+            first = self.gradient(a, point)
+            self._sparse_gram(2 * self.diagonal(a, point))
+            self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
+            return first, hess
         self.count += 1
-        self.run(
-            dense,
-            "derivatives",
-            self._work.link,
-            self.A,
-            a,
-            self.b,
-            self.w,
-            point.raw,
-            work.vectors,
-            work.gram,
-            work.buffers,
-            work.packed,
-            work.weights,
-        )
-        hess = np.empty((self.A.shape[1],) * 2)
+        given = (work.link, self.source, a, self.b, self.w, point.raw)
+        self.run(dense, "derivatives", *given, work.vectors, work.gram, work.buffers, work.packed, work.weights)
         self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
         return self._vectors(), hess
+
+    def _sparse_gram(self, h: Vector) -> None:
+        """A^T diag(h) A into the workspace."""
+        self.count += 1
+        self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, self.workspace().gram)
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
         """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
         work = self._work
         self.count += 1
-        self.run(dense, "curvature", self._work.link, self.A, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
-        out = np.empty(self.A.shape[1])
+        self.run(dense, "curvature", self._work.link, self.source, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
+        out = np.empty(self.shape[1])
         fold.finish_hess_vec(first.v, first.q, work.vectors[0, 2], p, out)
         return out
 
     def weighted_gram(self, h: Vector) -> Matrix:
         """A^T diag(h) A."""
+        out = np.empty((self.shape[1],) * 2)
+        if self.has_sparse_gram:
+            self._sparse_gram(h)
+            self._work.vectors[0] = 0.0
+            self.run(dense, "finish_hessian", self._work.gram, self._work.vectors, out)
+            return out
         self.count += 1
-        out = np.empty((self.A.shape[1],) * 2)
-        self.run(dense, "weighted_gram", self.A, h, out, self.workspace())
+        self.run(dense, "weighted_gram", self.source, h, out, self.workspace())
         return out
 
     def row_squares(self, B: Matrix) -> Vector:
         """||A_i B||^2 for each row, B (padded d x 8)."""
         self.count += 1
-        out = np.empty(self.A.shape[0])
-        self.run(sample, "scores", self.A, B, out, self._work.buffers)
+        out = np.empty(self.shape[0])
+        self.run(sample, "scores", self.source, B, out, self._work.buffers)
         return out
 
     def diagonal(self, a: Vector, point: Point) -> Vector:

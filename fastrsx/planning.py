@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from . import inputs, threads
+from .loading import Data, Loader, as_data, loader_of
 
 # In a row of launches the twins tie at 0.015 ms a pass (bench/RESULTS.md, rows "small Newton pass" at 1000 x 4 and 1000 x 16). But
 # OpenMP's first launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so 20 times that.
@@ -15,6 +16,7 @@ SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs 
 # bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
 PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
+UPDATE_NS, PANEL_NS = 1.5, 1 / 45.0  # of one thread: a product that is added to a sparse Gram matrix, and n d^2 of a dense one
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian
 
 
@@ -29,8 +31,9 @@ class Plan(NamedTuple):
         What Newton steps are taken from.
     threads : int
         Threads the kernels use.
-    loader : {"in place", "copy"}
-        Whether A is read where it lies or was converted to C-ordered float64.
+    loader : Loader
+        How A is read: `loader.name` is "in place", "panels" (packed a few rows at a time), "copy" (converted to C-ordered float64), "sparse"
+        or "sparse copy"; `loader.why` says why it was converted.
     reason : str
         Why.
     """
@@ -38,7 +41,7 @@ class Plan(NamedTuple):
     kernel: str
     hessian: str
     threads: int
-    loader: str
+    loader: Loader
     reason: str
 
     def with_hessian(self, hessian: str, why: str) -> "Plan":
@@ -47,8 +50,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
-        data = "A read in place" if self.loader == "in place" else "A converted to C-ordered float64"
-        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {data}: {self.reason}"
+        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {self.loader}: {self.reason}"
 
 
 def pass_ms(n: int, d: int) -> float:
@@ -82,7 +84,13 @@ def choose_hessian(n: int, d: int, hessian: str, sample_rows: int) -> tuple[str,
     return best, f"steps {why} should take 1/{costs['exact'] / costs[best]:.1f} of the time of the exact Hessian's"
 
 
-def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
+def gram_is_sparse(data: Data) -> bool:
+    """Whether A^T diag(h) A is cheaper by outer products of sparse rows than by panels."""
+    n, d = data.shape
+    return data.gram_bounds is not None and data.gram_updates * UPDATE_NS < n * d * d * PANEL_NS
+
+
+def choose(n: int, d: int, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
     """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
     count = threads.in_use() if num_threads is None else num_threads
     work = pass_ms(n, d)
@@ -95,7 +103,7 @@ def choose(n: int, d: int, copied: bool, kernel: str = "auto", num_threads: int 
         kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", size
-    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, "copy" if copied else "in place", reason)
+    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader, reason)
     return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d)))
 
 
@@ -142,8 +150,8 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
     serial kernels on 1 thread, exact Hessian, A read in place: kernel='serial' was asked for
     """
     kernel, num_threads = check_kernel(kernel, num_threads)
-    data = inputs.as_data(A)
+    data = as_data(A)
     n, d = data.shape
     if b is not None:
         inputs.of_size("b", b, n, "one for each row of A")
-    return choose(n, d, not inputs.is_ready(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))
+    return choose(n, d, loader_of(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))

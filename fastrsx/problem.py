@@ -13,9 +13,11 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 from . import inputs, threads
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
+from .loading import as_data, as_rows, load
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
 
+CHUNK = 4096  # rows that `Factors.matvec` takes at a time
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
 
 _alive: "weakref.WeakSet[Problem]" = weakref.WeakSet()
@@ -39,7 +41,7 @@ class Factors(NamedTuple):
 
     Attributes
     ----------
-    A : (n, d) array
+    A : (n, d) array or csr_array
     D : (n,) array
         v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
     v, q : (d,) array
@@ -54,21 +56,25 @@ class Factors(NamedTuple):
     (True, True)
     """
 
-    A: Matrix
+    A: Any
     D: Vector
     v: Vector
     q: Vector
 
     def matvec(self, p: Any) -> Vector:
-        """Hess p, in O(n d) and two reads of A."""
+        """Hess p, in O(n d) and one read of A."""
         p = np.asarray(p, dtype=float)
-        return np.asarray(2 * (self.A.T @ (self.D * (self.A @ p)) - self.v * (self.q @ p) - self.q * (self.v @ p)))
+        product = -self.v * (self.q @ p) - self.q * (self.v @ p)
+        for start in range(0, len(self.D), CHUNK):
+            rows = as_rows(self.A, slice(start, start + CHUNK))
+            product += (self.D[start : start + CHUNK] * (rows @ p)) @ rows
+        return 2 * product
 
     def to_dense(self) -> Matrix:
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
-        n, d = self.A.shape
-        passes = Passes(self.A, self.D, EMPTY, choose(n, d, False))
+        data = load(self.A)
+        passes = Passes(data, self.D, EMPTY, choose(*data.shape, data.loader))
         return np.asarray(2 * (passes.weighted_gram(self.D) - rank_2 - rank_2.T))
 
 
@@ -128,13 +134,13 @@ class Problem:
 
     def __init__(self, A: Any, b: Any, *, w: Any = None, link: str | Link = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
         kernel, num_threads = check_kernel(kernel, num_threads)
-        data = inputs.as_data(A)
-        self.A = inputs.as_ready(data)
+        self._data = load(as_data(A))
+        self.A = self._data.A
         n, d = self.A.shape
         self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
         self.link = as_link(link)
-        self.plan = choose(n, d, self.A is not data, kernel, num_threads)
+        self.plan = choose(n, d, self._data.loader, kernel, num_threads)
         self._num_threads = num_threads
         self._prepare()
         with self._running():
@@ -142,7 +148,7 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        self._passes = Passes(self.A, self.b, self.w, self.plan, kernel_link(self.link))
+        self._passes = Passes(self._data, self.b, self.w, self.plan, kernel_link(self.link))
         self._a = self._passes.a
         self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point
@@ -156,6 +162,7 @@ class Problem:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._data = load(self.A)._replace(loader=self.plan.loader)
         self._prepare()
 
     def __repr__(self) -> str:
@@ -329,4 +336,4 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
     [0.2119, 0.7881]
     """
-    return Problem(A, np.zeros(len(inputs.as_data(A))), link=link).predict(x)
+    return Problem(A, np.zeros(as_data(A).shape[0]), link=link).predict(x)

@@ -1,14 +1,17 @@
 """Linearly dependent columns of A: their null space, and the solution of least norm."""
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import lstsq, qr, svd
 
 from .inputs import Matrix, Vector
+from .loading import as_rows
 
 CHUNK = 4096  # rows at a time, or 4 d where that is more
 
 
-def null_space(A: Matrix, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
+def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
     """An orthonormal basis, d x k, of the null space of (A - centre) diag(1/scale); k = 0 where that has full column rank.
 
     Parameters
@@ -30,7 +33,7 @@ def null_space(A: Matrix, scale: Vector, centre: Vector | float = 0.0) -> Matrix
     return np.ascontiguousarray(Vt[rank:].T)
 
 
-def triangular_factor(A: Matrix, scale: Vector | float = 1.0, centre: Vector | float = 0.0) -> Matrix:
+def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | float = 0.0) -> Matrix:
     """The R of (A - centre) diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
 
     A Gram matrix would take columns that differ by 1e-8 for equal.
@@ -39,7 +42,7 @@ def triangular_factor(A: Matrix, scale: Vector | float = 1.0, centre: Vector | f
     R = np.empty((0, d))
     rows = max(CHUNK, 4 * d)
     for start in range(0, n, rows):
-        (R,) = qr(np.vstack([R, (A[start : start + rows] - centre) / scale]), mode="r", overwrite_a=True)
+        (R,) = qr(np.vstack([R, (as_rows(A, slice(start, start + rows)) - centre) / scale]), mode="r", overwrite_a=True)
         R = R[:d]
     return R
 

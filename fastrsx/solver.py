@@ -20,7 +20,7 @@ from .approximate import Steps
 from .eigenvalues import smallest
 from .linking import Link
 from .memory import room_for
-from .passes import Point
+from .passes import EMPTY, Point
 from .planning import HESSIANS, choose_hessian, sample_size
 from .problem import Problem
 from .rank import least_norm, null_space
@@ -43,7 +43,8 @@ class _Solver:
         with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
             self.iterate = iteration.alloc_iterate.py_func(n, d, exact)
         self.work = self.passes.workspace(exact)
-        self.steps = None if exact else Steps(problem, problem.plan.hessian, sample_rows, seed)
+        self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
+        self.no_rows = inputs.read_only(np.empty((0, d)))
         self.norm_b = math.sqrt(np.add.reduce(problem.b**2))  # not by BLAS: its workers would go on spinning
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem.link == "linear"
         together = 1 if alone else MOST_STEPS
@@ -67,13 +68,14 @@ class _Solver:
     def now(self) -> int:
         return int(self.iterate.scalars[iteration.NOW])
 
-    def advance(self, what: int) -> int:
+    def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over what came of it; the verdict."""
         verdict = self.passes.run(
             solve,
             "advance",
             what,
-            self.passes.A,
+            self.passes.source if self.steps is None else self.no_rows,
+            flat_image,
             self.passes.b,
             self.passes.w,
             self.scale,
@@ -147,7 +149,14 @@ class _Solver:
         if self.steps is None:
             return self.advance(iteration.ITERATE)
         self.steps.propose(self.iterate, self.point, self.tol, self.flat)
-        return self.advance(iteration.PROPOSED)
+        before = self.iterate.scalars.copy()
+        verdict = self.advance(iteration.PROPOSED)
+        if verdict != solve.NEEDS_IMAGE:
+            return verdict
+        self.iterate.scalars[:] = before  # the same event once more
+        image = np.empty_like(self.a)
+        self.passes.products(self.iterate.flattest / self.scale, image)
+        return self.advance(iteration.PROPOSED, image)
 
     def stop(self, verdict: int) -> Stop:
         """What a verdict means, None for going on."""
@@ -177,7 +186,7 @@ class _Solver:
     def find_null_space(self) -> None:
         problem = self.problem
         # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
-        centre = problem.A.mean(axis=0) if problem.link == "softmax" and not problem.w.size else 0.0
+        centre = problem._transposed_times(np.ones(len(self.a))) / len(self.a) if problem.link == "softmax" and not problem.w.size else 0.0
         self.null, self.null_is_known = null_space(problem.A, self.scale, centre), True
 
     @property
@@ -243,7 +252,7 @@ class _Solver:
                 steps.derive(self.a, self.point, it)
             elif self.advance(iteration.DERIVE) == solve.NONFINITE:
                 status, message = Status.NONFINITE, ""
-        hess, model = (it.hess, it.scaled_hess) if steps is None else (None, steps.model())
+        hess, model = (it.hess, it.scaled_hess) if steps is None else (steps.hess, steps.model())
         min_eig = np.nan if steps is None else steps.min_eig
         if status is Status.NONFINITE:
             it.grad[:] = np.nan

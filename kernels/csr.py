@@ -120,9 +120,9 @@ def densify(A, start, rows, out):
 
 @serial
 def share_out(A, bounds):
-    """Ranges of rows of A^T diag(h) A that cost about the same, as RANGES + 1 bounds."""
+    """Ranges of rows of A^T diag(h) A that cost about the same, as RANGES + 1 bounds; how many products all take."""
     n, d = A.shape
-    cost = np.ones(d)
+    cost = np.zeros(d)
     for i in range(n):
         for k in range(A.starts[i], A.starts[i + 1]):
             cost[A.indices[k]] += A.starts[i + 1] - k
@@ -134,6 +134,7 @@ def share_out(A, bounds):
             bounds[part] = j + 1
             part += 1
     bounds[part:] = d
+    return total
 
 
 @serial

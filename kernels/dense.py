@@ -61,10 +61,28 @@ def alloc_workspace(n, d, hessian, link=RSX):
     )
 
 
-def workspace_size(n, d):
-    """The numbers in a workspace without `hessian`."""
+def workspace_size(n, d, panels=True):
+    """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = fold.block_count.py_func(n, d), padded.py_func(d)
-    return n + blocks * (SUMS + 4 * wide + 2 * ROWS * wide + 4 * ROWS)
+    return n + blocks * (SUMS + 4 * wide + (2 * ROWS * wide if panels else 0) + 4 * ROWS)
+
+
+@serial
+def alloc_sparse_workspace(n, d, link=RSX):
+    """A workspace for sparse A (see csr.py), and not for value_grad_hess: nothing in it is padded d x rows of a panel."""
+    blocks, wide = fold.block_count(n, d), padded(d)
+    none = np.empty((blocks, 0, 0))
+    return Workspace(
+        np.empty(n),
+        np.zeros(POINT),
+        np.zeros((blocks, SUMS)),
+        np.empty((blocks, 4, wide)),
+        none,
+        none,
+        np.empty((blocks, 0, 0, LANES)),
+        np.zeros((blocks, 4, ROWS)),
+        link,
+    )
 
 
 @serial

@@ -52,6 +52,7 @@ from .simd import read_only
 (
     GO_ON,
     NEEDS_NULL_SPACE,  # that of A; then once more
+    NEEDS_IMAGE,  # A times the direction in it.flattest, where A is not there; then once more
     MINIMUM,
     EXACT_FIT,
     NEAR_POLE,  # the infimum is where alpha vanishes
@@ -59,7 +60,7 @@ from .simd import read_only
     SATURATED_ROWS,  # the Hessian is rounding
     NO_DESCENT,
     NONFINITE,
-) = range(9)
+) = range(10)
 NO_RAY = -1
 
 AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
@@ -135,10 +136,10 @@ def move_back(image, t, b, w, scale, it, work, row):
 
 
 @part
-def follow_ray(event, A, b, w, scale, norm_b, it, work, records):
+def follow_ray(event, A, flat_image, b, w, scale, norm_b, it, work, records):
     """What the ray that an event suggests comes to: ON_A_RAY, the verdict after a step back over it, else NO_RAY.
 
-    Leaves the direction, of scaled columns, in it.flattest.
+    Leaves the direction, of scaled columns, in it.flattest. An A without rows is not there: `flat_image` is then A times that direction.
     """
     s, now = it.scalars, int(it.scalars[NOW])
     image, unit, by = it.da, 0.0, 0.0
@@ -146,11 +147,13 @@ def follow_ray(event, A, b, w, scale, norm_b, it, work, records):
         it.flattest[:] = it.p
         unit = largest(image)
     elif event == SINGULAR_STEPS:
-        image, along = np.empty_like(it.da), np.empty_like(it.x)  # n more numbers, once in a solve: the step in it.da may yet be taken
-        for i in range(along.shape[0]):
-            along[i] = it.flattest[i] / scale[i]
-        products(A, along, image, work.buffers)
-        s[PASSES] += 1.0
+        image = flat_image
+        if A.shape[0] > 0:
+            image, along = np.empty_like(it.da), np.empty_like(it.x)  # n more numbers, once in a solve: the step in it.da may yet be taken
+            for i in range(along.shape[0]):
+                along[i] = it.flattest[i] / scale[i]
+            products(A, along, image, work.buffers)
+            s[PASSES] += 1.0
         unit = largest(image)
     elif event == SATURATED:  # the step may be noise, but x itself has the direction of the ray by now: look as far as 2 x
         for i in range(it.x.shape[0]):
@@ -184,10 +187,11 @@ def spread(a):
 
 
 @serial
-def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
+def advance(what, A, flat_image, b, w, scale, null, null_is_known, tol, norm_b, it, work, records):
     """Iterations, one for each row of `records` unless the solve ends (or DERIVE, or PROPOSED, see newton.py): what they come to.
 
-    One function, so that it is compiled once.
+    One function, so that it is compiled once: for PROPOSED, A may have no rows, as other layouts than this one do. Then `flat_image` is empty
+    unless NEEDS_IMAGE was the verdict before.
     """
     s = it.scalars
     s[STEPS] = s[DERIVATIVES] = s[EVALUATIONS] = s[PASSES] = 0.0
@@ -207,8 +211,10 @@ def advance(what, A, b, w, scale, null, null_is_known, tol, norm_b, it, work, re
         hopeless = event in (SATURATED, LONG_STEPS) and s[DECREASE] <= noise(it.points[now])
         if hopeless and (work.link.high == 0.0 or spread(it.a[now]) <= 1.0):
             return MINIMUM  # rows that differ in nothing, or a linear u: f is constant
+        if event == SINGULAR_STEPS and A.shape[0] == 0 and flat_image.shape[0] == 0:
+            return NEEDS_IMAGE
         if event in (LONG_STEPS, SINGULAR_STEPS, SATURATED):
-            ray = follow_ray(event, A, b, w, scale, norm_b, it, work, records)
+            ray = follow_ray(event, A, flat_image, b, w, scale, norm_b, it, work, records)
             if ray != NO_RAY:
                 return ray
         if event == SATURATED:
@@ -256,7 +262,7 @@ class SmallResult(NamedTuple):
 
 
 # fastrsx.Status by verdict: GO_ON is what too few steps end with.
-STATUS = (2, 4, 0, 1, 3, 3, 4, 4, 5)
+STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
 
 
 @serial
@@ -295,7 +301,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
             verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
             what, null_is_known = np.int64(ITERATE), fun < np.inf  # True: not looked for here. No literals, of which Numba makes types
             while verdict == GO_ON and nit < max_iter:
-                verdict = advance_serial(what, panel, b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
+                verdict = advance_serial(what, panel, it.da[:0], b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
                 nit += int(s[STEPS])
                 nfev += int(s[EVALUATIONS])
             fun = it.points[int(s[NOW]), POINT_FUN]

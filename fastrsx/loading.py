@@ -1,0 +1,132 @@
+"""What kernels read of the caller's A: A where it lies, whatever its layout, or a copy where they cannot."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from . import inputs
+from .inputs import Matrix
+from .memory import room_for
+
+COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
+
+LOADERS = {
+    "in place": "A read in place",
+    "panels": "A read in place, and packed panel by panel",
+    "copy": "A converted to C-ordered float64",
+    "sparse": "sparse A read in place",
+    "sparse copy": "A converted to canonical compressed rows of 32-bit indices",
+}
+
+
+class Loader(NamedTuple):
+    """How A is read: a key of LOADERS, and why, where it is converted."""
+
+    name: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return LOADERS[self.name] + (f" ({self.why})" if self.why else "")
+
+
+class Data(NamedTuple):
+    """A and what the kernels take for it."""
+
+    A: Any  # n x d: an array, or a csr_array
+    source: Any  # of the kernels; valid while A lives
+    loader: Loader
+    entries: int  # numbers that a pass reads
+    gram_bounds: npt.NDArray[np.int64] | None = None  # see `fastrsx.kernels.csr.share_out`
+    gram_updates: float = 0.0  # of a Gram matrix by outer products of sparse rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.A.shape
+
+    def rows(self, which: Any) -> Matrix:
+        """Some rows, by a slice or by numbers, as a float64 matrix."""
+        return as_rows(self.A, which)
+
+
+def as_rows(A: Any, which: Any) -> Matrix:
+    """Some rows of an array or csr_array, by a slice or by numbers, as a float64 matrix."""
+    rows = A[which]
+    return np.asarray(rows.toarray() if sparse.issparse(rows) else rows, dtype=np.float64)
+
+
+def as_data(A: Any) -> Any:
+    """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
+    if not sparse.issparse(A):
+        return inputs.as_data(A)
+    if A.dtype.kind not in "fiub":
+        raise TypeError(f"A is a sparse matrix of dtype {A.dtype}; pass real numbers, such as A.astype(float)")
+    if A.ndim != 2:
+        raise ValueError(f"A has shape {A.shape}; it must have 2 axes: (n, d)")
+    if 0 in A.shape:
+        raise ValueError(f"A has shape {A.shape}; it needs at least one row and one column")
+    if A.shape[1] > np.iinfo(np.int32).max:
+        raise ValueError(f"A has {A.shape[1]} columns; columns of sparse A are numbered by 32 bits: leave out the empty ones")
+    return A
+
+
+def loader_of(A: Any) -> Loader:
+    """How A, from `as_data`, would be read."""
+    if sparse.issparse(A):
+        if A.format != "csr":
+            return Loader("sparse copy", f"from {A.format}")
+        if A.dtype not in (np.float64, np.float32):
+            return Loader("sparse copy", f"from {A.dtype}")
+        return Loader("sparse copy", "from 64-bit indices") if A.indices.dtype != np.int32 else Loader("sparse")
+    if inputs.is_ready(A):
+        return Loader("in place")
+    if not A.dtype.isnative:
+        return Loader("copy", "the bytes of its numbers are swapped")
+    if A.dtype.itemsize > 8:
+        return Loader("copy", f"from {A.dtype}")
+    if A.size <= COPIED_UP_TO:
+        return Loader("copy", "it is small")
+    return Loader("in place" if _is_single(A) else "panels")
+
+
+def _is_single(A: npt.NDArray[Any]) -> bool:
+    """Whether kernels read A as float32 where it lies."""
+    return A.dtype == np.float32 and A.flags.c_contiguous and A.flags.aligned
+
+
+def load(A: Any) -> Data:
+    """A, from `as_data`, for the kernels."""
+    loader = loader_of(A)
+    if loader.name.startswith("sparse"):
+        return _load_sparse(A, loader)
+    if loader.name == "copy":
+        with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
+            A = np.array(A, dtype=np.float64, order="C")
+    if loader.name == "panels":
+        from fastrsx.kernels.strided import strided
+
+        return Data(A, strided(A), loader, A.size)
+    return Data(A, inputs.read_only(A), loader, A.size)
+
+
+def _load_sparse(A: Any, loader: Loader) -> Data:
+    from fastrsx.kernels import csr
+
+    n, d = A.shape
+    A = A.tocsr()  # itself where it is one
+    values = np.ascontiguousarray(A.data if A.data.dtype in (np.float64, np.float32) else A.data.astype(np.float64))
+    row, is_wrong = csr.problem_at(A.indices, A.indptr, d)
+    if is_wrong:
+        raise ValueError(f"A is no valid CSR matrix: the columns of row {row} do not lie in 0..{d - 1}, or indptr is not ascending there")
+    indices, starts = A.indices.astype(np.int32, copy=False), A.indptr.astype(np.int64, copy=False)
+    if row >= 0:
+        loader = Loader("sparse copy", loader.why or "columns were not ascending, or duplicate")
+        A = sparse.csr_array((values, indices, A.indptr), shape=(n, d), copy=True)
+        A.sum_duplicates()
+        values, indices, starts = A.data, A.indices.astype(np.int32, copy=False), A.indptr.astype(np.int64)
+    A = sparse.csr_array((values, indices, A.indptr), shape=(n, d))
+    source = csr.Csr(*map(inputs.read_only, (values, indices, starts)), (n, d))
+    bounds = np.empty(csr.RANGES + 1, dtype=np.int64)
+    updates = csr.share_out(source, bounds)
+    return Data(A, source, loader, len(values), bounds, updates)
