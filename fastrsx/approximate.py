@@ -194,13 +194,15 @@ class Steps:
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
         ahead = newton.after(now)
-        it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
+        if self.hessian == "exact":
+            it.points[ahead] = self.passes.look_ahead(a, it.step, it.da, it.a[ahead]).raw
+        else:
+            it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
 
     def _propose_from_model(self, it: newton.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
         s = it.scalars
         if self.hessian == "exact":
             self._model_step(it, null)
-            self.passes.products(it.p / self.scale, it.da)
             return
         if self.hessian == "sampled-only" or not self.travelled <= FRESH_WITHIN:
             self._refresh(a, point, exactly=False)

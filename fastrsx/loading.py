@@ -8,14 +8,17 @@ from scipy import sparse
 
 from . import inputs
 from .inputs import Matrix
-from .memory import room_for
+from .memory import LARGE, free, room_for
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
+
+STREAMED_FROM = 0.5  # of the memory that is free; what is smaller may stay in the page cache, and then the map is read at the speed of memory
 
 LOADERS = {
     "in place": "A read in place",
     "panels": "A read in place, and packed panel by panel",
     "copy": "A converted to C-ordered float64",
+    "stream": "A read from disk in chunks",
     "sparse": "sparse A read in place",
     "sparse copy": "A converted to canonical compressed rows of 32-bit indices",
 }
@@ -59,7 +62,8 @@ def as_rows(A: Any, which: Any) -> Matrix:
 def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
     if not sparse.issparse(A):
-        return inputs.as_data(A)
+        array = inputs.as_data(A)
+        return A if isinstance(A, np.memmap) else array
     if A.dtype.kind not in "fiub":
         raise TypeError(f"A is a sparse matrix of dtype {A.dtype}; pass real numbers, such as A.astype(float)")
     if A.ndim != 2:
@@ -79,6 +83,8 @@ def loader_of(A: Any) -> Loader:
         if A.dtype not in (np.float64, np.float32):
             return Loader("sparse copy", f"from {A.dtype}")
         return Loader("sparse copy", "from 64-bit indices") if A.indices.dtype != np.int32 else Loader("sparse")
+    if isinstance(A, np.memmap) and A.nbytes > LARGE and A.nbytes > STREAMED_FROM * free():
+        return Loader("stream")
     if inputs.is_ready(A):
         return Loader("in place")
     if not A.dtype.isnative:
@@ -103,6 +109,8 @@ def load(A: Any) -> Data:
     if loader.name == "copy":
         with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
             A = np.array(A, dtype=np.float64, order="C")
+    if loader.name == "stream":
+        return Data(A, None, loader, A.size)
     if loader.name == "panels":
         from fastrsx.kernels.strided import strided
 

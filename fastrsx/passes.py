@@ -39,6 +39,11 @@ class Point(NamedTuple):
         return float(fold.noise(self.raw))
 
     @property
+    def identity(self) -> tuple[float, ...]:
+        """What no other a has."""
+        return tuple(self.raw[[fold.POINT_SHIFT, fold.POINT_ALPHA, fold.POINT_SQUARES, fold.POINT_S, fold.POINT_FF]].tolist())
+
+    @property
     def step(self) -> float:
         """max |A p| of the step p to here, where one was evaluated."""
         return float(self.raw[fold.POINT_STEP])
@@ -80,11 +85,13 @@ class Passes:
         self.has_sparse_gram = gram_is_sparse(data)
         n, d = self.shape
         with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
-            # As Python: compiling it would cost more than it saves.
-            if self.has_sparse_gram:
-                self._work = dense.alloc_sparse_workspace.py_func(n, d, link)
-            else:
-                self._work = dense.alloc_workspace.py_func(n, d, False, link)
+            self._work = self._alloc(n, d, link)
+
+    def _alloc(self, n: int, d: int, link: Any) -> dense.Workspace:
+        """As Python: compiling it would cost more than it saves."""
+        if self.has_sparse_gram:
+            return dense.alloc_sparse_workspace.py_func(n, d, link)
+        return dense.alloc_workspace.py_func(n, d, False, link)
 
     @property
     def is_plain(self) -> bool:
@@ -133,12 +140,24 @@ class Passes:
             inputs.refuse_column(self.data.A, bad)
         return scale
 
+    def column_sums(self) -> tuple[Vector, Vector]:
+        """The sum of squares and the largest absolute value of each column."""
+        self.count += 1
+        work, d = self._work, self.shape[1]
+        self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, np.empty(d), work.buffers, work.vectors)
+        return work.vectors[:, 0, :d].sum(axis=0), work.vectors[:, 1, :d].max(axis=0)
+
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""
         self.evaluations += 1
         point = np.zeros(fold.POINT)
         self.run(dense, "evaluate", self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
+
+    def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector) -> Point:
+        """da = A p, out = a + da, and the point there: what a step needs."""
+        self.products(p, da)
+        return self.evaluate(a, da, 1.0, out)
 
     def project(self, x: Vector) -> Point:
         """The point at x, whose A x goes to `a`."""
@@ -153,28 +172,16 @@ class Passes:
         self.count += 1
         self.evaluations += 1
         work = self._work
-        self.run(
-            dense,
-            "project_grad",
-            self._work.link,
-            self.source,
-            x,
-            self.b,
-            self.w,
-            work.a,
-            work.sums,
-            work.point,
-            work.vectors,
-            work.buffers,
-            work.weights,
-        )
+        given = (work.link, self.source, x, self.b, self.w)
+        self.run(dense, "project_grad", *given, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
         point = Point(work.point.copy())
         if not point.fun < np.inf:
             return point, None
-        return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self._vectors()
+        return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self.derivatives_in(work.vectors)
 
-    def _vectors(self) -> Derivatives:
-        v, q, grad = self._work.vectors[0, :3, : self.shape[1]].copy()
+    def derivatives_in(self, vectors: np.ndarray) -> Derivatives:
+        """What the kernels leave in vectors[0]."""
+        v, q, grad = vectors[0, :3, : self.shape[1]].copy()
         return Derivatives(grad, v, q)
 
     def gradient(self, a: Vector, point: Point) -> Derivatives:
@@ -182,22 +189,36 @@ class Passes:
         work = self._work
         self.count += 1
         self.run(dense, "gradient", self._work.link, self.source, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
-        return self._vectors()
+        return self.derivatives_in(work.vectors)
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
         """The same and the Hessian."""
+        first = self._differentiate(a, point)
+        return first, self._finished()
+
+    def gram_at(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
+        """The same, but of the Hessian only its Gram matrix."""
+        first = self._differentiate(a, point)
+        self._work.vectors[0] = 0.0
+        return first, self._finished()
+
+    def _differentiate(self, a: Vector, point: Point) -> Derivatives:
+        """Gradient and rank-2 vectors; the Gram matrix stays in the workspace."""
         work = self.workspace()
-        hess = np.empty((self.shape[1],) * 2)
         if self.has_sparse_gram:
             first = self.gradient(a, point)
             self._sparse_gram(2 * self.diagonal(a, point))
-            self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
-            return first, hess
+            return first
         self.count += 1
         given = (work.link, self.source, a, self.b, self.w, point.raw)
         self.run(dense, "derivatives", *given, work.vectors, work.gram, work.buffers, work.packed, work.weights)
-        self.run(dense, "finish_hessian", work.gram, work.vectors, hess)
-        return self._vectors(), hess
+        return self.derivatives_in(work.vectors)
+
+    def _finished(self) -> Matrix:
+        """The Hessian, of the Gram matrix and the vectors in the workspace."""
+        hess = np.empty((self.shape[1],) * 2)
+        self.run(dense, "finish_hessian", self._work.gram, self._work.vectors, hess)
+        return hess
 
     def _sparse_gram(self, h: Vector) -> None:
         """A^T diag(h) A into the workspace."""
@@ -206,22 +227,25 @@ class Passes:
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
         """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
+        sums, out = self.curvature(a, point, p, da), np.empty(self.shape[1])
+        fold.finish_hess_vec(first.v, first.q, sums, p, out)
+        return out
+
+    def curvature(self, a: Vector, point: Point, p: Vector, da: Vector) -> Vector:
+        """A^T (h * A p), and da = A p unless da is empty."""
         work = self._work
         self.count += 1
-        self.run(dense, "curvature", self._work.link, self.source, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
-        out = np.empty(self.shape[1])
-        fold.finish_hess_vec(first.v, first.q, work.vectors[0, 2], p, out)
-        return out
+        self.run(dense, "curvature", work.link, self.source, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
+        return work.vectors[0, 2, : self.shape[1]].copy()
 
     def weighted_gram(self, h: Vector) -> Matrix:
         """A^T diag(h) A."""
-        out = np.empty((self.shape[1],) * 2)
         if self.has_sparse_gram:
             self._sparse_gram(h)
             self._work.vectors[0] = 0.0
-            self.run(dense, "finish_hessian", self._work.gram, self._work.vectors, out)
-            return out
+            return self._finished()
         self.count += 1
+        out = np.empty((self.shape[1],) * 2)
         self.run(dense, "weighted_gram", self.source, h, out, self.workspace())
         return out
 

@@ -31,9 +31,11 @@ class Plan(NamedTuple):
         What Newton steps are taken from.
     threads : int
         Threads the kernels use.
-    loader : Loader
-        How A is read: `loader.name` is "in place", "panels" (packed a few rows at a time), "copy" (converted to C-ordered float64), "sparse"
-        or "sparse copy"; `loader.why` says why it was converted.
+    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy"}
+        How A is read: where it lies; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; where it lies, as
+        compressed rows; converted to such.
+    data : str
+        The same in words, and why A was converted.
     reason : str
         Why.
     """
@@ -41,7 +43,8 @@ class Plan(NamedTuple):
     kernel: str
     hessian: str
     threads: int
-    loader: Loader
+    loader: str
+    data: str
     reason: str
 
     def with_hessian(self, hessian: str, why: str) -> "Plan":
@@ -50,7 +53,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
-        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {self.loader}: {self.reason}"
+        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {self.data}: {self.reason}"
 
 
 def pass_ms(n: int, d: int) -> float:
@@ -103,7 +106,7 @@ def choose(n: int, d: int, loader: Loader, kernel: str = "auto", num_threads: in
         kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", size
-    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader, reason)
+    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader.name, str(loader), reason)
     return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d)))
 
 

@@ -16,6 +16,7 @@ from .linking import Link, as_link, kernel_link
 from .loading import as_data, as_rows, load
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import check_kernel, choose
+from .streaming import StreamedPasses
 
 CHUNK = 4096  # rows that `Factors.matvec` takes at a time
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
@@ -148,7 +149,8 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        self._passes = Passes(self._data, self.b, self.w, self.plan, kernel_link(self.link))
+        kind = StreamedPasses if self._data.loader.name == "stream" else Passes
+        self._passes = kind(self._data, self.b, self.w, self.plan, kernel_link(self.link))
         self._a = self._passes.a
         self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point
@@ -162,7 +164,7 @@ class Problem:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._data = load(self.A)._replace(loader=self.plan.loader)
+        self._data = load(self.A)
         self._prepare()
 
     def __repr__(self) -> str:
