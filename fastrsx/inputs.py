@@ -27,7 +27,7 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
         raise ValueError(f"{name} is no array: {error}") from None
     if array.dtype.kind == "c":
         raise TypeError(f"{name} is complex ({array.dtype}); the problem is real: pass its real part if that is meant")
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {array.dtype}; pass real numbers, such as np.asarray({name}, dtype=float)")
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}: {shape}")
@@ -100,6 +100,7 @@ def as_weights(w: Any, n: int) -> Vector:
 def refuse_column(A: Any, j: int) -> None:
     """Say which entry of a column of an array or csr_array is not finite or beyond 1e150."""
     column = A[:, [j]].toarray().ravel() if hasattr(A, "toarray") else A[:, j]
+    column = np.asarray(column, dtype=np.float64)
     wrong = ~(np.abs(column) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
     todo = "remove or fill it" if not np.isfinite(column[i]) else "divide the column by its largest entry"

@@ -134,7 +134,7 @@ def _load_sparse(A: Any, loader: Loader) -> Data:
         A.sum_duplicates()
         values, indices, starts = A.data, A.indices.astype(np.int32, copy=False), A.indptr.astype(np.int64)
     A = sparse.csr_array((values, indices, A.indptr), shape=(n, d))
-    source = csr.Csr(*map(inputs.read_only, (values, indices, starts)), (n, d))
+    source = csr.Csr(*map(inputs.read_only, (values, indices, starts)), n, d)
     bounds = np.empty(csr.RANGES + 1, dtype=np.int64)
     updates = csr.share_out(source, bounds)
     return Data(A, source, loader, len(values), bounds, updates)

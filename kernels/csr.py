@@ -21,7 +21,8 @@ class Csr(NamedTuple):
     values: np.ndarray  # entries, float64 or float32
     indices: np.ndarray  # entries: their columns, int32
     starts: np.ndarray  # n + 1: where the rows start, int64
-    shape: tuple[int, int]
+    n: int
+    d: int
 
 
 class SparseRows(NamedTuple):
@@ -133,7 +134,7 @@ def share_out(A, bounds):
         while part < bounds.shape[0] and passed * (bounds.shape[0] - 1) >= part * total:
             bounds[part] = j + 1
             part += 1
-    bounds[part:] = d
+    bounds[part:] = bounds[-1] = d
     return total
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload_attribute
 
 from .jit import serial
 from .simd import LANES, f64x8, splat, store, transpose
@@ -27,12 +27,19 @@ class Strided(NamedTuple):
     column: int  # the same of columns
     kind: int  # index of the dtype
     size: int  # bytes of a number
-    shape: tuple[int, int]
+    n: int
+    d: int
     # A panel's lines are asked for ahead by number, see simd.prefetch: line l is near (l & mask) + far (l >> shift) bytes from its start.
     mask: int
     near: int
     shift: int
     far: int
+
+
+@overload_attribute(types.BaseNamedTuple, "shape")
+def _shape(A):
+    """(n, d) of a source; not a field, for parallel loops take no tuple within a tuple."""
+    return (lambda A: (A.n, A.d)) if {"n", "d"} <= set(A.fields) else None
 
 
 def kind_of(dtype):
@@ -49,7 +56,7 @@ def strided(A):
         order = (15, LANES * size, 4, column)  # down a column, 16 lines of 8 rows
     else:
         order = (127, row, 7, LANES * column)  # the first line of each row, then the second
-    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, A.shape, *order)
+    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, *A.shape, *order)
 
 
 def _widen(builder, value, name, result):
