@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import frames
 from .memory import room_for
 
 Vector = npt.NDArray[np.float64]
@@ -21,6 +22,8 @@ def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
         raise TypeError(f"{name} is sparse ({type(value).__name__}), where an array is needed; pass {name}.toarray()")
     if np.ma.is_masked(value):
         raise ValueError(f"{name} has masked entries; remove their rows or fill them")
+    if type(value) is not np.ndarray:
+        value = frames.to_array(name, value)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -97,14 +100,17 @@ def as_weights(w: Any, n: int) -> Vector:
     return weights
 
 
-def refuse_column(A: Any, j: int) -> None:
+def refuse_column(A: Any, j: int, names: frames.Names = None) -> None:
     """Say which entry of a column of an array or csr_array is not finite or beyond 1e150."""
     column = A[:, [j]].toarray().ravel() if hasattr(A, "toarray") else A[:, j]
     column = np.asarray(column, dtype=np.float64)
     wrong = ~(np.abs(column) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
     todo = "remove or fill it" if not np.isfinite(column[i]) else "divide the column by its largest entry"
-    raise ValueError(f"A[{i}, {j}] is {column[i]} ({np.count_nonzero(wrong)} such in column {j}); entries must be at most {LARGEST_ENTRY:g}: {todo}")
+    raise ValueError(
+        f"A[{i}, {j}] is {column[i]} ({np.count_nonzero(wrong)} such in column {frames.column_name(j, names)}); "
+        f"entries must be at most {LARGEST_ENTRY:g}: {todo}"
+    )
 
 
 def as_number(name: str, value: Any) -> float:

@@ -10,6 +10,7 @@ from fastrsx.kernels import csr, dense, fold, sample
 from fastrsx.kernels.links import RSX
 
 from . import inputs, threads
+from .frames import Names
 from .inputs import Matrix, Vector
 from .loading import Data
 from .memory import room_for
@@ -131,13 +132,13 @@ class Passes:
         self.run(dense, "transposed", self.source, y, out, self._work.buffers, self._work.weights, self._work.vectors)
         return out
 
-    def column_scale(self) -> Vector:
+    def column_scale(self, names: Names = None) -> Vector:
         """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
         self.count += 1
         scale = np.empty(self.shape[1])
         bad = self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
         if bad >= 0:
-            inputs.refuse_column(self.data.A, bad)
+            inputs.refuse_column(self.data.A, bad, names)
         return scale
 
     def column_sums(self) -> tuple[Vector, Vector]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from . import inputs, threads
+from . import frames, inputs, threads
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
 from .loading import as_data, as_rows, load
@@ -92,7 +92,8 @@ class Problem:
     Parameters
     ----------
     A : (n, d) array_like
-        The data. Read in place where it is C-ordered float64, else copied once. Do not change it during the Problem's life.
+        The data. Read in place where it is C-ordered float64, else copied once. Do not change it during the Problem's life. A DataFrame of
+        pandas or Polars is one; missing entries are refused, and an index of b or w must equal that of A.
     b : (n,) array_like
         The target.
     w : (n,) array_like or float, optional
@@ -109,6 +110,8 @@ class Problem:
     A : (n, d) array
     b : (n,) array
     w : (n,) array, empty without weights
+    names : tuple of str, or None
+        The columns of A, where it is a DataFrame.
     link : str or Link
     plan : Plan
         What runs, and why.
@@ -140,12 +143,14 @@ class Problem:
         n, d = self.A.shape
         self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
+        self.names = frames.names_of(A)
+        frames.check_rows(A, b=b, w=w)
         self.link = as_link(link)
         self.plan = choose(n, d, self._data.loader, kernel, num_threads)
         self._num_threads = num_threads
         self._prepare()
         with self._running():
-            self._column_scale = self._passes.column_scale()
+            self._column_scale = self._passes.column_scale(self.names)
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
@@ -159,7 +164,7 @@ class Problem:
         _alive.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("A", "b", "w", "link", "plan", "_num_threads", "_column_scale")
+        kept = ("A", "b", "w", "names", "link", "plan", "_num_threads", "_column_scale")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

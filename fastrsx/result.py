@@ -101,6 +101,8 @@ class NewtonResult(OptimizeResult):
     ----------
     x : (d,) array
         The solution, or the best point found.
+    names : tuple of str, or None
+        The columns of A, in the order of x, where A is a DataFrame that names them; `table` shows both.
     fun : float
         The loss there.
     jac : (d,) array
@@ -143,3 +145,17 @@ class NewtonResult(OptimizeResult):
             f"{Status(self.status).name}: loss {self.fun:.12e} after {self.nit} step{'s' * (self.nit != 1)} ({self.nfev} losses, {self.npass} passes"
             f"{seconds}). {self.message}"
         )
+
+    def table(self, spec: str = ".6g") -> str:
+        """A line for each coefficient: the name of its column, or its number, and x as `spec` formats it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrsx
+        >>> print(fastrsx.newton([[1.0], [0.0]], [0.8, 0.2]).table(".3f"))
+        x[0]  0.860
+        """
+        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
+        values = [format(value, spec) for value in self.x]
+        width, most = max(map(len, names)), max(map(len, values))
+        return "\n".join(f"{name:<{width}}  {value:>{most}}" for name, value in zip(names, values, strict=True))

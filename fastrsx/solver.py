@@ -15,7 +15,7 @@ import numpy as np
 from fastrsx.kernels import newton as iteration
 from fastrsx.kernels import solve
 
-from . import inputs
+from . import frames, inputs
 from .approximate import Steps
 from .eigenvalues import smallest
 from .linking import Link
@@ -209,7 +209,7 @@ class _Solver:
     def state(self) -> NewtonResult:
         """The last accepted point; Ctrl-C falls where x has moved on and the rest has not, so it is kept apart."""
         x, fun, nit = self.accepted
-        return NewtonResult(x=x.copy(), fun=fun, nit=nit, history=History(self.history[:nit]))
+        return NewtonResult(x=x.copy(), names=self.problem.names, fun=fun, nit=nit, history=History(self.history[:nit]))
 
     def call_back(self) -> Stop:
         self.accepted = self.x.copy(), self.point.fun, self.nit
@@ -230,7 +230,7 @@ class _Solver:
         """The columns that carry most of a direction, largest first."""
         weight = np.abs(direction)
         order = np.argsort(-weight, kind="stable")
-        main = [str(j) for j in order[:5] if weight[j] >= 0.2 * weight[order[0]]]
+        main = [frames.column_name(j, self.problem.names) for j in order[:5] if weight[j] >= 0.2 * weight[order[0]]]
         return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
 
     def ray_message(self, direction: np.ndarray) -> str:
@@ -268,6 +268,7 @@ class _Solver:
             it.x[:] = self.problem._least_norm(it.x, self.a)
         result = NewtonResult(
             x=it.x,
+            names=self.problem.names,
             fun=self.point.fun,
             jac=it.grad,
             hess=hess,
@@ -321,9 +322,11 @@ def newton(
     Parameters
     ----------
     A : (n, d) array_like
-        The data. Read in place where it is C-ordered float64, else copied once.
+        The data. Read in place where it is C-ordered float64, else copied once. The names of a DataFrame's columns come back in `names`,
+        and name columns in messages.
     b : (n,) array_like
-        The target. f sums to 1; so should b, if an exact fit is wanted.
+        The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries go by position; where b and A both have an
+        index, as in pandas, they must be equal.
     x0 : (d,) array_like, optional
         The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
     w : (n,) array_like or float, optional
@@ -395,6 +398,7 @@ def newton(
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
     problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows))
     if x0 is not None:
+        frames.check_columns(problem.names, x0)
         x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
     if link == "linear":
         if x0 is None:

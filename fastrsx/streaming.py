@@ -12,6 +12,7 @@ from fastrsx.kernels import dense, fold, stream
 from fastrsx.kernels.panel import padded
 
 from . import inputs
+from .frames import Names
 from .inputs import Matrix, Vector
 from .loading import Data, Loader
 from .memory import room_for
@@ -138,7 +139,7 @@ class StreamedPasses(Passes):
     def row_squares(self, B: Matrix) -> Vector:
         return np.concatenate([part.row_squares(B) for _, part in self._parts()])
 
-    def column_scale(self) -> Vector:
+    def column_scale(self, names: Names = None) -> Vector:
         """Also, for few columns, the derivatives at x = 0, where a solve starts: in the same read."""
         n, d = self.shape
         squares, largest = np.zeros(d), np.zeros(d)
@@ -155,7 +156,7 @@ class StreamedPasses(Passes):
                 measure(part)
         wrong = np.flatnonzero(~(squares < np.inf) | (largest > inputs.LARGEST_ENTRY))
         if wrong.size:
-            inputs.refuse_column(self.data.A, int(wrong[0]))
+            inputs.refuse_column(self.data.A, int(wrong[0]), names)
         scale = np.where(squares > TINY, np.sqrt(squares / n), largest)  # as the kernel `columns` does
         return np.where(scale > 0, scale, 1.0)
 
