@@ -1,13 +1,14 @@
 """The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`, `fastrsx cache`."""
 
 import argparse
+import csv
 import importlib.metadata
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +46,23 @@ def demo() -> int:
     return 0 if result.success else 1
 
 
-def read_array(source: str, name: str, ndim: Literal[1, 2]) -> np.ndarray:
+def read_csv(path: str, ndim: Literal[1, 2]) -> Any:
+    """The numbers of a csv file; a header line above them names the columns, unless it has another number of fields."""
+    from .frames import Labelled
+
+    encoding = "utf-8-sig"  # with or without a byte order mark
+    with open(path, encoding=encoding, newline="") as file:
+        first = [field.strip() for field in next(csv.reader(file), [])]
+    try:
+        [float(field) for field in first]
+        names = []
+    except ValueError:
+        names = [first[0].removeprefix("#").lstrip(), *first[1:]]  # as NumPy writes it
+    array = np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=ndim, encoding=encoding)
+    return Labelled(array, names) if ndim == 2 and len(names) == array.shape[1] else array
+
+
+def read_array(source: str, name: str, ndim: Literal[1, 2]) -> Any:
     """An array from FILE.npy (memory-mapped), FILE.npz or FILE.npz:KEY, or FILE.csv (one header line may stand above the numbers)."""
     path, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
     suffix = Path(path).suffix.lower()
@@ -58,18 +75,11 @@ def read_array(source: str, name: str, ndim: Literal[1, 2]) -> np.ndarray:
                 raise ValueError(f"{name}: {path} has no array {key!r}, only {', '.join(archive.files)}; name one as {path}:KEY")
             return archive[key]
     if suffix == ".csv":
-        with open(path, encoding="utf-8") as file:
-            first = file.readline().split(",")
-        try:
-            [float(field) for field in first]
-            header = 0
-        except ValueError:
-            header = 1
-        return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=ndim)
+        return read_csv(path, ndim)
     raise ValueError(f"{name}: {source} ends in {suffix or 'nothing'}; give a .npy, .npz or .csv file")
 
 
-def read_weights(source: str | None) -> np.ndarray | float | None:
+def read_weights(source: str | None) -> Any:
     """None, a number, or an array from a file."""
     if source is None:
         return None
@@ -92,7 +102,9 @@ def solve(args: argparse.Namespace) -> int:
     except (OSError, ValueError, TypeError) as error:
         print(f"fastrsx solve: {error}", file=sys.stderr)
         return 2
-    if args.output is None:
+    if args.output is None and result.names:
+        print(result.table(".17g"))
+    elif args.output is None:
         np.savetxt(sys.stdout, result.x, fmt="%.17g")
     elif Path(args.output).suffix == ".csv":
         np.savetxt(args.output, result.x, fmt="%.17g")
@@ -192,7 +204,9 @@ def build_parser() -> argparse.ArgumentParser:
     solver.add_argument("b", help="the target, n: the same")
     solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")
     solver.add_argument("--x0", help="the start, d: the same (default: 0)")
-    solver.add_argument("-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it)")
+    solver.add_argument(
+        "-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it, with the names of columns where A.csv has a header)"
+    )
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (default: %(default)s)")
     solver.add_argument("--max-iter", type=int, default=100, help="the most steps (default: %(default)s)")
     solver.add_argument("--num-threads", type=int, help="threads for the kernels (default: all)")
