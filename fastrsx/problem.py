@@ -14,9 +14,9 @@ from . import frames, inputs, threads
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
 from .loading import as_data, as_rows, load
-from .passes import EMPTY, Derivatives, Passes, Point
+from .passes import EMPTY, Derivatives, Point
 from .planning import check_kernel, choose
-from .streaming import StreamedPasses
+from .streaming import passes_over
 
 CHUNK = 4096  # rows that `Factors.matvec` takes at a time
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
@@ -75,7 +75,7 @@ class Factors(NamedTuple):
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
         data = load(self.A)
-        passes = Passes(data, self.D, EMPTY, choose(*data.shape, data.loader))
+        passes = passes_over(data, self.D, EMPTY, choose(*data.shape, data.loader))
         return np.asarray(2 * (passes.weighted_gram(self.D) - rank_2 - rank_2.T))
 
 
@@ -154,8 +154,7 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        kind = StreamedPasses if self._data.loader.name == "stream" else Passes
-        self._passes = kind(self._data, self.b, self.w, self.plan, kernel_link(self.link))
+        self._passes = passes_over(self._data, self.b, self.w, self.plan, kernel_link(self.link))
         self._a = self._passes.a
         self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense, fold, stream
+from fastrsx.kernels.links import RSX
 from fastrsx.kernels.panel import padded
 
 from . import inputs
@@ -205,6 +206,11 @@ class StreamedPasses(Passes):
         first = _sum(firsts)
         outer = np.outer(first.v, first.q)
         return first, hess - 2 * (outer + outer.T)
+
+
+def passes_over(data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> Passes:
+    """The passes for data of any kind."""
+    return (StreamedPasses if data.loader.name == "stream" else Passes)(data, b, w, plan, link)
 
 
 def _sum(parts: Iterable[Derivatives]) -> Derivatives:
