@@ -13,7 +13,7 @@ from numba.extending import overload
 
 from . import csr, microkernel
 from .jit import serial
-from .simd import LANES, load_first, splat, store
+from .simd import LANES, load_first, named, splat, store
 from .strided import Strided, pack_strided
 
 ROWS = 128  # of a panel: with its weights it stays in the nearest caches while it is read several times
@@ -156,8 +156,8 @@ def _by_rows(name):
     @overload(of_rows, strict=False)
     def choose(P, *args):
         if isinstance(P, types.Array):
-            return lambda P, *args: dense(P, *args)
-        return lambda P, *args: sparse(P, *args)
+            return named(f"{name}_of_panel", lambda P, *args: dense(P, *args))
+        return named(f"{name}_of_sparse_rows", lambda P, *args: sparse(P, *args))
 
     return of_rows
 

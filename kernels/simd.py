@@ -151,14 +151,26 @@ _divide = _lanewise("/", lambda builder, x, y: builder.fdiv(x, y))
 maximum = _lanewise("maximum", lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 
 
+def named(name, function):
+    """A function made for an overload, under a name of its own.
+
+    Compiled code goes by name, types and a number that starts anew in each process: of two functions of one name and one type, kernels that
+    the disk cache has from two processes could take either.
+    """
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
 def _overload_operator(symbol, operation):
     @overload(symbol)
     def typed(x, y):
         if f64x8 not in (x, y):
             return None
         if x == y:
-            return lambda x, y: operation(x, y)
-        return (lambda x, y: operation(x, splat(y))) if x == f64x8 else (lambda x, y: operation(splat(x), y))
+            return named(f"{symbol.__name__}_registers", lambda x, y: operation(x, y))
+        if x == f64x8:
+            return named(f"{symbol.__name__}_register_and_scalar", lambda x, y: operation(x, splat(y)))
+        return named(f"{symbol.__name__}_scalar_and_register", lambda x, y: operation(splat(x), y))
 
 
 for _symbols, _operation in (
