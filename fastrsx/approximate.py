@@ -203,6 +203,10 @@ class Steps:
         s = it.scalars
         if self.hessian == "exact":
             self._model_step(it, null)
+            if self.passes.is_mixed and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
+                self.passes.is_mixed = False  # what looks like a minimum is judged by the Hessian of float64
+                self.derive(a, point, it)
+                self._model_step(it, null)
             return
         if self.hessian == "sampled-only" or not self.travelled <= FRESH_WITHIN:
             self._refresh(a, point, exactly=False)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrsx.kernels import csr, dense, fold, sample
+from fastrsx.kernels import csr, dense, fold, mixed, sample
 from fastrsx.kernels.links import RSX
+from fastrsx.kernels.panel import padded
 
 from . import inputs, threads
 from .frames import Names
@@ -84,6 +85,7 @@ class Passes:
         self.shape, self.plan = data.shape, plan
         self.count = self.evaluations = 0
         self.has_sparse_gram = gram_is_sparse(data)
+        self.is_mixed = False  # whether panels' Gram matrices are summed in float32, see `use_mixed`
         n, d = self.shape
         with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
             self._work = self._alloc(n, d, link)
@@ -97,7 +99,7 @@ class Passes:
     @property
     def is_plain(self) -> bool:
         """Whether A is the C-ordered float64 that whole iterations are compiled for; of other layouts only passes are."""
-        return isinstance(self.source, np.ndarray) and self.source.dtype == np.float64
+        return isinstance(self.source, np.ndarray) and self.source.dtype == np.float64 and not self.is_mixed
 
     @property
     def a(self) -> Vector:
@@ -206,9 +208,9 @@ class Passes:
     def _differentiate(self, a: Vector, point: Point) -> Derivatives:
         """Gradient and rank-2 vectors; the Gram matrix stays in the workspace."""
         work = self.workspace()
-        if self.has_sparse_gram:
-            first = self.gradient(a, point)
-            self._sparse_gram(2 * self.diagonal(a, point))
+        if self.has_sparse_gram or self.is_mixed:
+            first, h = self.gradient(a, point), 2 * self.diagonal(a, point)
+            (self._sparse_gram if self.has_sparse_gram else self._mixed_gram)(h)
             return first
         self.count += 1
         given = (work.link, self.source, a, self.b, self.w, point.raw)
@@ -225,6 +227,22 @@ class Passes:
         """A^T diag(h) A into the workspace."""
         self.count += 1
         self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, self.workspace().gram)
+
+    def use_mixed(self) -> None:
+        """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.mixed`."""
+        blocks, wide = len(self._work.vectors), padded(self.shape[1])
+        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in ("stream", "sparse", "sparse copy"):
+            raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {fold.BY_STRIPS} columns; pass precision='double'")
+        panels = (blocks, mixed.wide_padded(self.shape[1]) // mixed.WIDE, fold.ROWS, mixed.WIDE)
+        with room_for("mixed precision", math.prod(panels)):
+            self._mixed_buffers = np.empty((blocks, 2, fold.ROWS)), np.empty((blocks, mixed.SCALES, wide)), np.empty(panels, np.float32)
+        self.is_mixed = True
+
+    def _mixed_gram(self, h: Vector) -> None:
+        """A^T diag(h) A into the workspace, in mixed precision."""
+        self.count += 1
+        work = self.workspace()
+        self.run(dense, "gram_by_blocks_mixed", self.source, inputs.read_only(h), work.gram, work.buffers, *self._mixed_buffers)
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
         """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""

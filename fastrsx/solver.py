@@ -303,6 +303,7 @@ def newton(
     link: str | Link = "rsx",
     hessian: str = "auto",
     sample_rows: int | None = None,
+    precision: str = "double",
     tol: float = 1e-10,
     max_iter: int = 100,
     kernel: str = "auto",
@@ -341,6 +342,10 @@ def newton(
         alone. "auto" takes what should be fastest (see `plan`).
     sample_rows : int, optional
         How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more. With n or more, all are taken.
+    precision : {"double", "mixed"}, optional
+        "mixed" sums the exact Hessian in float32 within 128 rows of A and in float64 across them, for dense A of up to 1024 columns: in about
+        half the time from 64 columns on. Its entries are then off by at most 131 2^-24 sum_k |h_k A_ki A_kj|; steps may take more iterations,
+        but losses and gradients are those of float64, and so is the Hessian that what looks like a minimum is judged by.
     tol : float, optional
         The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
     max_iter : int, optional
@@ -396,6 +401,9 @@ def newton(
     problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     n, d = problem.A.shape
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
+    if inputs.as_choice("precision", precision, ("double", "mixed")) == "mixed":
+        problem._passes.use_mixed()
+        hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows))
     if x0 is not None:
         frames.check_columns(problem.names, x0)

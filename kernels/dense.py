@@ -257,6 +257,18 @@ def gram_by_blocks(A, h, gram, buffers, packed):
 gram_by_blocks_serial = serial_twin(gram_by_blocks)
 
 
+@parallel
+def gram_by_blocks_mixed(A, h, gram, buffers, roots, scales, panels32):
+    """The same in mixed precision; roots: blocks x rows of a panel, scales: blocks x 4 x padded d, panels32: blocks x columns / 16 x rows x 16."""
+    blocks = gram.shape[0]
+    for k in prange(blocks):
+        start, stop = fold.block_rows(k, blocks, A.shape[0])
+        fold.fold_gram_mixed(A, h, start, stop, buffers[k], roots[k], scales[k], panels32[k], gram[k])
+
+
+gram_by_blocks_mixed_serial = serial_twin(gram_by_blocks_mixed)
+
+
 @serial
 def weigh_gram(link, A, h, gram, a, point, vectors, buffers, packed, weights):
     """A^T diag(h) A in `gram`, likewise; zeros for the vectors."""

@@ -21,6 +21,7 @@ import numpy as np
 from .jit import part, serial
 from .links import growth, terms
 from .microkernel import add_gram, add_gram_strip, add_row_sums_and_pack, pack, strip_count
+from .mixed import add_gram_mixed, pack_mixed, start_scales
 from .panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, padded, row_products, view_rows
 from .simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
@@ -383,6 +384,18 @@ def fold_gram(A, h, start, stop, buffer, packed, gram):
         panel = load_panel(A, i, rows, buffer)
         pack(panel, h[i : i + rows], rows, packed)
         add_gram(packed, panel, rows, gram, A, i + ROWS)
+
+
+@part
+def fold_gram_mixed(A, h, start, stop, buffer, roots, scales, panel32, gram):
+    """The same in mixed precision: see mixed.py."""
+    start_scales(scales)
+    gram[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        positive = pack_mixed(panel, h[i : i + rows], rows, roots, scales, panel32)
+        add_gram_mixed(panel32, scales, rows, positive, gram, A, i + ROWS)
 
 
 # -- large d: the Gram matrix by strips of its columns ----------------------------------------------------------

@@ -42,10 +42,11 @@ def _columns(builder, j, count, step):
 @intrinsic(prefer_literal=True)
 def scalars(typingctx, P, k, p, count):
     """P[k, p : p + count] as a tuple of scalars."""
-    result = types.UniTuple(types.float64, count.literal_value)
+    result = types.UniTuple(P.dtype, count.literal_value)
+    kind = ir.DoubleType() if P.dtype == types.float64 else ir.FloatType()
 
     def codegen(context, builder, sig, args):
-        picked = [load_number(context, builder, P, args[0], (args[1], j)) for j in _columns(builder, args[2], len(result), 1)]
+        picked = [builder.load(pointer(context, builder, P, args[0], (args[1], j), kind)) for j in _columns(builder, args[2], len(result), 1)]
         return context.make_tuple(builder, result, picked)
 
     return result(P, types.int64, types.int64, count), codegen
@@ -99,20 +100,26 @@ def store_packed(typingctx, packed, block, k, vectors):
     return types.none(packed, types.int64, types.int64, vectors), codegen
 
 
-@intrinsic
-def outer(typingctx, tile, left, right):
-    """tile[r, c] + left[r] * right[c], for every r and c; tile is a flat tuple, r first."""
+def _outer(doc, negative):
+    @intrinsic
+    def operation(typingctx, tile, left, right):
+        def codegen(context, builder, sig, args):
+            tile_values, left_values, right_values = (cgutils.unpack_tuple(builder, arg) for arg in args)
+            result = []
+            for r, scalar in enumerate(left_values):
+                scalar = broadcast(builder, builder.fneg(scalar) if negative else scalar, right_values[0].type.count)
+                for c, vector in enumerate(right_values):
+                    result.append(multiply_add(builder, scalar, vector, tile_values[r * len(right_values) + c]))
+            return context.make_tuple(builder, tile, result)
 
-    def codegen(context, builder, sig, args):
-        tile_values, left_values, right_values = (cgutils.unpack_tuple(builder, arg) for arg in args)
-        result = []
-        for r, scalar in enumerate(left_values):
-            scalar = broadcast(builder, scalar)
-            for c, vector in enumerate(right_values):
-                result.append(multiply_add(builder, scalar, vector, tile_values[r * len(right_values) + c]))
-        return context.make_tuple(builder, tile, result)
+        return tile(tile, left, right), codegen
 
-    return tile(tile, left, right), codegen
+    operation.__doc__ = doc
+    return operation
+
+
+outer = _outer("tile[r, c] + left[r] * right[c], for every r and c; tile is a flat tuple, r first.", False)
+outer_less = _outer("The same with a minus.", True)
 
 
 @intrinsic(prefer_literal=True)

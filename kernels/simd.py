@@ -43,11 +43,11 @@ class _F64x8Model(models.PrimitiveModel):
 # -- pieces of IR, for the intrinsics here and in microkernel ------------------------------------------------
 
 
-def broadcast(builder, scalar):
+def broadcast(builder, scalar, lanes=LANES):
     """The scalar in every lane."""
-    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     one = builder.insert_element(undefined, scalar, _INT32(0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
 
 
 def shuffle(builder, x, y, lanes):
@@ -62,8 +62,9 @@ def llvm_call(builder, name, result, args):
 
 
 def multiply_add(builder, x, y, z):
-    """x * y + z, rounded once."""
-    return llvm_call(builder, "fma.v8f64", _VECTOR, [x, y, z])
+    """x * y + z, rounded once, of float64 or float32 registers of any width."""
+    bits = 64 if x.type.element == _DOUBLE else 32
+    return llvm_call(builder, f"fma.v{x.type.count}f{bits}", x.type, [x, y, z])
 
 
 def pointer(context, builder, array_type, array, indices, kind=_DOUBLE):

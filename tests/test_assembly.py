@@ -7,11 +7,12 @@ import pytest
 from llvmlite import binding
 from numba import njit, typeof, types
 
-from fastrsx.kernels import fold, microkernel
+from fastrsx.kernels import fold, microkernel, mixed
 from fastrsx.kernels.jit import FLAGS
 from fastrsx.kernels.links import LINKS
 
 MATRIX, VECTOR = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
+PANEL32 = types.Array(types.float32, 3, "C")
 READ_ONLY = types.Array(types.float64, 2, "C", readonly=True)
 TILE = (MATRIX, READ_ONLY, types.int64, types.int64, types.int64, MATRIX, READ_ONLY, types.int64, types.int64)
 HOST = binding.get_host_cpu_features()
@@ -59,6 +60,25 @@ def test_the_inner_loops_of_the_gram_matrix_are_full_width_and_spill_nothing(nam
         assert count(loop, r"\(%rsp.*%zmm|%zmm.*\(%rsp") == 0, "a register was spilled"
         assert count(loop, r"^call") == 0
         assert count(loop, r"^v(fn?madd|mul|add)\w*pd\s.*%(y|x)mm") == 0
+    assert any(count(block, r"^prefetcht1") for block in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "fmas"), [("_wide_tile_3", 24), ("_wide_tile_2", 16), ("_wide_tile_1", 8), ("_wide_corner", 24), ("_half_corners", 16)]
+)
+def test_the_inner_loops_in_float32_are_full_width_and_spill_nothing(name, fmas):
+    columns = () if "corner" in name else (types.int64,)
+    signature = (PANEL32, types.int64, types.int64, types.int64, *columns, MATRIX, MATRIX, READ_ONLY, types.int64, types.int64)
+    fma = rf"^vfn?madd\w*ps\s.*%{'y' if name == '_half_corners' else 'z'}mm"
+    found = blocks(getattr(mixed, name), signature)
+    loops = [block for block in found if count(block, fma) and re.match(r"j(?!mp)", block[-1])]  # not a last round that ends in a shared tail
+    for sign in ("vfmadd", "vfnmadd"):
+        assert sum(count(loop, rf"^{sign}") for loop in loops) >= fmas
+    for loop in loops:
+        assert count(loop, fma) % 8 == 0
+        assert count(loop, r"^v(fn?madd|mul|add)\w*ps\s") == count(loop, fma)
+        assert count(loop, r"\(%rsp.*%(y|z)mm|%(y|z)mm.*\(%rsp") == 0, "a register was spilled"
+        assert count(loop, r"^call") == 0
     assert any(count(block, r"^prefetcht1") for block in found)
 
 
