@@ -91,8 +91,10 @@ class Problem:
 
     Parameters
     ----------
-    A : (n, d) array_like
-        The data. Read in place where it is C-ordered float64, else copied once. Do not change it during the Problem's life. A DataFrame of
+    A : (n, d) array_like or sparse
+        The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
+        file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
+        Do not change it during the Problem's life. A DataFrame of
         pandas or Polars is one; missing entries are refused, and an index of b or w must equal that of A.
     b : (n,) array_like
         The target.

@@ -322,8 +322,10 @@ def newton(
 
     Parameters
     ----------
-    A : (n, d) array_like
-        The data. Read in place where it is C-ordered float64, else copied once. The names of a DataFrame's columns come back in `names`,
+    A : (n, d) array_like or sparse
+        The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
+        file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
+        The names of a DataFrame's columns come back in `names`,
         and name columns in messages.
     b : (n,) array_like
         The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries go by position; where b and A both have an
