@@ -10,14 +10,17 @@ from .loading import Data, Loader, as_data, loader_of
 SERIAL_BELOW_MS = 0.3
 
 
-HESSIANS = ("exact", "sampled", "sampled-only", "matrix-free")
+HESSIANS = ("exact", "sampled", "sampled-only", "matrix-free", "reduced")
 SAMPLE_ROWS = 20  # times d: leaves a condition number of about 2.5, ((1 + 20^-1/2)/(1 - 20^-1/2))^2
 SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs less than one read of A
 # bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
 PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
 UPDATE_NS, PANEL_NS = 1.5, 1 / 45.0  # of one thread: a product that is added to a sparse Gram matrix, and n d^2 of a dense one
-PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian
+PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
+# Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, it is up to 3 times as slow as
+# products alone where A is Gaussian, but where columns are correlated products end after 100 steps without the minimum (rows "newton, wide").
+REDUCED_UP_TO = 4096
 
 
 class Plan(NamedTuple):
@@ -27,7 +30,7 @@ class Plan(NamedTuple):
     ----------
     kernel : {"parallel", "serial"}
         The twin of each kernel that runs; they give the same bits.
-    hessian : {"exact", "sampled", "sampled-only", "matrix-free"}
+    hessian : {"exact", "sampled", "sampled-only", "matrix-free", "reduced"}
         What Newton steps are taken from.
     threads : int
         Threads the kernels use.
@@ -73,12 +76,23 @@ def sample_size(n: int, d: int) -> int:
     return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
 
 
-def choose_hessian(n: int, d: int, hessian: str, sample_rows: int) -> tuple[str, str]:
+def choose_hessian(n: int, d: int, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
+    whole = loader not in ("stream", "sparse", "sparse copy")
+    if hessian == "reduced" and not whole:
+        raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
+    if hessian == "reduced" and d <= n:
+        raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
     if d <= EXACT_UP_TO:
         return "exact", ""
+    if min(n, d) > REDUCED_UP_TO:
+        return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
+    if loader == "stream":
+        return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
+    if d > n and whole:
+        return "reduced", f"the loss depends on the {n} numbers A x alone, so steps are taken in at most {n} variables in place of {d}"
     costs = {choice: step_cost(n, d, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
     best = min(costs, key=lambda choice: costs[choice])
     if costs["exact"] < PAYS * costs[best]:
@@ -107,7 +121,7 @@ def choose(n: int, d: int, loader: Loader, kernel: str = "auto", num_threads: in
     else:
         kernel, reason = "parallel", size
     plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader.name, str(loader), reason)
-    return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d)))
+    return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d), loader.name))
 
 
 def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
@@ -129,7 +143,7 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
         The data; only its shape, dtype and layout are looked at.
     b : (n,) array_like, optional
         Not needed; its shape is checked where given.
-    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free"}, optional
+    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
         As in `newton`.
     kernel : {"auto", "parallel", "serial"}, optional
         Overrides the choice.

@@ -25,6 +25,7 @@ from .planning import HESSIANS, choose_hessian, sample_size
 from .problem import Problem
 from .rank import least_norm, null_space
 from .result import HEADER, History, NewtonResult, Record, Status
+from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 Stop = tuple[Status, str] | None
@@ -34,10 +35,19 @@ class _Solver:
     """The state of one solve; directions are in columns of A scaled to unit RMS."""
 
     def __init__(
-        self, problem: Problem, tol: float, max_iter: int, sample_rows: int, seed: int, callback: Callable[[Any], None] | None, verbose: int
+        self,
+        problem: Problem,
+        tol: float,
+        max_iter: int,
+        sample_rows: int,
+        seed: int,
+        callback: Callable[[Any], None] | None,
+        verbose: int,
+        reduction: Reduction | None = None,
     ) -> None:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
+        self.reduction = reduction  # of which `problem` is the reduced one, and x its y
         n, d = problem.A.shape
         exact = problem.plan.hessian == "exact"
         with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
@@ -50,7 +60,8 @@ class _Solver:
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, iteration.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
-        self.null_is_known = problem.plan.hessian == "matrix-free"  # there it is not asked for
+        # By products alone it is not asked for; a reduced problem has full column rank.
+        self.null_is_known = problem.plan.hessian == "matrix-free" or (reduction is not None and not reduction.softmax)
         self.history = History()
         self.nit = self.nhev = 0
         self.started = time.perf_counter()
@@ -100,7 +111,9 @@ class _Solver:
     # -- the loop ---------------------------------------------------------------------------------------------
 
     def run(self, x0: np.ndarray | None) -> NewtonResult:
-        if x0 is not None:
+        if self.reduction is not None:
+            self.x[:], self.a[:] = self.reduction.y0, self.reduction.a0
+        elif x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
         if self.problem.link == "linear":  # f does not depend on the length of x, but what counts as a long step would
@@ -209,7 +222,11 @@ class _Solver:
     def state(self) -> NewtonResult:
         """The last accepted point; Ctrl-C falls where x has moved on and the rest has not, so it is kept apart."""
         x, fun, nit = self.accepted
-        return NewtonResult(x=x.copy(), names=self.problem.names, fun=fun, nit=nit, history=History(self.history[:nit]))
+        return NewtonResult(x=self.callers(x), names=self.problem.names, fun=fun, nit=nit, history=History(self.history[:nit]))
+
+    def callers(self, x: np.ndarray) -> np.ndarray:
+        """x in the caller's columns, a copy."""
+        return x.copy() if self.reduction is None else self.reduction.lift(x)
 
     def call_back(self) -> Stop:
         self.accepted = self.x.copy(), self.point.fun, self.nit
@@ -219,7 +236,7 @@ class _Solver:
             if "intermediate_result" in inspect.signature(self.callback).parameters:
                 self.callback(intermediate_result=self.state())  # type: ignore[call-arg]
             else:
-                self.callback(self.x.copy())
+                self.callback(self.callers(self.x))
         except StopIteration:
             return Status.CALLBACK_STOP, Status.CALLBACK_STOP.sentence
         return None
@@ -228,7 +245,7 @@ class _Solver:
 
     def name_columns(self, direction: np.ndarray) -> str:
         """The columns that carry most of a direction, largest first."""
-        weight = np.abs(direction)
+        weight = np.abs(direction if self.reduction is None else self.reduction.direction(direction))
         order = np.argsort(-weight, kind="stable")
         main = [frames.column_name(j, self.problem.names) for j in order[:5] if weight[j] >= 0.2 * weight[order[0]]]
         return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
@@ -289,6 +306,8 @@ class _Solver:
             min_eig=min_eig,
             history=self.history,
         )
+        if self.reduction is not None:
+            self.reduction.rewrite(result, self.a)
         if self.verbose > 0:
             print(result.summary(), flush=True)
         return result
@@ -337,11 +356,12 @@ def newton(
     link : {"rsx", "softmax", "linear"} or Link, optional
         For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x; or a `Link` of your own. "linear" needs x0 and takes no w: f does
         not depend on the length of x.
-    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free"}, optional
+    hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
         What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn by weight times leverage, as the
         preconditioner of conjugate gradients on the exact Hessian, kept while it hardly changes; the same minimum to the same
         tol. "sampled-only": the sampled Hessian alone, the approximate Newton step of the paper. "matrix-free": conjugate gradients
-        alone. "auto" takes what should be fastest (see `plan`).
+        alone. "reduced", for d > n: the exact Hessian of the n x n problem in y, A diag(1/scale) = B Q^T and y = Q^T (scale * x), whose
+        steps are the same (see docs/theory.md); `min_eig` is that problem's. "auto" takes what should be fastest (see `plan`).
     sample_rows : int, optional
         How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more. With n or more, all are taken.
     precision : {"double", "mixed"}, optional
@@ -406,7 +426,7 @@ def newton(
     if inputs.as_choice("precision", precision, ("double", "mixed")) == "mixed":
         problem._passes.use_mixed()
         hessian = "exact" if hessian == "auto" else hessian
-    problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows))
+    problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows, problem.plan.loader))
     if x0 is not None:
         frames.check_columns(problem.names, x0)
         x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
@@ -415,5 +435,9 @@ def newton(
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")
         if problem.w.size:
             raise ValueError("w has weights, but with link='linear' f does not change with the length of x, so they would shrink x to 0: pass w=None")
+    reduction = Reduction(problem, x0, kernel, num_threads) if problem.plan.hessian == "reduced" else None
+    if reduction is not None:
+        reduction.problem.names = problem.names
+        problem = reduction.problem
     with problem._running():
-        return _Solver(problem, tol, max_iter, rows, seed, callback, verbose).run(x0)
+        return _Solver(problem, tol, max_iter, rows, seed, callback, verbose, reduction).run(x0)

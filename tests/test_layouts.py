@@ -165,10 +165,17 @@ def test_every_shape(shape, change):
         np.testing.assert_array_equal(found, expected)
 
 
+def first_derivatives(A, kernel):
+    """What one pass gives: a kernel for all threads takes long to compile."""
+    b, w, x, _ = arguments(*A.shape)
+    problem = fastrsx.Problem(A, b, w=w, kernel=kernel)
+    return problem._column_scale, *problem.value_and_grad(x)
+
+
 @pytest.mark.parametrize("change", [np.asfortranarray, single], ids=["F", "float32"])
 def test_parallel_kernels_give_the_same_bits(change):
     A = change(whole_numbers(1000, 13))
-    for found, expected in zip(outputs(A, "parallel")[1], outputs(A)[1], strict=True):
+    for found, expected in zip(first_derivatives(A, "parallel"), first_derivatives(A, "serial"), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
