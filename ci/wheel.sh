@@ -11,4 +11,4 @@ cp -r tests pyproject.toml "$elsewhere"
 cd "$elsewhere"
 fastrsx demo
 fastrsx info
-pytest tests/test_problem.py tests/test_solver.py tests/test_inputs.py tests/test_batch.py tests/test_cli.py
+pytest tests/test_problem.py tests/test_solver.py tests/test_cli.py

@@ -11,6 +11,7 @@ from . import forks as forks
 if TYPE_CHECKING:
     from .batch import BatchResult, newton_batch
     from .bounds import LipschitzBounds, lipschitz_bounds
+    from .checkpoint import Checkpoint
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
     from .linking import Link, LinkCheck, check_link
     from .planning import Plan, plan
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "BatchResult": "batch",
     "newton_batch": "batch",
+    "Checkpoint": "checkpoint",
     "Link": "linking",
     "LinkCheck": "linking",
     "check_link": "linking",
@@ -49,6 +51,7 @@ _MODULE_OF = {
 
 __all__ = [
     "BatchResult",
+    "Checkpoint",
     "Curvature",
     "EigenvalueRange",
     "Factors",

@@ -91,6 +91,7 @@ def read_weights(source: str | None) -> Any:
 
 def solve(args: argparse.Namespace) -> int:
     """Solve from files; 0 only on success."""
+    from .checkpoint import Checkpoint
     from .solver import newton
 
     try:
@@ -98,7 +99,15 @@ def solve(args: argparse.Namespace) -> int:
         x0 = None if args.x0 is None else read_array(args.x0, "x0", 1)
         if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
             raise ValueError(f"output: {args.output} must end in .npy or .csv")
-        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, verbose=1 if args.quiet else 2)
+        if args.resume and args.checkpoint is None:
+            raise ValueError("resume: give the file to go on from with --checkpoint")
+        kept = None if args.checkpoint is None else Checkpoint(args.checkpoint, A, b)
+        if args.resume and kept is not None:
+            saved = kept.load()
+            print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
+            x0 = x0 if saved is None else saved
+        verbose = 1 if args.quiet else 2
+        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=kept, verbose=verbose)
     except (OSError, ValueError, TypeError) as error:
         print(f"fastrsx solve: {error}", file=sys.stderr)
         return 2
@@ -204,6 +213,8 @@ def build_parser() -> argparse.ArgumentParser:
     solver.add_argument("b", help="the target, n: the same")
     solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")
     solver.add_argument("--x0", help="the start, d: the same (default: 0)")
+    solver.add_argument("--checkpoint", metavar="FILE.npz", help="where to keep x after each step, for --resume")
+    solver.add_argument("--resume", action="store_true", help="go on from the checkpoint, if it is there")
     solver.add_argument(
         "-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it, with the names of columns where A.csv has a header)"
     )

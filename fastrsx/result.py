@@ -153,7 +153,7 @@ class NewtonResult(OptimizeResult):
         --------
         >>> import numpy as np, fastrsx
         >>> print(fastrsx.newton([[1.0], [0.0]], [0.8, 0.2]).table(".3f"))
-        x[0]  0.860
+        x[0]  1.074
         """
         names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
         values = [format(value, spec) for value in self.x]
