@@ -7,8 +7,9 @@ import numpy as np
 from scipy.linalg import svdvals
 
 from . import inputs
+from .loading import chunks
 from .problem import Problem
-from .rank import CHUNK, triangular_factor
+from .rank import triangular_factor
 
 SLACK = 1e-12  # relative, over rounding in a bound
 
@@ -62,9 +63,7 @@ class _BoundedVector(NamedTuple):
 
 def _longest_row(problem: Problem) -> float:
     """max ||A_i||^2."""
-    n = len(problem.b)
-    chunks = (problem._data.rows(slice(start, start + CHUNK)) for start in range(0, n, CHUNK))
-    return max(float(np.einsum("ij,ij->i", rows, rows).max()) for rows in chunks)
+    return max(float(np.einsum("ij,ij->i", rows, rows).max()) for _, rows in chunks(problem.A))
 
 
 def _log(number: float) -> float:

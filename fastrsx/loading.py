@@ -1,5 +1,6 @@
 """What kernels read of the caller's A: A where it lies, whatever its layout, or a copy where they cannot."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from .inputs import Matrix
 from .memory import LARGE, free, room_for
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
-
+CHUNK = 4096  # rows that Python looks at together
 STREAMED_FROM = 0.5  # of the memory that is free; what is smaller may stay in the page cache, and then the map is read at the speed of memory
 
 LOADERS = {
@@ -40,7 +41,6 @@ class Data(NamedTuple):
     A: Any  # n x d: an array, or a csr_array
     source: Any  # of the kernels; valid while A lives
     loader: Loader
-    entries: int  # numbers that a pass reads
     gram_bounds: npt.NDArray[np.int64] | None = None  # see `fastrsx.kernels.csr.share_out`
     gram_updates: float = 0.0  # of a Gram matrix by outer products of sparse rows
 
@@ -48,15 +48,18 @@ class Data(NamedTuple):
     def shape(self) -> tuple[int, int]:
         return self.A.shape
 
-    def rows(self, which: Any) -> Matrix:
-        """Some rows, by a slice or by numbers, as a float64 matrix."""
-        return as_rows(self.A, which)
-
 
 def as_rows(A: Any, which: Any) -> Matrix:
     """Some rows of an array or csr_array, by a slice or by numbers, as a float64 matrix."""
     rows = A[which]
     return np.asarray(rows.toarray() if sparse.issparse(rows) else rows, dtype=np.float64)
+
+
+def chunks(A: Any, rows: int = CHUNK) -> Iterator[tuple[slice, Matrix]]:
+    """A, so many rows at a time, each chunk by `as_rows`."""
+    for start in range(0, A.shape[0], rows):
+        which = slice(start, start + rows)
+        yield which, as_rows(A, which)
 
 
 def as_data(A: Any) -> Any:
@@ -110,12 +113,12 @@ def load(A: Any) -> Data:
         with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
             A = np.array(A, dtype=np.float64, order="C")
     if loader.name == "stream":
-        return Data(A, None, loader, A.size)
+        return Data(A, None, loader)
     if loader.name == "panels":
         from fastrsx.kernels.strided import strided
 
-        return Data(A, strided(A), loader, A.size)
-    return Data(A, inputs.read_only(A), loader, A.size)
+        return Data(A, strided(A), loader)
+    return Data(A, inputs.read_only(A), loader)
 
 
 def _load_sparse(A: Any, loader: Loader) -> Data:
@@ -137,4 +140,4 @@ def _load_sparse(A: Any, loader: Loader) -> Data:
     source = csr.Csr(*map(inputs.read_only, (values, indices, starts)), n, d)
     bounds = np.empty(csr.RANGES + 1, dtype=np.int64)
     updates = csr.share_out(source, bounds)
-    return Data(A, source, loader, len(values), bounds, updates)
+    return Data(A, source, loader, bounds, updates)

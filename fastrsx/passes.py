@@ -148,7 +148,8 @@ class Passes:
         self.count += 1
         work, d = self._work, self.shape[1]
         self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, np.empty(d), work.buffers, work.vectors)
-        return work.vectors[:, 0, :d].sum(axis=0), work.vectors[:, 1, :d].max(axis=0)
+        squares, largest = work.vectors[0, :2, :d].copy()
+        return squares, largest
 
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""

@@ -19,7 +19,7 @@ EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
 UPDATE_NS, PANEL_NS = 1.5, 1 / 45.0  # of one thread: a product that is added to a sparse Gram matrix, and n d^2 of a dense one
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, it is up to 3 times as slow as
-# products alone where A is Gaussian, but where columns are correlated products end after 100 steps without the minimum (rows "newton, wide").
+# products alone where A is Gaussian, but where columns are correlated products end after 100 steps without the minimum (a few timings, no rows yet).
 REDUCED_UP_TO = 4096
 
 

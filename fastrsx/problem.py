@@ -13,12 +13,11 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 from . import frames, inputs, threads
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
-from .loading import as_data, as_rows, load
+from .loading import as_data, chunks, load
 from .passes import EMPTY, Derivatives, Point
 from .planning import check_kernel, choose
 from .streaming import passes_over
 
-CHUNK = 4096  # rows that `Factors.matvec` takes at a time
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
 
 _alive: "weakref.WeakSet[Problem]" = weakref.WeakSet()
@@ -66,9 +65,8 @@ class Factors(NamedTuple):
         """Hess p, in O(n d) and one read of A."""
         p = np.asarray(p, dtype=float)
         product = -self.v * (self.q @ p) - self.q * (self.v @ p)
-        for start in range(0, len(self.D), CHUNK):
-            rows = as_rows(self.A, slice(start, start + CHUNK))
-            product += (self.D[start : start + CHUNK] * (rows @ p)) @ rows
+        for which, rows in chunks(self.A):
+            product += (self.D[which] * (rows @ p)) @ rows
         return 2 * product
 
     def to_dense(self) -> Matrix:
@@ -94,8 +92,8 @@ class Problem:
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
-        Do not change it during the Problem's life. A DataFrame of
-        pandas or Polars is one; missing entries are refused, and an index of b or w must equal that of A.
+        Do not change it during the Problem's life. A DataFrame of pandas or Polars is one; missing entries are refused, and an index of b or
+        w must equal that of A.
     b : (n,) array_like
         The target.
     w : (n,) array_like or float, optional

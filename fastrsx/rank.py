@@ -6,9 +6,7 @@ import numpy as np
 from scipy.linalg import lstsq, qr, svd
 
 from .inputs import Matrix, Vector
-from .loading import as_rows
-
-CHUNK = 4096  # rows at a time, or 4 d where that is more
+from .loading import CHUNK, chunks
 
 
 def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
@@ -38,11 +36,10 @@ def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | floa
 
     A Gram matrix would take columns that differ by 1e-8 for equal.
     """
-    n, d = A.shape
+    d = A.shape[1]
     R = np.empty((0, d))
-    rows = max(CHUNK, 4 * d)
-    for start in range(0, n, rows):
-        (R,) = qr(np.vstack([R, (as_rows(A, slice(start, start + rows)) - centre) / scale]), mode="r", overwrite_a=True)
+    for _, rows in chunks(A, max(CHUNK, 4 * d)):
+        (R,) = qr(np.vstack([R, (rows - centre) / scale]), mode="r", overwrite_a=True)
         R = R[:d]
     return R
 

@@ -344,8 +344,7 @@ def newton(
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
-        The names of a DataFrame's columns come back in `names`,
-        and name columns in messages.
+        The names of a DataFrame's columns come back in `names`, and name columns in messages.
     b : (n,) array_like
         The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries go by position; where b and A both have an
         index, as in pandas, they must be equal.
@@ -414,6 +413,7 @@ def newton(
     ('EXACT_FIT', [0.5, -1.0, 0.25])
     """
     hessian = inputs.as_choice("hessian", hessian, ("auto", *HESSIANS))
+    precision = inputs.as_choice("precision", precision, ("double", "mixed"))
     tol = inputs.as_positive("tol", tol)
     max_iter = inputs.as_count("max_iter", max_iter, 0)
     seed = inputs.as_count("seed", seed, 0)
@@ -423,7 +423,7 @@ def newton(
     problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     n, d = problem.A.shape
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
-    if inputs.as_choice("precision", precision, ("double", "mixed")) == "mixed":
+    if precision == "mixed":
         problem._passes.use_mixed()
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows, problem.plan.loader))

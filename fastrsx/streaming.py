@@ -21,10 +21,7 @@ from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import Plan
 
 CHUNK_BYTES = 2**24  # large enough for the disk, and for threads to start; two of them are resident
-ONE_PASS_UP_TO = 128  # columns; beyond, three Gram matrices take longer than another read (bench/RESULTS.md, rows "streamed")
-
-
-TINY = 1e-280  # squares that may have underflowed
+ONE_PASS_UP_TO = 128  # columns; beyond, three Gram matrices take longer than another read: estimated from the disk and dgemm, not measured
 
 
 class Chunks:
@@ -88,7 +85,7 @@ class StreamedPasses(Passes):
         self.chunks = Chunks(data.A)
         super().__init__(data._replace(source=inputs.read_only(self.chunks.buffers[0])), b, w, plan, link)
         first = self.chunks.buffers[0]
-        self.part = Passes(Data(first, inputs.read_only(first), Loader("in place"), first.size), b[: len(first)], w[: len(first)], plan, link)
+        self.part = Passes(Data(first, inputs.read_only(first), Loader("in place")), b[: len(first)], w[: len(first)], plan, link)
         self._ahead: tuple[np.ndarray, ...] | None = None  # the states of `kernels.stream`
         self._ahead_of: tuple[float, ...] | None = None  # the point that they are at
 
@@ -143,23 +140,23 @@ class StreamedPasses(Passes):
     def column_scale(self, names: Names = None) -> Vector:
         """Also, for few columns, the derivatives at x = 0, where a solve starts: in the same read."""
         n, d = self.shape
-        squares, largest = np.zeros(d), np.zeros(d)
+        sums, scale = np.zeros((2, d)), np.empty(d)
         zero = np.zeros(n if d <= ONE_PASS_UP_TO else 0)
 
         def measure(part: Passes) -> None:
-            for total, found, combine in zip((squares, largest), part.column_sums(), (np.add, np.maximum), strict=True):
-                combine(total, found, out=total)
+            squares, largest = part.column_sums()
+            sums[0] += squares
+            np.maximum(sums[1], largest, out=sums[1])
 
         if zero.size:
             self.look_ahead(zero, np.zeros(d), np.empty(n), zero, measure)
         else:
             for _, part in self._parts():
                 measure(part)
-        wrong = np.flatnonzero(~(squares < np.inf) | (largest > inputs.LARGEST_ENTRY))
-        if wrong.size:
-            inputs.refuse_column(self.data.A, int(wrong[0]), names)
-        scale = np.where(squares > TINY, np.sqrt(squares / n), largest)  # as the kernel `columns` does
-        return np.where(scale > 0, scale, 1.0)
+        bad = dense.finish_columns(sums, n, inputs.LARGEST_ENTRY, scale)
+        if bad >= 0:
+            inputs.refuse_column(self.data.A, bad, names)
+        return scale
 
     def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector, also: Callable[[Passes], None] | None = None) -> Point:
         """da = A p, out = a + da and the point there; and what `hessian` wants to know of it, in the same read, for few columns."""

@@ -116,27 +116,34 @@ def transposed(A, y, out, buffers, weights, vectors):
         out[j] = vectors[0, 2, j]
 
 
-@parallel
-def columns(A, most, scale, buffers, vectors):
-    """scale = the RMS of each column; the first column with an entry that is not finite or beyond `most`, or -1.
+@serial
+def finish_columns(sums, n, most, scale):
+    """scale = the RMS of each column, of the sums that `columns` leaves in vectors[0]; what `columns` returns.
 
     Where the squares underflow, the largest entry sets the scale; a zero column gets 1.
     """
+    for j in range(scale.shape[0]):
+        squares, largest = sums[0, j], sums[1, j]
+        if not squares < np.inf or largest > most:
+            return j
+        scale[j] = np.sqrt(squares / n) if squares > 1e-280 else largest
+        if scale[j] == 0.0:
+            scale[j] = 1.0
+    return -1
+
+
+@parallel
+def columns(A, most, scale, buffers, vectors):
+    """scale = the RMS of each column; the first column with an entry that is not finite or beyond `most`, or -1."""
     blocks = buffers.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, A.shape[0])
         fold.fold_columns(A, start, stop, buffers[k], vectors[k])
-    for j in range(A.shape[1]):
-        squares = largest = 0.0
-        for k in range(blocks):
-            squares += vectors[k, 0, j]
-            largest = max(largest, vectors[k, 1, j])
-        if not squares < np.inf or largest > most:
-            return j
-        scale[j] = np.sqrt(squares / A.shape[0]) if squares > 1e-280 else largest
-        if scale[j] == 0.0:
-            scale[j] = 1.0
-    return -1
+    for k in range(1, blocks):
+        for j in range(A.shape[1]):
+            vectors[0, 0, j] += vectors[k, 0, j]
+            vectors[0, 1, j] = max(vectors[0, 1, j], vectors[k, 1, j])
+    return finish_columns(vectors[0], A.shape[0], most, scale)
 
 
 @part

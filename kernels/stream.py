@@ -23,7 +23,6 @@ from .simd import LANES, first, fma, load_first, splat, store, store_first
 
 W2A, V, VU, VB, E, EB, VV, W2 = range(8)  # rows of `weights`: of the vectors w^2 a, v, v u, v b, and of the Gram matrices e, e b, v^2 + e u, w^2
 WEIGHTS = 8
-POWERS = (1.0, 1.0, 2.0, 0.0)  # of exp(-M) in the Gram matrices
 
 
 @serial
