@@ -335,10 +335,12 @@ def _line(context, builder, source_type, source, row, line):
     """The address of a line after the start of a row, for `prefetch`."""
     if isinstance(source_type, types.Array):
         return pointer(context, builder, source_type, source, (row, builder.mul(line, _INT64(LANES))), ir.IntType(8))
-    address, stride, mask, near, shift, far = (
-        builder.extract_value(source, source_type.fields.index(name)) for name in ("address", "row", "mask", "near", "shift", "far")
+    address, stride, run, over_run, near, far = (
+        builder.extract_value(source, source_type.fields.index(name)) for name in ("address", "row", "run", "over_run", "near", "far")
     )
-    offset = builder.add(builder.mul(builder.and_(line, mask), near), builder.mul(builder.lshr(line, shift), far))
+    runs = builder.lshr(builder.mul(line, over_run), _INT64(32))
+    within = builder.sub(line, builder.mul(runs, run))
+    offset = builder.add(builder.mul(within, near), builder.mul(runs, far))
     return builder.inttoptr(builder.add(builder.add(address, builder.mul(row, stride)), offset), ir.IntType(8).as_pointer())
 
 

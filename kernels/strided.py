@@ -29,10 +29,10 @@ class Strided(NamedTuple):
     size: int  # bytes of a number
     n: int
     d: int
-    # A panel's lines are asked for ahead by number, see simd.prefetch: line l is near (l & mask) + far (l >> shift) bytes from its start.
-    mask: int
+    # A panel's lines are asked for ahead by number, see simd.prefetch: line l = run q + r is near r + far q bytes from its start.
+    run: int
+    over_run: int  # 2^32 / run rounded up: q = l over_run / 2^32
     near: int
-    shift: int
     far: int
 
 
@@ -50,13 +50,13 @@ def kind_of(dtype):
 def strided(A):
     """The source for a 2-D array."""
     size, (row, column), d = A.itemsize, A.strides, A.shape[1]
-    if column == size and row == d * size:
-        order = (-1, LANES * size, 63, 0)  # one after the other
+    if column == size:
+        run, near, far = -(-d // LANES), LANES * size, row  # along a row
     elif row == size:
-        order = (15, LANES * size, 4, column)  # down a column, 16 lines of 8 rows
+        run, near, far = 16, LANES * size, column  # down a column, 16 lines of 8 rows
     else:
-        order = (127, row, 7, LANES * column)  # the first line of each row, then the second
-    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, *A.shape, *order)
+        run, near, far = 128, row, LANES * column  # the first line of each row, then the second
+    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, *A.shape, run, -(-(2**32) // run), near, far)
 
 
 def _widen(builder, value, name, result):
@@ -71,8 +71,8 @@ def _widen(builder, value, name, result):
     return builder.sitofp(value, result) if name.startswith("int") else builder.uitofp(value, result)
 
 
-def _load_any(builder, address, kind, lanes):
-    """One number, or eight that follow each other, of the kind that is only known at run time."""
+def _load_any(builder, addresses, kind, lanes):
+    """A number, or eight that follow each other, from each address, all of the kind that is only known at run time."""
     result = _DOUBLE if lanes == 1 else ir.VectorType(_DOUBLE, lanes)
     start, after = builder.block, builder.append_basic_block("loaded")
     choices, default = [], None
@@ -80,8 +80,9 @@ def _load_any(builder, address, kind, lanes):
         block = builder.append_basic_block(name)
         builder.position_at_end(block)
         stored = _STORED.get(name) or ir.IntType(int(name.lstrip("uint")))
-        place = builder.inttoptr(address, (stored if lanes == 1 else ir.VectorType(stored, lanes)).as_pointer())
-        choices.append((block, _widen(builder, builder.load(place, align=1), name, result)))
+        stored = stored if lanes == 1 else ir.VectorType(stored, lanes)
+        places = [builder.inttoptr(address, stored.as_pointer()) for address in addresses]
+        choices.append((block, [_widen(builder, builder.load(place, align=1), name, result) for place in places]))
         builder.branch(after)
         default = default or block
     builder.position_at_end(start)
@@ -89,9 +90,10 @@ def _load_any(builder, address, kind, lanes):
     for i, (block, _) in enumerate(choices[1:], 1):
         switch.add_case(_INT64(i), block)
     builder.position_at_end(after)
-    loaded = builder.phi(result)
-    for block, value in choices:
-        loaded.add_incoming(value, block)
+    loaded = [builder.phi(result) for _ in addresses]
+    for block, values in choices:
+        for phi, value in zip(loaded, values, strict=True):
+            phi.add_incoming(value, block)
     return loaded
 
 
@@ -100,27 +102,37 @@ def number(typingctx, address, kind):
     """The number of that kind at an address."""
 
     def codegen(context, builder, sig, args):
-        return _load_any(builder, *args, 1)
+        return _load_any(builder, args[:1], args[1], 1)[0]
 
     return types.float64(types.int64, types.int64), codegen
 
 
 @intrinsic
-def eight(typingctx, address, kind):
-    """The eight numbers of that kind from an address on."""
+def eight_by_eight(typingctx, address, step, kind):
+    """Eight registers of eight numbers of that kind, `step` bytes apart: one question of the kind for all."""
+    registers = types.UniTuple(f64x8, LANES)
 
     def codegen(context, builder, sig, args):
-        return _load_any(builder, *args, LANES)
+        address, step, kind = args
+        addresses = [builder.add(address, builder.mul(step, _INT64(r))) for r in range(LANES)]
+        return context.make_tuple(builder, registers, _load_any(builder, addresses, kind, LANES))
 
-    return f64x8(types.int64, types.int64), codegen
+    return registers(types.int64, types.int64, types.int64), codegen
 
 
-@serial
-def pack_numbers(A, i, rows, j, columns, out, at):
-    """out[at : at + rows, j : j + columns] = A[i : i + rows, j : j + columns], one by one."""
-    for r in range(rows):
-        for c in range(j, j + columns):
-            out[at + r, c] = number(A.address + (i + r) * A.row + c * A.column, A.kind)
+@intrinsic
+def eight_apart(typingctx, address, step, kind):
+    """A register of eight numbers of that kind, `step` bytes apart."""
+
+    def codegen(context, builder, sig, args):
+        address, step, kind = args
+        numbers = _load_any(builder, [builder.add(address, builder.mul(step, _INT64(r))) for r in range(LANES)], kind, 1)
+        register = ir.Constant(ir.VectorType(_DOUBLE, LANES), ir.Undefined)
+        for r, number in enumerate(numbers):
+            register = builder.insert_element(register, number, ir.Constant(_INT32, r))
+        return register
+
+    return f64x8(types.int64, types.int64, types.int64), codegen
 
 
 @serial
@@ -128,39 +140,24 @@ def pack_strided(A, start, rows, out):
     """The first rows of `out`, padded with zeros, are rows start : start + rows of A."""
     d = A.shape[1]
     whole, whole_rows = d // LANES * LANES, rows // LANES * LANES
-    if whole < d:
-        for i in range(rows):
-            store(out, i, whole, splat(0.0))
     if A.column == A.size:
-        for i in range(rows):
-            row = A.address + (start + i) * A.row
+        for i in range(0, whole_rows, LANES):
             for j in range(0, whole, LANES):
-                store(out, i, j, eight(row + j * A.size, A.kind))
+                store_rows(out, i, j, eight_by_eight(A.address + (start + i) * A.row + j * A.column, A.row, A.kind))
     elif A.row == A.size:
         for j in range(0, whole, LANES):
             for i in range(0, whole_rows, LANES):
-                top = A.address + (start + i) * A.row + j * A.column
-                columns = transpose(eight_columns(top, A.column, A.kind))
-                store_rows(out, i, j, columns)
-        pack_numbers(A, start + whole_rows, rows - whole_rows, 0, whole, out, whole_rows)
+                store_rows(out, i, j, transpose(eight_by_eight(A.address + (start + i) * A.row + j * A.column, A.column, A.kind)))
     else:
-        pack_numbers(A, start, rows, 0, whole, out, 0)
-    pack_numbers(A, start, rows, whole, d - whole, out, 0)
-
-
-@serial
-def eight_columns(top, column, kind):
-    """Eight rows of eight columns, a register for each column."""
-    return (
-        eight(top, kind),
-        eight(top + column, kind),
-        eight(top + 2 * column, kind),
-        eight(top + 3 * column, kind),
-        eight(top + 4 * column, kind),
-        eight(top + 5 * column, kind),
-        eight(top + 6 * column, kind),
-        eight(top + 7 * column, kind),
-    )
+        whole_rows = 0
+    for i in range(rows):
+        row = A.address + (start + i) * A.row
+        for j in range(0 if i >= whole_rows else whole, whole, LANES):
+            store(out, i, j, eight_apart(row + j * A.column, A.column, A.kind))
+        if whole < d:
+            store(out, i, whole, splat(0.0))
+            for j in range(whole, d):
+                out[i, j] = number(row + j * A.column, A.kind)
 
 
 @serial
