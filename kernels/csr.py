@@ -54,6 +54,12 @@ def problem_at(indices, starts, d):
     return disorder, False
 
 
+@serial
+def entries(A, i):
+    """Where the entries of row i are; unsigned, for Numba asks of each signed index whether it counts from the end: a third of the time."""
+    return range(np.uint64(A.starts[i]), np.uint64(A.starts[i + 1]))
+
+
 # -- sums over rows ---------------------------------------------------------------------------------------------
 
 
@@ -62,7 +68,7 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
     """out[start : start + rows] = P x."""
     for i in range(rows):
         total = 0.0
-        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+        for k in entries(P, P.first + i):
             total += P.values[k] * x[np.uint32(P.indices[k])]
         out[start + i] = total
 
@@ -70,13 +76,13 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
 @serial
 def add_row_sums(P, W, rows, S, ahead, row, whole):
     """S += W[:, : rows] P for the three rows of W."""
+    S0, S1, S2 = S[0], S[1], S[2]
     for i in range(rows):
         w0, w1, w2 = W[0, i], W[1, i], W[2, i]
-        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+        for k in entries(P, P.first + i):
             value, j = np.float64(P.values[k]), np.uint32(P.indices[k])
-            S[0, j] += w0 * value
-            S[1, j] += w1 * value
-            S[2, j] += w2 * value
+            s0, s1, s2 = S0[j] + w0 * value, S1[j] + w1 * value, S2[j] + w2 * value
+            S0[j], S1[j], S2[j] = s0, s1, s2  # stored when all are loaded: the compiler does not know that they lie apart
 
 
 @serial
@@ -84,7 +90,7 @@ def add_row_sum(P, W, rows, S, ahead, row, whole):
     """The same for a W of one row."""
     for i in range(rows):
         w = W[0, i]
-        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+        for k in entries(P, P.first + i):
             S[0, np.uint32(P.indices[k])] += w * P.values[k]
 
 
@@ -102,7 +108,7 @@ def row_squares(P, B, rows, out, start, ahead, row):
     """out[start : start + rows] = the squares of each row of P B, summed, for a B of eight columns."""
     for i in range(rows):
         image = splat(0.0)
-        for k in range(P.starts[P.first + i], P.starts[P.first + i + 1]):
+        for k in entries(P, P.first + i):
             image = fma(splat(np.float64(P.values[k])), load_first(B, np.int64(P.indices[k]), 0, LANES), image)
         out[start + i] = sum_lanes(image * image)
 
@@ -112,7 +118,7 @@ def densify(A, start, rows, out):
     """The first rows of `out`, padded with zeros, are rows start : start + rows of A."""
     out[:rows] = 0.0
     for i in range(rows):
-        for k in range(A.starts[start + i], A.starts[start + i + 1]):
+        for k in entries(A, start + i):
             out[i, np.uint32(A.indices[k])] = A.values[k]
 
 
@@ -142,8 +148,8 @@ def share_out(A, bounds):
 def add_gram_rows(A, h, first, last, C):
     """Rows first : last of C, right of the diagonal, += those of A^T diag(h) A."""
     for i in range(A.shape[0]):
-        start, stop = A.starts[i], A.starts[i + 1]
-        for k in range(start, stop):
+        stop = np.uint64(A.starts[i + 1])
+        for k in entries(A, i):
             column = A.indices[k]
             if column >= last:
                 break
