@@ -16,7 +16,7 @@ from .eigenvalues import combine, orthogonal, shifted_factor, solve
 from .inputs import Matrix, Vector
 from .loading import Loader, as_rows, load
 from .passes import EMPTY, Passes, Point
-from .planning import choose
+from .planning import Size, choose
 from .problem import Problem
 
 RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
@@ -39,7 +39,7 @@ class Sample:
         chunk = min(size + 1, CHUNK)
         self.panel, self.panel_weights = np.zeros((chunk, d)), np.empty(chunk)
         self.panel_passes = Passes(
-            load(self.panel), self.panel_weights, EMPTY, choose(chunk, d, Loader("in place"), passes.plan.kernel, passes.plan.threads)
+            load(self.panel), self.panel_weights, EMPTY, choose(Size(chunk, d), Loader("in place"), passes.plan.kernel, passes.plan.threads)
         )
         self.scores = self._scores(n, d)
 

@@ -85,6 +85,7 @@ class Passes:
         self.shape, self.plan = data.shape, plan
         self.count = self.evaluations = 0
         self.has_sparse_gram = gram_is_sparse(data)
+        self._sorting: tuple[np.ndarray, ...] = ()  # room for the parts of a sparse Gram matrix
         self.is_mixed = False  # whether panels' Gram matrices are summed in float32, see `use_mixed`
         n, d = self.shape
         with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
@@ -227,7 +228,10 @@ class Passes:
     def _sparse_gram(self, h: Vector) -> None:
         """A^T diag(h) A into the workspace."""
         self.count += 1
-        self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, self.workspace().gram)
+        if not self._sorting:
+            shape = (csr.SLOTS, csr.PART + self.shape[1])
+            self._sorting = np.empty((csr.SLOTS, self.shape[1]), np.int64), np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+        self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, *self._sorting, self.workspace().gram)
 
     def use_mixed(self) -> None:
         """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.mixed`."""

@@ -16,7 +16,10 @@ SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs 
 # bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
 PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
-UPDATE_NS, PANEL_NS = 1.5, 1 / 45.0  # of one thread: a product that is added to a sparse Gram matrix, and n d^2 of a dense one
+PANEL_NS = 1 / 45.0  # of one thread, for each of the n d^2 of a dense Gram matrix
+# The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
+# and a product that is added to that.
+ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, it is up to 3 times as slow as
 # products alone where A is Gaussian, but where columns are correlated products end after 100 steps without the minimum (a few timings, no rows yet).
@@ -59,16 +62,52 @@ class Plan(NamedTuple):
         return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {self.data}: {self.reason}"
 
 
-def pass_ms(n: int, d: int) -> float:
+class Size(NamedTuple):
+    """What the time of a pass depends on."""
+
+    n: int
+    d: int
+    entries: int | None = None  # of sparse A
+
+    def gram_ns(self, rows: int) -> float:
+        """A rough time of the Gram matrix of some rows of a dense A, on one thread."""
+        return rows * self.d**2 * PANEL_NS
+
+    def sparse_gram_ns(self, updates: float) -> float:
+        """The same of sparse A, by so many products of two entries of a row."""
+        return SORT_NS * (self.entries or 0) + UPDATE_NS * updates
+
+    def exact_gram_ns(self) -> float:
+        """The same of all rows, by what is cheaper; where A is sparse, as if its rows had equally many entries."""
+        dense = self.gram_ns(self.n)
+        if self.entries is None:
+            return dense
+        return min(dense, self.sparse_gram_ns(self.entries * (self.entries / self.n + 1) / 2))
+
+
+def size_of(A: Any) -> Size:
+    """The size of an array or a sparse matrix."""
+    n, d = A.shape
+    return Size(n, d, A.nnz if hasattr(A, "nnz") else None)
+
+
+def pass_ms(size: Size) -> float:
     """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix (the same rows)."""
-    return n * (5.5 + 0.2 * d + d * d / 45.0) * 1e-6
+    n, d, entries = size
+    sums = 0.2 * n * d if entries is None else ENTRY_NS * entries
+    return (5.5 * n + sums + size.exact_gram_ns()) * 1e-6
 
 
-def step_cost(n: int, d: int, hessian: str, sample_rows: int) -> float:
+def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
     """A rough cost of a step: a gradient, products with A or the Hessian, and a Gram matrix with the factors of its subproblem."""
-    rows = {"exact": n, "sampled": sample_rows, "matrix-free": 0}[hessian]
-    model = rows * (d + d * d / 45.0) + 0.037 * d**3 if rows else 0.0
-    return (1 + PRODUCTS[hessian]) * n * (5.5 + 0.65 * d) + model
+    n, d, entries = size
+    read, sums = (0.65 * n * d, 1.0 * n * d) if entries is None else (ENTRY_NS * entries,) * 2
+    model = {
+        "exact": sums + size.exact_gram_ns() + 0.037 * d**3,
+        "sampled": sample_rows * d + size.gram_ns(sample_rows) + 0.037 * d**3,
+        "matrix-free": 0.0,
+    }
+    return (1 + PRODUCTS[hessian]) * (5.5 * n + read) + model[hessian]
 
 
 def sample_size(n: int, d: int) -> int:
@@ -76,8 +115,9 @@ def sample_size(n: int, d: int) -> int:
     return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
 
 
-def choose_hessian(n: int, d: int, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
+def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
+    n, d, _ = size
     whole = loader not in ("stream", "sparse", "sparse copy")
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
@@ -93,7 +133,7 @@ def choose_hessian(n: int, d: int, hessian: str, sample_rows: int, loader: str =
         return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
     if d > n and whole:
         return "reduced", f"the loss depends on the {n} numbers A x alone, so steps are taken in at most {n} variables in place of {d}"
-    costs = {choice: step_cost(n, d, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
+    costs = {choice: step_cost(size, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
     best = min(costs, key=lambda choice: costs[choice])
     if costs["exact"] < PAYS * costs[best]:
         return "exact", ""
@@ -103,25 +143,26 @@ def choose_hessian(n: int, d: int, hessian: str, sample_rows: int, loader: str =
 
 def gram_is_sparse(data: Data) -> bool:
     """Whether A^T diag(h) A is cheaper by outer products of sparse rows than by panels."""
-    n, d = data.shape
-    return data.gram_bounds is not None and data.gram_updates * UPDATE_NS < n * d * d * PANEL_NS
+    size = size_of(data.A)
+    return data.gram_bounds is not None and size.sparse_gram_ns(data.gram_updates) < size.gram_ns(size.n)
 
 
-def choose(n: int, d: int, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
-    """The plan for n x d data, of arguments already checked; without `hessian`, one that takes no Newton steps."""
+def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
+    """The plan for data of that size, of arguments already checked; without `hessian`, one that takes no Newton steps."""
+    n, d, _ = size
     count = threads.in_use() if num_threads is None else num_threads
-    work = pass_ms(n, d)
-    size = f"a pass over {n} x {d} is about {work:.2g} ms of work"
+    work = pass_ms(size)
+    what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
     if kernel != "auto":
         reason = f"kernel={kernel!r} was asked for"
     elif count == 1:
         kernel, reason = "serial", "one thread"
     elif work < SERIAL_BELOW_MS:
-        kernel, reason = "serial", f"{size}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
+        kernel, reason = "serial", f"{what}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
-        kernel, reason = "parallel", size
+        kernel, reason = "parallel", what
     plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader.name, str(loader), reason)
-    return plan if hessian is None else plan.with_hessian(*choose_hessian(n, d, hessian, sample_size(n, d), loader.name))
+    return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(n, d), loader.name))
 
 
 def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
@@ -168,7 +209,6 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
     """
     kernel, num_threads = check_kernel(kernel, num_threads)
     data = as_data(A)
-    n, d = data.shape
     if b is not None:
-        inputs.of_size("b", b, n, "one for each row of A")
-    return choose(n, d, loader_of(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))
+        inputs.of_size("b", b, data.shape[0], "one for each row of A")
+    return choose(size_of(data), loader_of(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))

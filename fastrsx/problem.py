@@ -15,7 +15,7 @@ from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
 from .loading import as_data, chunks, load
 from .passes import EMPTY, Derivatives, Point
-from .planning import check_kernel, choose
+from .planning import check_kernel, choose, size_of
 from .streaming import passes_over
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
@@ -73,7 +73,7 @@ class Factors(NamedTuple):
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
         data = load(self.A)
-        passes = passes_over(data, self.D, EMPTY, choose(*data.shape, data.loader))
+        passes = passes_over(data, self.D, EMPTY, choose(size_of(data.A), data.loader))
         return np.asarray(2 * (passes.weighted_gram(self.D) - rank_2 - rank_2.T))
 
 
@@ -140,13 +140,13 @@ class Problem:
         kernel, num_threads = check_kernel(kernel, num_threads)
         self._data = load(as_data(A))
         self.A = self._data.A
-        n, d = self.A.shape
+        n = self.A.shape[0]
         self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = inputs.as_weights(w, n)
         self.names = frames.names_of(A)
         frames.check_rows(A, b=b, w=w)
         self.link = as_link(link)
-        self.plan = choose(n, d, self._data.loader, kernel, num_threads)
+        self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
         self._num_threads = num_threads
         self._prepare()
         with self._running():

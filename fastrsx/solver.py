@@ -21,7 +21,7 @@ from .eigenvalues import smallest
 from .linking import Link
 from .memory import room_for
 from .passes import EMPTY, Point
-from .planning import HESSIANS, choose_hessian, sample_size
+from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import Problem
 from .rank import least_norm, null_space
 from .result import HEADER, History, NewtonResult, Record, Status
@@ -426,7 +426,7 @@ def newton(
     if precision == "mixed":
         problem._passes.use_mixed()
         hessian = "exact" if hessian == "auto" else hessian
-    problem.plan = problem.plan.with_hessian(*choose_hessian(n, d, hessian, rows, problem.plan.loader))
+    problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
         frames.check_columns(problem.names, x0)
         x0 = inputs.as_vector("x0", x0, d, "one for each column of A")

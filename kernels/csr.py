@@ -13,6 +13,8 @@ from .jit import parallel, serial, serial_twin
 from .simd import LANES, fma, load_first, splat, sum_lanes
 
 RANGES = 32  # of rows of a Gram matrix, each summed by one thread: no sum is split, so their number changes no bit
+PART = 2**12  # entries that are sorted at a time
+SLOTS = 16  # parts that are sorted before their products are summed: all stay in L2
 
 
 class Csr(NamedTuple):
@@ -145,28 +147,54 @@ def share_out(A, bounds):
 
 
 @serial
-def add_gram_rows(A, h, first, last, C):
-    """Rows first : last of C, right of the diagonal, += those of A^T diag(h) A."""
-    for i in range(A.shape[0]):
-        stop = np.uint64(A.starts[i + 1])
+def sort_part(A, p, ends, places, rows):
+    """The entries of part p by their columns, then by rows: their places and rows; those of column j end at ends[j].
+
+    A part is the rows that start in the same PART entries. Each range of the Gram matrix finds its rows in it without asking every entry.
+    """
+    first, last = np.searchsorted(A.starts[: A.n], p * PART), np.searchsorted(A.starts[: A.n], (p + 1) * PART)
+    ends[:] = 0
+    for k in range(np.uint64(A.starts[first]), np.uint64(A.starts[last])):
+        ends[np.uint32(A.indices[k])] += 1
+    before = 0
+    for j in range(A.d):
+        ends[j], before = before, before + ends[j]
+    for i in range(first, last):
         for k in entries(A, i):
-            column = A.indices[k]
-            if column >= last:
-                break
-            if column >= first:
-                weighted = h[i] * A.values[k]
-                row = C[np.uint32(column)]
-                for m in range(k, stop):
-                    row[np.uint32(A.indices[m])] += weighted * A.values[m]
+            j = np.uint32(A.indices[k])
+            t = np.uint64(ends[j])
+            places[t], rows[t] = k, i
+            ends[j] += 1
+
+
+@serial
+def add_gram_rows(A, h, first, last, ends, places, rows, C):
+    """Rows first : last of C, right of the diagonal, += what a sorted part adds to them."""
+    for t in range(np.uint64(ends[first - 1] if first > 0 else 0), np.uint64(ends[last - 1] if last > 0 else 0)):
+        k, i = places[t], rows[t]
+        weighted = h[i] * A.values[k]
+        row = C[np.uint32(A.indices[k])]
+        for m in range(k, np.uint64(A.starts[i + np.uint64(1)])):
+            row[np.uint32(A.indices[m])] += weighted * A.values[m]
 
 
 @parallel
-def sparse_gram(A, h, bounds, C):
-    """The triangle on and above the diagonal of C (padded d x padded d) = A^T diag(h) A, by outer products of entries."""
+def sparse_gram(A, h, bounds, ends, places, rows, C):
+    """The triangle on and above the diagonal of C (padded d x padded d) = A^T diag(h) A, by outer products of entries.
+
+    ends: slots x d; places, rows: slots x PART + d. Parts are sorted side by side, then ranges of C take what is theirs, part by part:
+    each sum is in the order of rows.
+    """
     for t in prange(RANGES):
-        first, last = bounds[t], bounds[t + 1]
-        C[first:last] = 0.0
-        add_gram_rows(A, h, first, last, C)
+        C[bounds[t] : bounds[t + 1]] = 0.0
+    slots, parts = ends.shape[0], A.starts[A.n] // PART + 1
+    for p in range(0, parts, slots):
+        sorted_parts = min(slots, parts - p)
+        for s in prange(sorted_parts):
+            sort_part(A, p + np.int64(s), ends[s], places[s], rows[s])
+        for t in prange(RANGES):
+            for s in range(sorted_parts):
+                add_gram_rows(A, h, bounds[t], bounds[t + 1], ends[s], places[s], rows[s], C)
 
 
 sparse_gram_serial = serial_twin(sparse_gram)

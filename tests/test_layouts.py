@@ -290,17 +290,26 @@ def test_every_sparse_format(form):
 
 
 @pytest.mark.parametrize("sparse_gram", [True, False])
-@pytest.mark.parametrize(("n", "d", "density"), [(1, 1, 1.0), (5, 40, 0.1), (700, 129, 0.02), (400, 64, 0.3), (257, 7, 0.0)])
+@pytest.mark.parametrize(("n", "d", "density"), [(1, 1, 1.0), (5, 40, 0.1), (700, 129, 0.02), (400, 64, 0.3), (257, 7, 0.0), (20_000, 30, 0.2)])
 def test_sparse_shapes_by_either_gram(monkeypatch, n, d, density, sparse_gram):
+    """Of no entries, of part of one sorted part, and of more parts than are sorted at once."""
     monkeypatch.setattr("fastrsx.passes.gram_is_sparse", lambda data: data.gram_bounds is not None and sparse_gram)
     plain = whole_numbers(n, d) * (np.random.default_rng(0).random((n, d)) < density)
     check(scipy.sparse.csr_array(plain), plain)
 
 
 def test_sparse_parallel_kernels_give_the_same_bits():
-    A = scipy.sparse.csr_array(whole_numbers(1000, 64) * (np.random.default_rng(0).random((1000, 64)) < 0.1))
+    A = scipy.sparse.csr_array(whole_numbers(20_000, 64) * (np.random.default_rng(0).random((20_000, 64)) < 0.1))
     for found, expected in zip(outputs(A, "parallel")[1], outputs(A)[1], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_plan_counts_entries():
+    """Few entries make an exact Hessian cheap, and a pass too short for a launch of threads."""
+    A = scipy.sparse.random_array((60_000, 300), density=0.01, rng=0, format="csr")
+    assert fastrsx.plan(A, num_threads=1).hessian == "exact"
+    assert fastrsx.plan(A.toarray(), num_threads=1).hessian == "sampled"
+    assert fastrsx.plan(A[:2000], kernel="auto").kernel == "serial"
 
 
 def test_dense_enough_a_sparse_A_is_unpacked():  # noqa: N802
