@@ -12,7 +12,18 @@ BEGIN, END = "<!-- benchmarks: written by bench/report.py -->", "<!-- end of ben
 OURS = "fastrsx"
 PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
 # What the README shows; bench/RESULTS.md has every row.
-HEADLINES = ("newton", "newton_batch", "newton, automobiles", "newton, vocabulary", "value+grad", "value+grad+Hessian", "weighted Gram")
+HEADLINES = (
+    "newton",
+    "newton, wide",
+    "newton_batch",
+    "newton, automobiles",
+    "newton, vocabulary",
+    "value+grad",
+    "value+grad, sparse",
+    "Hessian, sparse",
+    "value+grad+Hessian",
+    "weighted Gram",
+)
 
 
 def duration(seconds):
@@ -108,6 +119,37 @@ def targets(rows):
     def hessian(who):
         return by_shape([(500_000, 64)], lambda n, d: faster("value+grad+Hessian", n, d, who))
 
+    def layout(op, *names):
+        """The worst of these layouts at each shape."""
+        return by_shape(tall, lambda n, d: max(rows.info(f"{op}, {name}", n, d)["over_plain"] for name in names))
+
+    def mixed(n, d):
+        return max(rows.info(f"weighted Gram, mixed, {dtype}", n, d)["over_double"] for dtype in ("float64", "float32"))
+
+    def sparse(op):
+        return by_shape([(1_000_000, 1000)], lambda n, d: 1 / rows.info(f"{op}, sparse", n, d)["over_scipy"])
+
+    def streamed(key):
+        return rows.info("newton, streamed", 15_625_000, 64)[key]
+
+    def reads():
+        extra = streamed("npass") - streamed("nit")
+        return f"{streamed('npass')} for {streamed('nit')} steps", "at most 1 more", extra <= 1
+
+    def resident():
+        peak, limit = streamed("peak") / 1e9, streamed("limit") / 1e9
+        return f"{peak:.2f} GB of {streamed('size') / 1e9:.2g} GB", f"at most {limit:.2g} GB", peak <= limit
+
+    def over_sum(n, d):
+        return streamed("over_sum")
+
+    def layout_of_vocabulary():
+        return by_shape([(30522, 384)], lambda n, d: rows.info("newton, vocabulary, float32", n, d)["over_plain"])
+
+    def wide_over(n, d):
+        return faster(n, d, "matrix-free", "SciPy L-BFGS-B on Problem")
+
+    strided, mixed_shapes = ("every second row", "every second column"), [(500_000, 64), (200_000, 128), (100_000, 256), (60_000, 512)]
     by_hessian, large = "newton by Hessian", [(1_000_000, 256), (200_000, 512)]
 
     def over_exact(n, d):
@@ -170,6 +212,23 @@ def targets(rows):
         ),
         ('the choice of "auto" over the better of exact and sampled', lambda: at_most(1.1, worst_choice())),
         ("steps on the vocabulary", lambda: at_most(20, vocabulary_steps())),
+        ("value+grad, F-ordered over C-ordered", lambda: at_most(1.3, layout("value+grad", "F"))),
+        ("weighted Gram, the same", lambda: at_most(1.3, layout("weighted Gram", "F"))),
+        ("value+grad, A[::2] or A[:, ::2] over C-ordered", lambda: at_most(1.3, layout("value+grad", *strided))),
+        ("weighted Gram, the same", lambda: at_most(1.3, layout("weighted Gram", *strided))),
+        ("value+grad, float32 over float64", lambda: at_most(0.65, layout("value+grad", "float32"))),
+        ("weighted Gram, the same", lambda: at_most(1.0, layout("weighted Gram", "float32"))),
+        ("weighted Gram in mixed precision over float64", lambda: at_most(0.6, by_shape(mixed_shapes, mixed))),
+        ("value+grad, CSR, against SciPy and NumPy", lambda: at_least(3, sparse("value+grad"))),
+        ("Hessian, CSR, against SciPy's Gram matrix", lambda: at_least(2, sparse("Hessian"))),
+        ("newton, vocabulary, float32 over float64", lambda: at_most(0.9, layout_of_vocabulary())),
+        ("newton, 8 GB on disk: speed of a read over that of np.memmap's sum", lambda: at_least(0.8, by_shape([(15_625_000, 64)], over_sum))),
+        ("the same: reads of the file", reads),
+        ("the same: resident memory", resident),
+        (
+            "newton, wide, reduced to n variables, against products alone and L-BFGS-B",
+            lambda: at_least(1, by_shape([(500, 5_000), (1_000, 20_000)], wide_over)),
+        ),
         (
             "Newton pass with weights over one without",
             lambda: at_most(1.03, by_shape(PASS_SHAPES, lambda n, d: rows.info("Newton pass, w > 0", n, d)["over_none"])),

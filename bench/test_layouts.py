@@ -130,6 +130,14 @@ def test_sparse_hessian(sparse, row, in_turns):
     in_turns("over_scipy", sparse.gram, work, turns=2, rounds=2)
 
 
+def test_sparse_in_scipy(sparse, row):
+    row(sparse.value_grad, "value+grad, sparse", *sparse.A.shape, "SciPy and NumPy", rounds=7)
+
+
+def test_sparse_gram_in_scipy(sparse, row):
+    row(sparse.gram, "Hessian, sparse", *sparse.A.shape, "SciPy, Gram matrix", rounds=3, warmup=1)
+
+
 # -- a real problem ---------------------------------------------------------------------------------------------
 
 
