@@ -14,7 +14,6 @@ PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
 # What the README shows; bench/RESULTS.md has every row.
 HEADLINES = (
     "newton",
-    "newton, wide",
     "newton_batch",
     "newton, automobiles",
     "newton, vocabulary",
