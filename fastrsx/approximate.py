@@ -15,7 +15,7 @@ from fastrsx.kernels.simd import LANES
 from .eigenvalues import combine, orthogonal, shifted_factor, solve
 from .inputs import Matrix, Vector
 from .loading import Loader, as_rows, load
-from .passes import EMPTY, Passes, Point
+from .passes import EMPTY, QUIET, Passes, Point
 from .planning import Size, choose
 from .problem import Problem
 
@@ -103,6 +103,9 @@ class Span:
             steps.pool.append(np.empty_like(self.a))
         product = steps.pool[len(self.products)]
         image = steps.passes.hess_vec(self.a, self.point, steps.first, unit / steps.scale, product) / steps.scale
+        if not np.isfinite(image).all():
+            steps.overflowed = True
+            return False
         v, q = steps.first.v / steps.scale, steps.first.q / steps.scale
         rank_2 = 2 * (v * (q @ unit) + q * (v @ unit))
         terms = np.linalg.norm(image + rank_2) + np.linalg.norm(rank_2)
@@ -133,6 +136,7 @@ class Steps:
     - "matrix-free" does the same with the identity for M.
     """
 
+    @QUIET
     def __init__(self, problem: Problem, hessian: str, sample_rows: int, seed: int) -> None:
         self.passes, self.scale, self.hessian, self.seed = problem._passes, problem._column_scale, hessian, seed
         n = len(problem.b)
@@ -144,6 +148,7 @@ class Steps:
         self.pool: list[Vector] = []  # room for products with A
         self.gram: Matrix | None = None  # the first term of M, of scaled columns, where it was made
         self.travelled = math.inf  # max |A step| since then
+        self.overflowed = False  # whether something was, that a step is made of
 
     def derive(self, a: Vector, point: Point, it: newton.Iterate) -> None:
         """Gradient and rank-2 vectors, and the Hessian where it is exact: one pass."""
@@ -190,6 +195,8 @@ class Steps:
             self._propose_from_model(it, a, point, tol, null)
         s[newton.SLOPE], s[newton.LENGTH] = it.scaled_grad @ it.p, np.linalg.norm(it.p)
         np.divide(it.p, self.scale, out=it.step)
+        if self.overflowed or not np.isfinite(it.x + it.step).all():  # A p may be finite, as it is not made of p here
+            s[newton.LARGEST] = math.nan
         s[newton.LOG_ALPHA_SLOPE] = self.first.v @ it.step
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
@@ -229,7 +236,7 @@ class Steps:
         """The trust-region step of M, into p; M, the lam of the step, and whether it is a full Newton step."""
         s, M = it.scalars, self.model()
         assert M is not None
-        s[newton.LARGEST] = np.abs(M).max()
+        s[newton.LARGEST] = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
         s[newton.CANCELLATION] = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
         if not s[newton.LARGEST] < math.inf:
             it.p[:] = it.flattest[:] = 0.0
@@ -240,10 +247,15 @@ class Steps:
         s[newton.NEWTON] = is_newton
         return M, lam, is_newton
 
-    def _refine(self, it: newton.Iterate, span: Span, direction: Vector, precondition: Callable[[Vector], Vector], tol: float) -> None:
-        """The trust-region step of H in a span that grows by `direction` and by what `precondition` makes of residuals."""
+    def _refine(
+        self, it: newton.Iterate, span: Span, direction: Vector, precondition: Callable[[Vector], Vector], tol: float, least: float = math.inf
+    ) -> float:
+        """The trust-region step of H in a span that grows by `direction` and by what `precondition` makes of residuals; ||its residual||^2.
+
+        Without a preconditioner a residual is judged by the smallest eigenvalue: that in the span, or `least` where it is known to be less.
+        """
         s, g, fun = it.scalars, it.scaled_grad, span.point.fun
-        y = np.empty(0)
+        y, left = np.empty(0), 0.0
         it.p[:], s[newton.DECREASE] = 0.0, 0.0
         while span.add(direction):
             small = np.einsum("ij,kj->ik", span.basis, span.images)
@@ -252,10 +264,10 @@ class Steps:
             s[newton.DECREASE], is_newton, min_eig, lam = trust_region.step(slopes, curvatures, s[newton.RADIUS], y, z)
             it.p[:] = combine(y, span.basis)
             residual = g + combine(y, span.images) + lam * it.p
-            direction = -precondition(residual.copy())
+            direction, left = -precondition(residual.copy()), float(residual @ residual)
             error = -(residual @ direction)  # twice what the step leaves of the decrease
             if self.hessian == "matrix-free" and error > 0:  # the inverse of the smallest eigenvalue stands for that of H + lam I
-                error /= max(min_eig + lam, EPS * np.abs(small).max())
+                error /= max(min(min_eig, least) + lam, EPS * np.abs(small).max())
             goal = min(EASY if is_newton else HARD, s[newton.DECREASE] / fun)
             enough = error <= 2 * max(goal * s[newton.DECREASE], 0.1 * tol * fun)
             s[newton.NEWTON] = is_newton and enough
@@ -264,26 +276,37 @@ class Steps:
         if self.hessian == "matrix-free" and len(y):
             it.flattest[:], s[newton.MIN_EIG], s[newton.LARGEST] = combine(z, span.basis), min_eig, np.abs(small).max()
         span.combine(y, it.da)
+        return left
 
     def _propose_matrix_free(self, it: newton.Iterate, a: Vector, point: Point, tol: float) -> None:
         s = it.scalars
         it.flattest[:] = 0.0
         s[newton.NEWTON], s[newton.LARGEST], self.min_eig = True, 0.0, math.nan
         span = Span(self, a, point)
-        self._refine(it, span, -it.scaled_grad, lambda residual: residual, tol)
-        if s[newton.NEWTON] and s[newton.DECREASE] <= max(tol * point.fun, point.noise):
+        left = self._refine(it, span, -it.scaled_grad, lambda residual: residual, tol)
+        goal = max(tol * point.fun, point.noise)
+        if s[newton.NEWTON] and s[newton.DECREASE] <= goal:
             # It looks like a minimum, but the gradient does not see all directions.
             span = Span(self, a, point)
             self.min_eig, s[newton.LARGEST], lowest = self._extremes(span)
             s[newton.MIN_EIG] = self.min_eig
-            if self.min_eig < -trust_region.NEGLIGIBLE_CURVATURE * s[newton.LARGEST]:
+            negligible = trust_region.NEGLIGIBLE_CURVATURE * s[newton.LARGEST]
+            if self.min_eig < -negligible:
                 self._refine(it, Span(self, a, point), lowest, lambda residual: residual, tol)
+            elif left > 2 * goal * (least := max(self.min_eig, negligible)):  # nor did the span see all curvatures
+                self._refine(it, Span(self, a, point), -it.scaled_grad, lambda residual: residual, tol, least)
         s[newton.CANCELLATION] = span.cancellation if span.products else 1.0
 
     def _extremes(self, span: Span) -> tuple[float, float, Vector]:
         """The smallest and the largest eigenvalue of H, of scaled columns, and the vector of the first, as far as Lanczos's method shows them."""
-        direction = np.random.default_rng(self.seed).standard_normal(len(self.scale))
-        while len(span.products) < MOST_DIRECTIONS["matrix-free"] and span.add(direction):
+        random = np.random.default_rng(self.seed)
+        direction = random.standard_normal(len(self.scale))
+        while len(span.products) < min(MOST_DIRECTIONS["matrix-free"], len(direction)):
+            # What H makes of directions may end in a few that it magnifies most.
+            if not span.add(direction) and not span.add(random.standard_normal(len(direction))):
+                break
             direction = span.images[-1]
+        if not span.products:
+            return math.nan, math.nan, np.zeros_like(self.scale)
         values, vectors = eigh(np.einsum("ij,kj->ik", span.basis, span.images))
         return float(values[0]), float(np.abs(values).max()), combine(vectors[:, 0], span.basis)

@@ -61,7 +61,8 @@ def as_ready(A: npt.NDArray[Any]) -> Matrix:
     """A itself where it is ready, else a C-ordered float64 copy."""
     if is_ready(A):
         return A
-    with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
+    room = room_for("a float64 copy, which the kernels read in place of what you passed,", A.size)
+    with room, np.errstate(all="ignore"):  # a longdouble beyond float64 becomes inf, and is refused as that
         return np.array(A, dtype=np.float64, order="C")
 
 
@@ -88,7 +89,7 @@ def as_vector(name: str, value: Any, size: int, what: str, most: float = float(n
 
 
 def as_weights(w: Any, n: int) -> Vector:
-    """The regulariser's weights: n of them, or an empty vector for none."""
+    """The regulariser's weights: n of them, or an empty vector for none, or where all are 0."""
     if w is None:
         return np.empty(0)
     if np.ndim(w) == 0:
@@ -97,7 +98,7 @@ def as_weights(w: Any, n: int) -> Vector:
     if (weights < 0).any():
         i = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"w[{i}] is {weights[i]}; weights enter squared and must be at least 0")
-    return weights
+    return weights if weights.any() else np.empty(0)
 
 
 def refuse_column(A: Any, j: int, names: frames.Names = None) -> None:

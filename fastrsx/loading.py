@@ -9,7 +9,7 @@ from scipy import sparse
 
 from . import inputs
 from .inputs import Matrix
-from .memory import LARGE, free, room_for
+from .memory import LARGE, free
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
 CHUNK = 4096  # rows that Python looks at together
@@ -110,8 +110,7 @@ def load(A: Any) -> Data:
     if loader.name.startswith("sparse"):
         return _load_sparse(A, loader)
     if loader.name == "copy":
-        with room_for("a float64 copy, which the kernels read in place of what you passed,", A.size):
-            A = np.array(A, dtype=np.float64, order="C")
+        A = inputs.as_ready(A)
     if loader.name == "stream":
         return Data(A, None, loader)
     if loader.name == "panels":

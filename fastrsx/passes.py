@@ -18,6 +18,7 @@ from .memory import room_for
 from .planning import Plan, gram_is_sparse
 
 EMPTY = np.empty(0)
+QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
 LARGEST_LOG = math.log(float(np.finfo(float).max))
 
 

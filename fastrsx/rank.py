@@ -60,5 +60,6 @@ def least_norm(x: Vector, null: Matrix, scale: Vector) -> Vector:
     """
     if not null.size:
         return x
-    basis = null / scale[:, None]
-    return x - basis @ lstsq(basis, x)[0]
+    # Scales may differ by more than float64 holds, and x be as large: only quotients are formed.
+    basis, size = null * (scale.min() / scale)[:, None], np.abs(x).max()
+    return x - basis @ (lstsq(basis, x / size)[0] * size) if size > 0 else x

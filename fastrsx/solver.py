@@ -20,14 +20,15 @@ from .approximate import Steps
 from .eigenvalues import smallest
 from .linking import Link
 from .memory import room_for
-from .passes import EMPTY, Point
+from .passes import EMPTY, QUIET, Point
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
-from .problem import Problem
+from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
 from .result import HEADER, History, NewtonResult, Record, Status
 from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
+FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
 Stop = tuple[Status, str] | None
 
 
@@ -63,8 +64,10 @@ class _Solver:
         # By products alone it is not asked for; a reduced problem has full column rank.
         self.null_is_known = problem.plan.hessian == "matrix-free" or (reduction is not None and not reduction.softmax)
         self.history = History()
+        self.farthest = 0.0  # max |A step| since A x was formed, or max |a| there
         self.nit = self.nhev = 0
         self.started = time.perf_counter()
+        self.callers_warnings = np.geterr()
 
     @property
     def x(self) -> np.ndarray:
@@ -110,6 +113,7 @@ class _Solver:
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
+    @QUIET
     def run(self, x0: np.ndarray | None) -> NewtonResult:
         if self.reduction is not None:
             self.x[:], self.a[:] = self.reduction.y0, self.reduction.a0
@@ -118,12 +122,12 @@ class _Solver:
             self.passes.products(self.x, self.a)
         if self.problem.link == "linear":  # f does not depend on the length of x, but what counts as a long step would
             length = np.abs(self.a).max()
-            if 0 < length < np.inf:
+            if 0 < length < np.inf and np.isfinite(self.x / length).all():
                 self.x[:] /= length
-                self.a[:] /= length
-        self.point = self.passes.evaluate(self.a)
+                self.passes.products(self.x, self.a)  # not a / length: x0 may be subnormal, and A x0 have few digits
+        self.point, self.farthest = self.passes.evaluate(self.a), float(np.abs(self.a).max())
         if not self.point.fun < np.inf:
-            if not np.isfinite(self.a).all() or not np.isfinite(self.point.scaled_alpha):
+            if not np.isfinite(self.a).all() or not self.point.scaled_alpha <= 0:  # the weights may be what is too large
                 return self.finish(Status.NONFINITE)
             if isinstance(self.problem.link, Link):
                 raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
@@ -149,14 +153,46 @@ class _Solver:
     def step(self) -> Stop:
         """One step, or several of a small problem; why to stop, or None to go on."""
         if self.nit >= self.max_iter:
+            self.renew()
             return Status.MAX_ITER, Status.MAX_ITER.sentence
         before = self.nit
         verdict = self.iterate_once()
         if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
             verdict = self.iterate_once()
+        if verdict != solve.GO_ON and self.renew():
+            verdict = solve.GO_ON
         asked_to = self.call_back() if self.nit > before and verdict != solve.MINIMUM else None
         return self.stop(verdict) or asked_to
+
+    def renew(self) -> bool:
+        """Whether A x was formed anew: each step leaves a rounding error of its own size in a, too large a one where x came down from far away."""
+        if not self.farthest > FAR * np.abs(self.a).max():
+            return False
+        # What has no effect may be as far away, and leave A x no digits.
+        x, a = least_norm(self.x, self.null, self.scale), np.empty_like(self.a)
+        self.passes.products(x, a)
+        point, self.farthest = self.passes.evaluate(a), 0.0
+        if not point.fun < np.inf:
+            return False
+        it = self.iterate
+        self.point, it.x[:], it.before[:] = point, x, x  # no step before: between the old a and the new lie the digits that were lost
+        it.a[:], it.points[self.now], it.scalars[iteration.DERIVED] = a, point.raw, 0.0
+        return True
+
+    def move_to_least_norm(self) -> None:
+        """Take out of x what has no effect on the loss, unless rounding gives it one."""
+        x, a = least_norm(self.x, self.null, self.scale), np.empty_like(self.a)
+        if np.array_equal(x, self.x):
+            return
+        self.passes.products(x, a)
+        change = a - self.a
+        if self.problem.link == "softmax":  # which does not see what is the same in all rows, but alpha does
+            change -= change.mean()
+        if np.abs(change).max() <= LEAST_NORM_TOL * np.abs(self.a).max():
+            self.x[:] = x
+            if self.problem.link == "softmax":
+                self.point = self.passes.evaluate(a)
 
     def iterate_once(self) -> int:
         if self.steps is None:
@@ -208,6 +244,7 @@ class _Solver:
         if self.problem.link != "linear":
             return self.null
         x = self.x * self.scale
+        x /= np.abs(x).max()  # its square may overflow
         x -= self.null @ (self.null.T @ x)
         return np.ascontiguousarray(np.column_stack([self.null, x / np.linalg.norm(x)]))
 
@@ -216,6 +253,7 @@ class _Solver:
         seconds = time.perf_counter() - self.started
         self.history += [Record._make((*row, seconds)) for row in rows]
         self.nit += len(rows)
+        self.farthest = max(self.farthest, *(record.step for record in self.history[-len(rows) :]))
         if self.verbose > 1:  # then steps come one by one
             print(self.history[-1].row(self.nit - 1), flush=True)
 
@@ -233,10 +271,11 @@ class _Solver:
         if self.callback is None:
             return None
         try:
-            if "intermediate_result" in inspect.signature(self.callback).parameters:
-                self.callback(intermediate_result=self.state())  # type: ignore[call-arg]
-            else:
-                self.callback(self.callers(self.x))
+            with np.errstate(**self.callers_warnings):
+                if "intermediate_result" in inspect.signature(self.callback).parameters:
+                    self.callback(intermediate_result=self.state())  # type: ignore[call-arg]
+                else:
+                    self.callback(self.callers(self.x))
         except StopIteration:
             return Status.CALLBACK_STOP, Status.CALLBACK_STOP.sentence
         return None
@@ -280,7 +319,7 @@ class _Solver:
             if status.success and min_eig <= iteration.NO_CURVATURE * it.scalars[iteration.LARGEST]:
                 if not self.null_is_known:
                     self.find_null_space()
-                it.x[:] = least_norm(it.x, self.null, self.scale)
+                self.move_to_least_norm()
         elif status.success and len(it.x) > len(self.a):
             it.x[:] = self.problem._least_norm(it.x, self.a)
         result = NewtonResult(

@@ -18,6 +18,7 @@ CHUNK = 2**22  # numbers of A that are copied at a time: 32 MB
 WELL_CONDITIONED = 1e-8  # the inverse condition of A A^T, its rows scaled to length 1, from which its Cholesky factor serves: that of A is 1e-4
 QR_BLOCK = 32  # columns that dtpqrt takes together
 MOST_CORRECTIONS = 6
+MISSED = 1e-6  # of the loss: an x that misses by more what was found has not come there
 EPS = float(np.finfo(float).eps)
 Rows = npt.NDArray[np.intp]
 
@@ -113,9 +114,11 @@ class Reduction:
     def _start(self, x0: Vector) -> None:
         a0 = self.original._times(x0)
         length = np.abs(a0).max()
-        if not (self.original.link == "linear" and 0 < length < np.inf):  # else the solver divides by it, so here x0 too
+        divides = self.original.link == "linear" and 0 < length < np.inf and np.isfinite(x0 / length).all()
+        if not divides:  # as the solver does, so here x0 too
             length = 1.0
-        self.x0, self.a0 = x0 / length, a0 / length
+        self.x0 = x0 / length
+        self.a0 = self.original._times(self.x0) if length != 1.0 else a0
         self.y0[: len(self.rows)] = self._solve(self.L, self.a0[self.rows])
 
     def _solve(self, L: Matrix, y: Vector, transposed: bool = False) -> Vector:
@@ -190,12 +193,27 @@ class Reduction:
 
     # -- the report -------------------------------------------------------------------------------------------
 
+    def _report_at(self, result: NewtonResult, a: Vector) -> None:
+        """The gradient at a, and what else does not depend on y alone; all that is reported at A x, where x misses a."""
+        original = self.original
+        ax = original._times(result.x)
+        missed, size = float(np.abs(ax - a).max()), float(np.abs(a).max())
+        with original._running():
+            point = original._passes.evaluate(ax)
+            if self.softmax and result.success:  # the loss does not see what is the same in all rows, but alpha does
+                result.alpha, result.log_alpha = point.alpha, point.log_alpha
+            elif not missed <= LEAST_NORM_TOL * size:
+                if not point.fun - result.fun <= MISSED * result.fun + point.noise:
+                    result.status, result.success = Status.STALLED, False
+                    result.message = "No x in float64 has the A x that the solve came to; multiply columns of A that are tiny."
+                a, result.fun, result.alpha, result.log_alpha = ax, point.fun, point.alpha, point.log_alpha
+            result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad
+
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
         """Of the reduced problem's result at a = A x that of the original."""
         y, original = result.x, self.original
         result.x = self.least_norm(y, a) if result.success else self.lift(y)
         result.jac = np.full(len(self.x0), np.nan)
         if result.status is not Status.NONFINITE:
-            with original._running():
-                result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad
+            self._report_at(result, a)
         result.hess, result.npass, result.kernel = None, original.npass, str(original.plan)

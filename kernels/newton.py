@@ -50,7 +50,7 @@ MOST_BACKTRACKS = 40
     NEWTON,  # 1: p is the full Newton step of a positive semidefinite Hessian
     MIN_EIG,  # of the scaled Hessian, estimated from above
     GRAD_NORM,  # of the scaled gradient
-    LARGEST,  # |H_ij| of the scaled Hessian
+    LARGEST,  # |H_ij| of the scaled Hessian; NaN where its norm, or that of the scaled gradient, overflows
     SLOPE,  # g.p
     LENGTH,  # ||p||
     LOG_ALPHA_SLOPE,  # d log(alpha) / dt along A p
@@ -82,7 +82,7 @@ class Iterate(NamedTuple):
     scaled_hess: np.ndarray  # d x d
     p: np.ndarray  # d, scaled: the step of the model
     flattest: np.ndarray  # d, scaled: its direction of least curvature, downhill
-    step: np.ndarray  # d: p in the caller's columns
+    step: np.ndarray  # d: p in the caller's columns; once taken, the x that it led to
     before: np.ndarray  # d: the x before
     y: np.ndarray  # 3: the step in the plane of x, p and x - before
     plane_sums: np.ndarray  # blocks x sums: those of the plane search
@@ -148,7 +148,7 @@ def derive(A, b, w, scale, it, work):
     derivatives(work.link, A, it.a[now], b, w, it.points[now], work.vectors, work.gram, work.buffers, work.packed, work.weights)
     finish_hessian(work.gram, work.vectors, it.hess)
     v, q = work.vectors[0, 0], work.vectors[0, 1]
-    squares = largest = zero = 0.0
+    squares = largest = norm = 0.0
     for i in range(scale.shape[0]):
         it.grad[i] = work.vectors[0, 2, i]
         it.scaled_grad[i] = it.grad[i] / scale[i]
@@ -157,8 +157,9 @@ def derive(A, b, w, scale, it, work):
             scaled = it.hess[i, j] / scale[i] / scale[j]
             it.scaled_hess[i, j] = scaled
             largest = max(largest, abs(scaled))
-            zero += 0.0 * scaled  # NaN once anything is not finite
-    it.scalars[GRAD_NORM], it.scalars[LARGEST] = math.sqrt(squares), largest + zero
+            norm += scaled**2
+    it.scalars[GRAD_NORM] = math.sqrt(squares)
+    it.scalars[LARGEST] = largest + 0.0 * (squares + norm)  # NaN once a norm is not finite: the subproblem needs both
     it.scalars[CANCELLATION] = saturation(it.scaled_hess, v, q, scale)
 
 
@@ -268,10 +269,14 @@ def take(b, w, rank, it, work):
     if rank >= DIRECTIONS and worthwhile:
         before = it.a[after(ahead)]
         s[EVALUATIONS] += search(work.link, it.a[now], it.da, before, FARTHEST * full, it.a[ahead], b, w, there, it.y, work.sums, it.plane_sums)
+    overflow = 0.0
     for i in range(it.x.shape[0]):
-        x = it.x[i]
-        it.x[i] = x + it.y[0] * x + it.y[1] * it.step[i] + it.y[2] * (x - it.before[i])
-        it.before[i] = x
+        it.step[i] = it.x[i] + it.y[0] * it.x[i] + it.y[1] * it.step[i] + it.y[2] * (it.x[i] - it.before[i])
+        overflow += 0.0 * it.step[i]
+    if overflow != 0.0:  # of a column so small that A x is finite
+        return False
+    it.before[:] = it.x
+    it.x[:] = it.step
     s[NOW], s[DERIVED] = ahead, 0.0
     return True
 

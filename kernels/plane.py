@@ -18,6 +18,7 @@ from .trust_region import SHRINK, next_radius, step
 DIRECTIONS = 3
 PLANE = 18  # sums of a block: <z_i, z_i>, then h, v, q and r: z_i^T diag(h) z_j for i <= j, <v, z_i>, <q, z_i> and <r, z_i>
 MOST_SEARCH_STEPS = 10
+MOST_TIMES = 10.0  # x and x - before: A of either may be a small difference, and what that lacks in digits is multiplied
 ENOUGH = 1e-3  # of what the search has gained: a step that promises less is not taken
 
 
@@ -103,7 +104,7 @@ def scaled_model(sums, n, scale, g, H):
 def search(link, here, da, before, farthest, a, b, w, point, y, sums, plane_sums):
     """From y, whose A x is `a`, down to the least loss nearby, by trust-region Newton steps; how many losses it took.
 
-    y, a and point are moved along, never uphill, and no entry of a by more than `farthest` from `here`.
+    y, a and point are moved along, never uphill, no entry of a by more than `farthest` from `here`, and y[0] and y[2] to MOST_TIMES at most.
     """
     scale, g, H = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty((DIRECTIONS, DIRECTIONS))
     p, z, trial = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty(DIRECTIONS)
@@ -121,7 +122,7 @@ def search(link, here, da, before, farthest, a, b, w, point, y, sums, plane_sums
         evaluations += 1
         evaluate_plane(link, here, da, before, trial, b, w, a, sums, point)
         ratio, length = (fun - point[POINT_FUN]) / decrease, np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2)
-        too_far = point[POINT_STEP] / farthest
+        too_far = max(point[POINT_STEP] / farthest, abs(trial[0]) / MOST_TIMES, abs(trial[2]) / MOST_TIMES)
         derived = ratio > 0.0 and too_far <= 1.0
         if derived:
             y[:] = trial

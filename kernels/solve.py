@@ -23,7 +23,9 @@ from .newton import (
     DERIVED,
     EVALUATIONS,
     ITERATE,
+    LARGEST,
     LONG_STEPS,
+    MIN_EIG,
     NO_STEP,
     NOT_FINITE,
     NOW,
@@ -47,6 +49,7 @@ from .newton import (
 )
 from .panel import pack_rows, padded
 from .simd import read_only
+from .trust_region import NEGLIGIBLE_CURVATURE
 
 # What an advance comes to.
 (
@@ -208,7 +211,8 @@ def advance(what, A, flat_image, b, w, scale, null, null_is_known, tol, norm_b, 
         if event == NO_STEP:
             return NO_DESCENT
         now = int(s[NOW])
-        hopeless = event in (SATURATED, LONG_STEPS) and s[DECREASE] <= noise(it.points[now])
+        falls = event == LONG_STEPS and s[MIN_EIG] < -NEGLIGIBLE_CURVATURE * s[LARGEST]  # b may be so large that the loss does not show it
+        hopeless = event in (SATURATED, LONG_STEPS) and s[DECREASE] <= noise(it.points[now]) and not falls
         if hopeless and (work.link.high == 0.0 or spread(it.a[now]) <= 1.0):
             return MINIMUM  # rows that differ in nothing, or a linear u: f is constant
         if event == SINGULAR_STEPS and A.shape[0] == 0 and flat_image.shape[0] == 0:

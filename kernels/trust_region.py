@@ -72,6 +72,9 @@ def step(g, H, radius, p, z):
         low = max(low, -H[i, i])
     size = math.sqrt(size)
     length_g = math.sqrt(dot(g, g, 0))
+    if not size + length_g < math.inf:  # no model: without this p would be left as it was found
+        p[:] = z[:] = 0.0
+        return 0.0, False, 0.0, 0.0
     if size == 0.0:
         z[:] = 0.0
         z[0] = 1.0

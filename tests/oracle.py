@@ -1,0 +1,253 @@
+"""An independent judge of a solve's outcome: `complaint` says what is untrue about it. Plain longdouble NumPy from the maths; nothing of fastrsx.
+
+    a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1> > 0    f = u / alpha    c = f - b    s = <f, c>
+    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0)
+    L = <c, c> + 1/2 <w * a, w * a>
+
+A solve works in float64, so its outcome is only determined up to rounding, and every tolerance here is a bound on that. A x is known to
+E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest. Where x was moved
+in the null space of A, which the package does to max |a| 1e-12, that is added. What E does to u, f, L, the gradient and the Hessian follows to first
+order in f, and exactly in exp, by magnitudes; their own sums add SUMS eps times the magnitudes of their terms. So where E is 1 nothing is known, and
+where |A| |x| is small a digit counts. Only these are not rounding but promises of the package: `tol`, and that eigenvalues above -1e-10 of the
+largest count as not negative.
+"""
+
+import numpy as np
+
+real = np.longdouble
+EPS = real(np.finfo(float).eps)
+TINY = real(5e-324)  # half of the least number, twice: products and sums
+SUMS = 64  # eps: at most 40 terms and a few operations on each
+MOVED = real(1e-12)  # of max |a|
+FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: known, and as products of the Hessian with vectors show it
+NEAR_POLE = 1e6
+LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
+AHEAD = 64  # units of max |A p| on a ray, as far as the package says it has looked
+
+
+def absolute(*values):
+    return max((abs(value).max() for value in values if np.size(value)), default=real(0))
+
+
+class Point:
+    """Everything at x in longdouble, with bounds on what rounding does to it: L to `noise`."""
+
+    def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False):
+        self.A, self.b, self.link = np.asarray(A, real), np.asarray(b, real), link
+        self.w = np.zeros(len(self.b), real) if w is None else np.zeros(len(self.b), real) + np.asarray(w, real)
+        x = np.asarray(x, real)
+        self.x, self.a = x, self.A @ x
+        error = (self.A.shape[1] + steps + 4) * EPS * absolute(abs(self.A) @ abs(x)) + self.A.shape[1] * TINY
+        self.error = np.full(len(self.b), error)
+        if moved:
+            self.error += MOVED * absolute(self.a)
+        self._terms()
+
+    def _terms(self):
+        a, error, link = self.a, self.error, self.link
+        top = a.max() if link == "softmax" else max(a.max(), 0) if link == "rsx" else real(0)
+        near_top = 2 * error[a >= top - 2 * error].max(initial=0)
+        e = np.exp(a - top) if link != "linear" else 0 * a
+        k = np.exp(-top) if link != "softmax" else real(0)
+        most = np.minimum(a - top + error + near_top, 1000)
+        e_error = np.exp(most) - e if link != "linear" else 0 * a
+        k_error = k * np.expm1(np.minimum(near_top, 1000)) if link == "rsx" else real(0)
+        self.u, self.v, self.e = e + k * a, e + k, e
+        sizes = e + k * abs(a)
+        u_error = e_error + k * error + k_error * abs(a) + SUMS * EPS * sizes
+        self.v_error = e_error + k_error
+        self.alpha, self.alpha_error = self.u.sum(), u_error.sum()
+        self.log_alpha = np.log(self.alpha) + top if self.alpha > 0 else real(np.nan)
+        self.kappa = sizes.sum() / self.alpha if self.alpha > 0 else real(np.inf)
+        self.inside = self.alpha > 0
+        self.known = bool(self.alpha_error < self.alpha / 4 and self.alpha < np.inf)
+        if not self.inside:
+            self.value, self.noise, self.known = real(np.inf), real(np.inf), False
+            return
+        self.f = self.u / self.alpha
+        self.lost = self.alpha_error / self.alpha
+        self.f_error = u_error / self.alpha + abs(self.f) * self.lost
+        self.c = self.f - self.b
+        self.s = self.f @ self.c
+        self.s_error = self.f_error @ (abs(self.c) + abs(self.f))
+        self.squares = self.c @ self.c
+        self.squares_noise = 2 * abs(self.c) @ (self.f_error + EPS * abs(self.b)) + self.f_error @ self.f_error + SUMS * EPS * self.squares
+        w2 = self.w**2
+        penalty = w2 @ a**2 / 2
+        self.value = self.squares + penalty
+        self.noise = self.squares_noise + w2 @ (abs(a) * error + error**2 / 2) + SUMS * EPS * penalty
+        if not self.known:
+            self.noise = real(np.inf)
+
+    def along(self, image, t):
+        """L at a + t image."""
+        out = object.__new__(Point)
+        out.A, out.b, out.w, out.link, out.a = self.A, self.b, self.w, self.link, self.a + t * image
+        out.error = 0 * self.a
+        out._terms()
+        return out.value
+
+    @property
+    def scale(self):
+        """The RMS of the columns, 1 for a zero column."""
+        rms = np.sqrt((self.A**2).mean(axis=0))
+        return np.where(rms > 0, rms, 1)
+
+    def derivatives(self):
+        """Gradient and Hessian of scaled columns, each with a bound on its error."""
+        A, alpha, w2 = self.A / self.scale, self.alpha, self.w**2
+        v, cs = self.v / alpha, self.c - self.s
+        cs_error, cs_size = self.f_error + self.s_error, abs(self.c) + abs(self.s)
+        v_error = self.v_error / alpha + v * (self.lost + SUMS * EPS)
+        r = 2 * v * cs + w2 * self.a
+        r_error = 2 * v_error * cs_size + 2 * v * cs_error + w2 * self.error + SUMS * EPS * (2 * v * cs_size + w2 * abs(self.a))
+        e, e_error = self.e / alpha, v_error
+        h = 2 * v**2 + 2 * e * cs + w2
+        h_error = 4 * v * v_error + 2 * v_error**2 + 2 * e_error * cs_size + 2 * e * cs_error + SUMS * EPS * (2 * v**2 + 2 * e * cs_size + w2)
+        q_part, q_size = self.f + cs - self.f @ self.f / 2, abs(self.f) + cs_size + self.f @ self.f / 2
+        q, q_error = v * q_part, v_error * q_size + v * (self.f_error + cs_error + abs(self.f) @ self.f_error + SUMS * EPS * q_size)
+        V, Q, V_error, Q_error = A.T @ v, A.T @ q, abs(A).T @ (v_error + SUMS * EPS * v), abs(A).T @ (q_error + SUMS * EPS * v * q_size)
+        H = (A.T * h) @ A - 2 * (np.outer(V, Q) + np.outer(Q, V))
+        outer = np.outer(V_error, abs(Q) + Q_error) + np.outer(abs(V), Q_error)
+        H_error = (abs(A).T * h_error) @ abs(A) + 2 * (outer + outer.T)
+        return A.T @ r, abs(A).T @ r_error, (H + H.T) / 2, H_error
+
+
+class Spectrum:
+    """What makes a point one of second order: the Newton decrement and the smallest eigenvalue, both beyond what rounding makes of them."""
+
+    def __init__(self, point, flat=FLAT):
+        g, g_error, H, H_error = point.derivatives()
+        size = absolute(H, H_error) or real(1)
+        values, vectors = np.linalg.eigh((H / size).astype(float))
+        values = values.astype(real) * size
+        self.values, self.vectors, self.gradient = values, vectors.astype(real), g
+        self.error = np.sqrt((H_error**2).sum()) + len(g) * EPS * size
+        self.least = values[0] + self.error + flat * absolute(values)
+        floor = self.error + flat * absolute(values)
+        along = np.maximum(abs(self.vectors.T @ g) - abs(self.vectors.T) @ g_error, 0)
+        self.curvatures = np.maximum(abs(values), floor if floor > 0 else 1)
+        self.decrement = (along**2 / self.curvatures).sum() / 2
+
+    def directions(self):
+        """Of scaled columns: Newton's, down, and those of least curvature."""
+        slopes, size = self.vectors.T @ self.gradient, absolute(self.values)
+        floors = [floor for floor in (FLAT * size, *(self.error * real(10) ** -np.arange(0, 12, 2))) if floor > 0]
+        newton = [-self.vectors @ (slopes / np.maximum(abs(self.values), floor)) for floor in floors]
+        flat = [sign * self.vectors[:, j] for j in range(len(slopes)) for sign in (1, -1)]
+        return [*newton, -self.gradient, *flat]
+
+
+def falls_for_ever(point, image, unit):
+    """Whether L never rises along a + t image, as far as was looked, and is not constant there."""
+    if not 0 < unit < np.inf:
+        return False
+    ahead = [point.along(image, t / unit) for t in range(1, AHEAD + 1)]
+    lowest = point.value
+    for value in ahead:
+        if not value <= lowest + point.noise:
+            return False
+        lowest = min(lowest, value)
+    behind = (point.along(image, -t / 4 / unit) for t in range(1, 4 * AHEAD + 1))
+    return ahead[-1] < point.value - point.noise or any(not value <= point.value + point.noise for value in behind)
+
+
+def is_on_a_ray(point):
+    if not point.known:
+        return True
+    images = [point.A @ (p / point.scale) for p in Spectrum(point).directions()]
+    candidates = [(image, absolute(image)) for image in images] + [(point.a, absolute(point.a)), (point.a, real(AHEAD))]
+    return any(falls_for_ever(point, image, unit) for image, unit in candidates)
+
+
+def overflows(point):
+    """Whether float64 has no room for what a solve forms."""
+    sizes = [1 / point.scale, point.x, point.a, point.a**2, point.b**2, point.w**2, (point.w * point.a) ** 2]
+    if point.inside:
+        g, _, H, H_error = point.derivatives()
+        scale = point.scale
+        sizes += [point.f**2, g**2, H**2, g * scale, H * np.outer(scale, scale), H_error**2, H_error * np.outer(scale, scale)]
+        sizes += [(point.A.T**2) @ (point.w**2), 1 / point.alpha**2]
+    return not absolute(*sizes) <= OVERFLOWS
+
+
+def is_refused(A, b, w, x0, link="rsx"):
+    """Whether the arguments, real arrays of longdouble, make no problem, and so must raise; None where rounding decides."""
+    for values in (A, b, w):
+        if values is not None and not (abs(values) <= real(1e150)).all():
+            return True
+    if (w is not None and (w < 0).any()) or (x0 is not None and not (abs(x0) <= LARGEST).all()):
+        return True
+    if link == "linear" and (x0 is None or w is not None):
+        return True
+    point = Point(A, b, w, np.zeros(A.shape[1]) if x0 is None else x0, link)
+    if not point.alpha_error < abs(point.alpha):
+        return None
+    return not point.inside
+
+
+def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100):
+    """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays."""
+    status, success = result.status.name, bool(result.success)
+    A = np.asarray(A, real)
+    n, d = A.shape
+    if success != (status in ("CONVERGED", "EXACT_FIT")):
+        return f"success is {success} with {status}"
+    x = np.asarray(result.x)
+    if x.shape != (d,) or x.dtype != float or np.shape(result.jac) != (d,):
+        return f"x is {x.dtype} of shape {x.shape}, jac of shape {np.shape(result.jac)}"
+    start = Point(A, b, w, np.zeros(d) if x0 is None else x0, link)
+    if not np.isfinite(x).all():
+        return None if status == "NONFINITE" else f"x is {x} with {status}"
+    scaled = A / np.where(abs(A).max(axis=0) > 0, abs(A).max(axis=0), 1)
+    dependent = d > n or np.linalg.matrix_rank(scaled.astype(float), tol=1e-10 * np.sqrt(n * d)) < d
+    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent)
+    if status == "NONFINITE":
+        if not overflows(point) and not overflows(start):
+            return "NONFINITE, where all is finite"
+        return None if not np.isfinite(result.fun) or not point.known or abs(result.fun - point.value) <= point.noise else "fun is not L(x)"
+    if not np.isfinite(result.fun):
+        return f"fun is {result.fun} with {status}"
+    if point.inside is False and point.alpha_error < -point.alpha:
+        return f"x lies outside the domain: alpha is {point.alpha} times exp(M)"
+    if point.known and not abs(result.fun - point.value) <= point.noise:
+        return f"fun is {result.fun!r}, L(x) {point.value!r}, which is {float(abs(result.fun - point.value) / point.noise):.3g} times the noise"
+    if start.known and not result.fun <= start.value + start.noise:
+        return f"fun is {result.fun!r}, above L(x0) = {start.value!r}"
+    if status == "MAX_ITER" and result.nit != max_iter:
+        return f"MAX_ITER after {result.nit} steps"
+    if not point.known:
+        return None
+    if not abs(result.log_alpha - point.log_alpha) <= 2 * point.lost + absolute(point.error) + SUMS * EPS * (1 + abs(point.log_alpha)):
+        return f"log_alpha is {result.log_alpha}, not {point.log_alpha}"
+    if status == "EXACT_FIT":
+        # Not a bit more than rounding: 16 eps of b and of a in the rows that matter, and what x itself is known to.
+        most = (16 + min(abs(absolute(point.a)), 10000)) * EPS * np.sqrt(point.b @ point.b)
+        residual = np.sqrt(point.squares)
+        if not residual <= most + np.sqrt(point.f_error @ point.f_error):
+            return f"EXACT_FIT with ||c|| = {residual}"
+        return None if point.value - point.squares <= point.noise else f"EXACT_FIT with a penalty of {point.value - point.squares}"
+    if overflows(point):
+        return None
+    g, g_error, H, H_error = point.derivatives()
+    lowest = (n + 8) * TINY / point.scale  # what is subnormal is rounded by that much; a vector of a rank-2 term as well
+    wrong = abs(result.jac / point.scale - g) > g_error + lowest
+    if wrong.any():
+        return f"jac is {result.jac / point.scale} in scaled columns, not {g} up to {g_error}"
+    if result.hess is not None and result.kernel.find("exact Hessian") >= 0:
+        off = abs(result.hess / point.scale[:, None] / point.scale - H) / (
+            H_error + lowest / point.scale[:, None] + absolute(H) * (lowest + lowest[:, None])
+        )
+        if not np.nan_to_num(off).max() <= 1:
+            return f"hess is off by {off.max()} times its error"
+    if status == "CONVERGED":
+        spectrum = Spectrum(point, FLAT_BY_PRODUCTS if "matrix-free" in result.kernel else FLAT)
+        if not spectrum.decrement <= real(tol) * point.value + point.noise:
+            return f"the decrement is {spectrum.decrement} at L = {point.value}, with noise {point.noise}"
+        if not spectrum.least >= 0:
+            return f"the Hessian has the eigenvalue {spectrum.values[0]} of {spectrum.values[-1]}, known to {spectrum.error}"
+    if status == "NO_MINIMISER":
+        if "pole" in result.message:
+            return None if point.kappa >= NEAR_POLE * (1 - 4 * point.lost) else f"near the pole, where kappa is {point.kappa}"
+        return None if is_on_a_ray(point) else "no ray from here on which the loss falls"
+    return None

@@ -1,0 +1,250 @@
+"""Whatever is passed, an outcome tells the truth: an error that names the argument, or a result that `oracle` cannot fault.
+
+FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py makes up that many problems, other ones on every run.
+"""
+
+import os
+import re
+import warnings
+
+import numpy as np
+import oracle
+import pytest
+import scipy.sparse
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+import fastrsx
+
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 is a dtype of ml_dtypes")
+if np.finfo(np.longdouble).eps >= np.finfo(float).eps:
+    pytest.skip("the oracle needs a longdouble that is longer than double", allow_module_level=True)
+
+EXAMPLES = int(os.environ.get("FASTRSX_FUZZ", "0"))
+fuzz = settings(
+    max_examples=EXAMPLES or 200,
+    deadline=None,
+    derandomize=not EXAMPLES,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+DTYPES = [np.float64] * 6 + [np.float32, np.float16, ml_dtypes.bfloat16, np.longdouble, np.int8, np.int64, np.uint8, np.bool_]
+NAMES = re.compile(r"(A|b|w|x0)\b")
+
+
+def unaligned(A):
+    return np.frombuffer(b"." + A.tobytes(), dtype=A.dtype, offset=1).reshape(A.shape)
+
+
+def sparse(A):
+    return scipy.sparse.csr_array(A.astype(np.float64))  # kernels are compiled for its dtype; others are in test_layouts.py
+
+
+def shuffled(A):
+    out = sparse(A)
+    for start, stop in zip(out.indptr[:-1], out.indptr[1:], strict=True):
+        out.indices[start:stop], out.data[start:stop] = out.indices[start:stop][::-1].copy(), out.data[start:stop][::-1].copy()
+    out.has_sorted_indices = False
+    return out
+
+
+def duplicated(A):
+    one = sparse(A)
+    out = scipy.sparse.csr_array((np.repeat(one.data / 2, 2), np.repeat(one.indices, 2), 2 * one.indptr), shape=one.shape)
+    out.has_canonical_format = False
+    return out
+
+
+def coo_duplicated(A):
+    one = sparse(A).tocoo()
+    return scipy.sparse.coo_matrix((np.tile(one.data / 2, 2), (np.tile(one.coords[0], 2), np.tile(one.coords[1], 2))), shape=one.shape)
+
+
+def swapped(A):
+    return A.astype(A.dtype.newbyteorder()) if A.dtype.kind in "fi" else A
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+    "strided": lambda A: np.repeat(np.repeat(A, 2, axis=0), 3, axis=1)[::2, ::3],
+    "reversed": lambda A: np.ascontiguousarray(A[::-1, ::-1])[::-1, ::-1],
+    "unaligned": unaligned,
+    "byte-swapped": swapped,
+    "list": lambda A: A.tolist(),
+    "csr": sparse,
+    "csr shuffled": shuffled,
+    "csr duplicates": duplicated,
+    "csc": lambda A: scipy.sparse.csc_array(A.astype(np.float64)),
+    "coo duplicates": coo_duplicated,
+}
+SPARSE = ("csr", "csc", "coo")
+VECTORS = ["C", "strided", "reversed", "unaligned", "byte-swapped", "list", "float32", "longdouble"]
+
+exponents = st.sampled_from([0] * 6 + [-8, -3, 1, 2, 3, 6, 20, -20, 100, -100, -155, 149, 150, 151, -300, -308, -320, 300])
+specials = st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, -1e150, 1e151, np.nan, np.inf, -np.inf])
+
+
+@st.composite
+def matrices(draw, rng, n, d):
+    """n x d numbers of one kind, then some spoilt."""
+    kind = draw(st.sampled_from(["normal", "normal", "uniform", "whole", "one-hot", "constant", "exponential"]))
+    A = {
+        "normal": rng.standard_normal((n, d)),
+        "uniform": rng.random((n, d)),
+        "whole": rng.integers(-3, 4, (n, d)) * 1.0,
+        "one-hot": np.eye(d)[rng.integers(0, d, n)],
+        "constant": np.ones((n, d)),
+        "exponential": rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, d)),
+    }[kind]
+    for spoil in draw(
+        st.lists(st.sampled_from(["intercept", "equal rows", "equal columns", "zero column", "zero row", "sum of columns"]), max_size=2)
+    ):
+        i, j = rng.integers(0, n, 2), rng.integers(0, d, 2)
+        if spoil == "intercept":
+            A[:, j[0]] = 1.0
+        elif spoil == "equal rows":
+            A[: n // 2 + 1] = A[i[0]]
+        elif spoil == "equal columns":
+            A[:, j[0]] = A[:, j[1]]
+        elif spoil == "zero column":
+            A[:, j[0]] = 0.0
+        elif spoil == "zero row":
+            A[i[0]] = 0.0
+        else:
+            A[:, j[0]] = A.sum(axis=1)
+    with np.errstate(all="ignore"):
+        if draw(st.booleans()):
+            A = A * 10.0 ** draw(exponents)
+        if draw(st.integers(0, 3)) == 0:
+            A = A * 10.0 ** np.array([draw(exponents) for _ in range(d)])
+    if draw(st.integers(0, 5)) == 0:
+        A = A.copy()
+        A[rng.integers(0, n), rng.integers(0, d)] = draw(specials)
+    return A
+
+
+@st.composite
+def targets(draw, rng, n):
+    b = rng.random(n) * draw(st.sampled_from([1.0, 1.0, 1e-3, 1e-9]))
+    kind = draw(st.sampled_from(["normalised"] * 4 + ["sharp", "unnormalised", "zero", "signed", "one-hot", "uniform"]))
+    if kind == "normalised":
+        b = b / b.sum()
+    elif kind == "sharp":
+        b = b**8 / (b**8).sum()
+    elif kind == "zero":
+        b = 0 * b
+    elif kind == "signed":
+        b = rng.standard_normal(n)
+    elif kind == "one-hot":
+        b = np.eye(n)[0]
+    elif kind == "uniform":
+        b = np.full(n, 1 / n)
+    with np.errstate(all="ignore"):
+        if draw(st.integers(0, 4)) == 0:
+            b = b * 10.0 ** draw(exponents)
+    if draw(st.integers(0, 15)) == 0:
+        b[rng.integers(0, n)] = draw(specials)
+    return b
+
+
+@st.composite
+def weights(draw, rng, n):
+    w = draw(st.sampled_from([None, None, None, 0.0, 1.0, "small", "zeros", "vector", "scaled"]))
+    if not isinstance(w, str):
+        return w
+    if w == "small":
+        return 10.0 ** draw(st.integers(-12, -1))
+    if w == "scaled":
+        return rng.random(n) * 10.0 ** draw(exponents)
+    w = rng.random(n) if w == "vector" else rng.random(n) * rng.integers(0, 2, n)
+    if draw(st.integers(0, 15)) == 0:
+        w[rng.integers(0, n)] = draw(specials)
+    return w
+
+
+def laid_out(draw, vector):
+    """A vector of another layout or dtype, and what it holds."""
+    how = draw(st.sampled_from(VECTORS))
+    if how in ("float32", "longdouble"):
+        with np.errstate(all="ignore"):
+            out = vector.astype(how)
+    else:
+        out = LAYOUTS[how](vector.reshape(1, -1))[0] if how != "C" else vector
+    return out, np.asarray(out, np.longdouble)
+
+
+@st.composite
+def problems(draw):
+    """Arguments of newton, and A, b, w and x0 as arrays of longdouble."""
+    n, d = draw(st.integers(1, 40)), draw(st.integers(1, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    link = draw(st.sampled_from(["rsx"] * 8 + ["softmax", "linear"]))
+    dtype = draw(st.sampled_from(DTYPES))
+    # The other links are compiled for dense A alone.
+    layout = draw(st.sampled_from(list(LAYOUTS) if link == "rsx" else [name for name in LAYOUTS if not name.startswith(SPARSE)]))
+    numbers = draw(matrices(rng, n, d))
+    with np.errstate(all="ignore"):
+        A = LAYOUTS[layout](numbers.astype(dtype))
+        plain = np.asarray(A.toarray() if scipy.sparse.issparse(A) else A, dtype=np.longdouble)
+    b, plain_b = laid_out(draw, draw(targets(rng, n)))
+    w = draw(weights(rng, n)) if link != "linear" else None
+    plain_w = None if w is None else np.zeros(n, np.longdouble) + np.asarray(w, np.longdouble)
+    if isinstance(w, np.ndarray):
+        w, plain_w = laid_out(draw, w)
+    x0 = plain_x0 = None
+    start = draw(st.sampled_from(["none"] * 5 + ["zero", "near", "far", "scaled"]))
+    if start == "none" and link == "linear":
+        start = "near"
+    if start != "none":
+        x0 = rng.standard_normal(d) * {"zero": 0.0, "near": 0.3, "far": 30.0, "scaled": 10.0 ** draw(exponents)}[start]
+        with np.errstate(all="ignore"):
+            size = np.abs(plain).max(axis=0)
+            scale = np.where(np.isfinite(size) & (size > 1e-300), size, 1.0).astype(float)
+            x0 = x0 / scale
+            if link == "linear" and (plain @ x0).sum() < 0:
+                x0 = -x0
+        x0, plain_x0 = laid_out(draw, x0)
+    # Not sample_rows: how far the last step is from the minimum is judged by the rows drawn, and of a few that tells the truth only roughly.
+    hessian = draw(
+        st.sampled_from(["auto"] * 4 + ["exact", "sampled", "sampled-only", "matrix-free"] + ["reduced"] * (d > n and not layout.startswith(SPARSE)))
+    )
+    note(f"{n} x {d}, {layout}, {np.dtype(dtype)}, {link}, {hessian}")
+    return {"A": A, "b": b, "x0": x0, "w": w, "link": link, "hessian": hessian}, (plain, plain_b, plain_w, plain_x0)
+
+
+def content(value):
+    """All that a caller could see change."""
+    if scipy.sparse.issparse(value):
+        return [np.asarray(part).tobytes() for part in vars(value).values() if isinstance(part, np.ndarray)]
+    return value.tobytes() if isinstance(value, np.ndarray) else repr(value)
+
+
+def outcome(arguments):
+    """A result, or the error; with warnings as errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return fastrsx.newton(**arguments)
+        except (ValueError, TypeError) as error:
+            return error
+
+
+@fuzz
+@given(problems())
+def test_the_outcome_is_true(problem):
+    arguments, (A, b, w, x0) = problem
+    before = {name: content(value) for name, value in arguments.items()}
+    found = outcome(arguments)
+    assert before == {name: content(value) for name, value in arguments.items()}
+    with np.errstate(all="ignore"):
+        refused = oracle.is_refused(A, b, w, x0, arguments["link"])
+        if isinstance(found, Exception):
+            assert NAMES.match(str(found)), found
+            assert refused is not False, found
+        else:
+            note(found.summary())
+            assert refused is not True
+            complaint = oracle.complaint(A, b, w, x0, found, arguments["link"])
+            assert complaint is None, complaint
