@@ -166,7 +166,7 @@ class _Solver:
         return self.stop(verdict) or asked_to
 
     def renew(self) -> bool:
-        """Whether A x was formed anew: each step leaves a rounding error of its own size in a, too large a one where x came down from far away."""
+        """Form A x anew where x came down from far away, as each step rounds a by its own size; whether the loss saw a difference."""
         if not self.farthest > FAR * np.abs(self.a).max():
             return False
         # What has no effect may be as far away, and leave A x no digits.
@@ -175,10 +175,10 @@ class _Solver:
         point, self.farthest = self.passes.evaluate(a), 0.0
         if not point.fun < np.inf:
             return False
-        it = self.iterate
+        it, before = self.iterate, self.point.fun
         self.point, it.x[:], it.before[:] = point, x, x  # no step before: between the old a and the new lie the digits that were lost
         it.a[:], it.points[self.now], it.scalars[iteration.DERIVED] = a, point.raw, 0.0
-        return True
+        return abs(point.fun - before) > point.noise
 
     def move_to_least_norm(self) -> None:
         """Take out of x what has no effect on the loss, unless rounding gives it one."""

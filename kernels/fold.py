@@ -76,8 +76,9 @@ def rounding(point):
 
 @serial
 def noise(point):
-    """The rounding error of L: a relative error of f, times 2 c in the squares of c = f - b."""
-    return rounding(point) * (point[POINT_FUN] + 2.0 * math.sqrt(point[POINT_SQUARES] * point[POINT_FF]))
+    """The rounding error of L: a relative error of f, times 2 c in the squares of c = f - b, and squared."""
+    error = rounding(point)
+    return error * (point[POINT_FUN] + 2.0 * math.sqrt(point[POINT_SQUARES] * point[POINT_FF]) + error * point[POINT_FF])
 
 
 # -- fold: A x ----------------------------------------------------------------------------------------------

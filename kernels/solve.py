@@ -113,9 +113,9 @@ def lowest_behind(image, unit, b, w, it, work):
         t = -0.25 * quarters / unit
         s[EVALUATIONS] += 1.0
         fun = evaluate(work.link, it.a[now], image, t, b, w, work.a, work.sums, work.point)
-        rises = rises or not fun <= here + error
-        if not fun < np.inf:
+        if not fun < np.inf:  # a pole proves nothing: the loss may be constant up to it
             break
+        rises = rises or fun > here + error + 10.0 * noise(work.point)  # which far away may be more than here
         if fun < lowest:
             best, lowest = t, fun
     return best, rises

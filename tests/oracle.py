@@ -132,7 +132,7 @@ class Spectrum:
     def directions(self):
         """Of scaled columns: Newton's, down, and those of least curvature."""
         slopes, size = self.vectors.T @ self.gradient, absolute(self.values)
-        floors = [floor for floor in (FLAT * size, *(self.error * real(10) ** -np.arange(0, 12, 2))) if floor > 0]
+        floors = [floor for floor in (FLAT * size, *(self.error * real(10) ** -np.arange(0, 16, 2))) if floor > 0]
         newton = [-self.vectors @ (slopes / np.maximum(abs(self.values), floor)) for floor in floors]
         flat = [sign * self.vectors[:, j] for j in range(len(slopes)) for sign in (1, -1)]
         return [*newton, -self.gradient, *flat]
@@ -186,8 +186,11 @@ def is_refused(A, b, w, x0, link="rsx"):
     return not point.inside
 
 
-def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100):
-    """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays."""
+def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_order=True):
+    """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays.
+
+    Without `second_order` a success need only be honest about fun, jac and alpha.
+    """
     status, success = result.status.name, bool(result.success)
     A = np.asarray(A, real)
     n, d = A.shape
@@ -201,7 +204,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100):
         return None if status == "NONFINITE" else f"x is {x} with {status}"
     scaled = A / np.where(abs(A).max(axis=0) > 0, abs(A).max(axis=0), 1)
     dependent = d > n or np.linalg.matrix_rank(scaled.astype(float), tol=1e-10 * np.sqrt(n * d)) < d
-    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent)
+    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent and success)
     if status == "NONFINITE":
         if not overflows(point) and not overflows(start):
             return "NONFINITE, where all is finite"
@@ -240,7 +243,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100):
         )
         if not np.nan_to_num(off).max() <= 1:
             return f"hess is off by {off.max()} times its error"
-    if status == "CONVERGED":
+    if status == "CONVERGED" and second_order:
         spectrum = Spectrum(point, FLAT_BY_PRODUCTS if "matrix-free" in result.kernel else FLAT)
         if not spectrum.decrement <= real(tol) * point.value + point.noise:
             return f"the decrement is {spectrum.decrement} at L = {point.value}, with noise {point.noise}"

@@ -318,3 +318,14 @@ def test_what_was_asked_for_is_taken():
         assert f"hessian='{hessian}' was asked for" in fastrsx.newton(A, b, hessian=hessian).kernel
     with pytest.raises(ValueError, match="hessian is 'newton'"):
         fastrsx.plan(A, hessian="newton")
+
+
+def test_products_leave_no_gradient_along_what_hardly_curves():
+    """Of integers so far apart the Hessian's condition is 1e5: a residual that is small beside the largest curvature is not beside the least."""
+    rng = np.random.default_rng(0)
+    A = rng.integers(0, 2, (7, 5)) * rng.choice([1, 2, 255], (7, 5)) * 1.0
+    b = rng.random(7)
+    b /= b.sum()
+    found, exact = fastrsx.newton(A, b, w=1.0, hessian="matrix-free"), fastrsx.newton(A, b, w=1.0, hessian="exact")
+    assert found.success
+    assert found.fun == pytest.approx(exact.fun, rel=2e-10)

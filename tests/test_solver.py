@@ -236,6 +236,56 @@ def test_hessian_that_overflows():
     assert np.isfinite(result.fun)
 
 
+def test_weights_that_overflow():
+    """The loss at x0, or the square of the Hessian: neither is an x0 outside the domain, nor a step of what was in memory."""
+    A, b = np.random.default_rng(0).random((40, 5)), np.eye(40)[0]
+    for scale, x0 in ((1e149, None), (1e149, np.full(5, 1e10))):
+        result = fastrsx.newton(A, b, x0, w=scale * np.random.default_rng(1).random(40))
+        assert result.status is Status.NONFINITE
+
+
+@pytest.mark.parametrize("x0", [(33.9, 71.5, -5.4, 43.8), (-1.2e6, 1.3e6, 1e6, -1.1e6)])
+def test_fun_is_that_of_x_that_came_from_far_away(x0):
+    """Each step rounds a = A x by its own size: at a minimum near 0 that is more than a itself."""
+    rng = np.random.default_rng(0)
+    A, w = rng.standard_normal((31, 4)), rng.random(31)
+    result = fastrsx.newton(A, np.full(31, 1 / 31), x0, w=w)
+    assert result.success
+    assert result.fun == pytest.approx(fastrsx.Problem(A, np.full(31, 1 / 31), w=w).value(result.x), rel=1e-6, abs=1e-300)
+
+
+def test_columns_too_small_for_their_coefficients():
+    """x would be 1e310: A x can be had where steps are combined, but x cannot."""
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((9, 3)), rng.random(9) / 9
+    for column in (1e-308, 1e-320):
+        for hessian in ("exact", "sampled", "matrix-free"):
+            scaled = A * [1.0, column, 1.0]
+            result = fastrsx.newton(scaled, b, hessian=hessian)
+            assert np.isfinite(result.x).all()
+            assert result.fun == pytest.approx(fastrsx.Problem(scaled, b).value(result.x), rel=1e-12)
+
+
+def test_alpha_is_that_of_the_solution_of_least_norm():
+    """The softmax does not see what is the same in all rows, so that may be taken out of x; alpha does."""
+    A = np.eye(3)[np.random.default_rng(0).integers(0, 3, 12)]
+    result = fastrsx.newton(A, np.arange(1.0, 13.0) / 78, [0.3, 0.1, 0.2], link="softmax")
+    assert result.success
+    assert result.log_alpha == pytest.approx(np.log(np.exp(A @ result.x).sum()), rel=1e-13)
+
+
+def test_numpy_does_not_warn_of_overflow_but_does_in_callbacks():
+    A, b = np.random.default_rng(0).standard_normal((9, 3)) * [1.0, 1e-310, 1e-200], np.full(9, 0.2)
+    for hessian in ("exact", "sampled", "sampled-only", "matrix-free"):
+        fastrsx.newton(A, b, hessian=hessian)
+
+    def callback(x):
+        np.float64(1e300) * np.float64(1e300)
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        fastrsx.newton(A[:, :1], np.arange(9) / 36, callback=callback)
+
+
 def test_saturated_start_is_stalled():
     """One row has everything and another should: flat in every direction."""
     A = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1], [-0.3, 0.2]])

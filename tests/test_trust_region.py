@@ -207,3 +207,11 @@ def test_saturation_is_the_part_of_the_terms_that_is_left(cancelled):
 
 def test_saturation_without_any_terms_is_1():
     assert trust_region.saturation(np.zeros((3, 3)), np.zeros(3), np.zeros(3), np.ones(3)) == 1
+
+
+def test_no_step_where_the_model_is_not_finite():
+    for g, H in (([np.nan, 1.0], np.eye(2)), ([1.0, 1.0], np.full((2, 2), 1e200))):
+        p, z = np.full(2, 7.0), np.full(2, 7.0)
+        assert trust_region.step(np.array(g), H, 1.0, p, z)[:2] == (0.0, False)
+        assert not p.any()
+        assert not z.any()
