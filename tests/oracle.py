@@ -189,7 +189,7 @@ def is_refused(A, b, w, x0, link="rsx"):
 def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_order=True):
     """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays.
 
-    Without `second_order` a success need only be honest about fun, jac and alpha.
+    Without `second_order` it need only be honest about fun, jac and alpha, not about a minimum or a ray.
     """
     status, success = result.status.name, bool(result.success)
     A = np.asarray(A, real)
@@ -249,7 +249,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
             return f"the decrement is {spectrum.decrement} at L = {point.value}, with noise {point.noise}"
         if not spectrum.least >= 0:
             return f"the Hessian has the eigenvalue {spectrum.values[0]} of {spectrum.values[-1]}, known to {spectrum.error}"
-    if status == "NO_MINIMISER":
+    if status == "NO_MINIMISER" and second_order:
         if "pole" in result.message:
             return None if point.kappa >= NEAR_POLE * (1 - 4 * point.lost) else f"near the pole, where kappa is {point.kappa}"
         return None if is_on_a_ray(point) else "no ray from here on which the loss falls"
