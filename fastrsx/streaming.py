@@ -1,8 +1,10 @@
 """A larger than memory: read from disk in chunks, the next while the kernels work on one."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from mmap import ALLOCATIONGRANULARITY
 from typing import Any
 
@@ -20,7 +22,8 @@ from .memory import room_for
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import Plan
 
-CHUNK_BYTES = 2**24  # large enough for the disk, and for threads to start; two of them are resident
+CHUNK_BYTES = 2**24  # large enough for the disk, and for threads to start
+BUFFERS = 4  # chunks that are resident: one is worked on, the others are read ahead, so that neither side waits for slow moments of the other
 ONE_PASS_UP_TO = 128  # columns; beyond, three Gram matrices take longer than another read: estimated from the disk and dgemm, not measured
 
 
@@ -35,13 +38,13 @@ class Chunks:
         dtype = np.float32 if A.dtype == np.float32 else np.float64
         rows = max(fold.ROWS, CHUNK_BYTES // (8 * d) // fold.ROWS * fold.ROWS)
         self.rows = min(rows, n)
-        with room_for(f"reading A in chunks of {self.rows} rows", 2 * self.rows * d):
-            self.buffers = [np.empty((self.rows, d), dtype) for _ in range(2)]
+        with room_for(f"reading A in chunks of {self.rows} rows", BUFFERS * self.rows * d):
+            self.buffers = [np.empty((self.rows, d), dtype) for _ in range(BUFFERS)]
         self.place = file_place(A) if A.dtype == dtype else None
 
     def _read(self, start: int) -> Matrix:
         n, d = self.A.shape
-        buffer = self.buffers[start // self.rows % 2][: min(self.rows, n - start)]
+        buffer = self.buffers[start // self.rows % BUFFERS][: min(self.rows, n - start)]
         if self.place is None:
             np.copyto(buffer, self.A[start : start + len(buffer)])
             return buffer
@@ -57,13 +60,14 @@ class Chunks:
         return buffer
 
     def __iter__(self) -> Iterator[tuple[slice, Matrix]]:
-        n = len(self.A)
+        starts = iter(range(0, len(self.A), self.rows))
         with ThreadPoolExecutor(1, "fastrsx-reader") as reader:
-            coming = reader.submit(self._read, 0)
-            for start in range(0, n, self.rows):
-                chunk = coming.result()
-                if start + self.rows < n:
-                    coming = reader.submit(self._read, start + self.rows)
+            coming = deque((start, reader.submit(self._read, start)) for start in islice(starts, BUFFERS - 1))
+            while coming:
+                start, reading = coming.popleft()
+                chunk = reading.result()
+                if (ahead := next(starts, None)) is not None:
+                    coming.append((ahead, reader.submit(self._read, ahead)))
                 yield slice(start, start + len(chunk)), chunk
 
 
