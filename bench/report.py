@@ -146,7 +146,7 @@ def targets(rows):
         return by_shape([(30522, 384)], lambda n, d: rows.info("newton, vocabulary, float32", n, d)["over_plain"])
 
     def wide_over(n, d):
-        return faster(n, d, "matrix-free", "SciPy L-BFGS-B on Problem")
+        return faster("newton, wide", n, d, "matrix-free", "SciPy L-BFGS-B on Problem")
 
     strided, mixed_shapes = ("every second row", "every second column"), [(500_000, 64), (200_000, 128), (100_000, 256), (60_000, 512)]
     by_hessian, large = "newton by Hessian", [(1_000_000, 256), (200_000, 512)]

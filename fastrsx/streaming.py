@@ -92,6 +92,7 @@ class StreamedPasses(Passes):
         self.part = Passes(Data(first, inputs.read_only(first), Loader("in place")), b[: len(first)], w[: len(first)], plan, link)
         self._ahead: tuple[np.ndarray, ...] | None = None  # the states of `kernels.stream`
         self._ahead_of: tuple[float, ...] | None = None  # the point that they are at
+        self._has_penalty = False  # whether they have A^T diag(w^2) A, which is summed once
 
     @property
     def is_plain(self) -> bool:
@@ -170,13 +171,15 @@ class StreamedPasses(Passes):
             return self.evaluate(a, da, 1.0, out)
         sums, weights, vectors, grams = self._states()
         link = self._work.link
-        stream.start_ahead(link, sums, vectors, grams)
+        matrices = 3 if self._has_penalty or not self.w.size else 4
+        stream.start_ahead(link, sums, vectors, grams[:, :matrices])
         for rows, part in self._parts():
             work = part._work
-            given = (link, part.source, p, a[rows], part.b, part.w, da[rows], out[rows])
+            given = (link, part.source, p, a[rows], part.b, part.w, matrices, da[rows], out[rows])
             self.run(stream, "look_ahead", *given, sums, work.buffers, weights, work.packed, vectors, grams)
             if also is not None:
                 also(part)
+        self._has_penalty = True
         point = self.evaluate(a, da, 1.0, out)
         self._ahead_of = point.identity
         return point

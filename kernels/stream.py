@@ -57,8 +57,8 @@ def weigh_ahead(link, a, b, w, i, rows, shift, weights):
 
 
 @part
-def fold_ahead(link, A, p, a, b, w, start, stop, da, out, sums, buffer, weights, packed, vectors, grams):
-    """da = A p, out = a + da, and the sums there of the rows start : stop, added to the state."""
+def fold_ahead(link, A, p, a, b, w, matrices, start, stop, da, out, sums, buffer, weights, packed, vectors, grams):
+    """da = A p, out = a + da, and the sums there of the rows start : stop, of so many Gram matrices, added to the state."""
     for i in range(start, stop, ROWS):
         rows = min(ROWS, stop - i)
         panel = load_panel(A, i, rows, buffer)
@@ -74,18 +74,18 @@ def fold_ahead(link, A, p, a, b, w, start, stop, da, out, sums, buffer, weights,
         add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, False)
         if w.shape[0] > 0:
             add_row_sum(panel, weights[W2A:], rows, vectors[3:], A, i + ROWS, False)
-        for g in range(4 if w.shape[0] > 0 else 3):
+        for g in range(matrices):
             pack(panel, weights[E + g], rows, packed)
             add_gram(packed, panel, rows, grams[g], A, i + ROWS)
 
 
 @parallel
-def look_ahead(link, A, p, a, b, w, da, out, sums, buffers, weights, packed, vectors, grams):
-    """`fold_ahead` over the rows of one chunk; the blocks' states go on from those that are given."""
+def look_ahead(link, A, p, a, b, w, matrices, da, out, sums, buffers, weights, packed, vectors, grams):
+    """`fold_ahead` over the rows of one chunk; the blocks' states go on from those that are given. The last Gram matrix does not depend on x."""
     blocks = sums.shape[0]
     for k in prange(blocks):
         start, stop = fold.block_rows(k, blocks, A.shape[0])
-        fold_ahead(link, A, p, a, b, w, start, stop, da, out, sums[k], buffers[k], weights[k], packed[k], vectors[k], grams[k])
+        fold_ahead(link, A, p, a, b, w, matrices, start, stop, da, out, sums[k], buffers[k], weights[k], packed[k], vectors[k], grams[k])
 
 
 @serial
