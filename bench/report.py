@@ -299,6 +299,7 @@ def caption(rows):
     return (
         f"Medians of one run on {rows.run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads, {versions}; one read of A at "
         f"{info['read_GBs']:.0f} GB/s and dgemm at {info['dgemm_GFs']:.0f} GF/s in the same session. The ratio is the other's time over ours."
+        + rows.run.get("merged", "")  # what whoever puts rows of another run into the file says of it
     )
 
 
