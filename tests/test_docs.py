@@ -14,7 +14,8 @@ import fastrsx.kernels
 README = Path(__file__).parent.parent / "README.md"
 GUIDE = README.parent / "docs" / "embedding.md"
 PACKAGES = (fastrsx, fastrsx.kernels)
-MODULES = [f"{package.__name__}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+FOUND = [(package, module) for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+MODULES = [f"{package.__name__}.{module.name}" for package, module in FOUND if not module.name.startswith("cuda")]  # which need numba-cuda
 PUBLIC = [name for name in fastrsx.__all__ if callable(getattr(fastrsx, name))]
 
 

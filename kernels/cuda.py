@@ -1,0 +1,312 @@
+"""The kernels for A on a GPU, with the names, arguments and formulas of dense.py.
+
+Arrays are on the device, C-ordered, A in float64 or float32. Kernels are queued on the stream of the workspace; what returns a number waits for it.
+Nothing is added atomically and blocks depend on n and d alone: a result has the same bits every time.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import fold
+from .cuda_block import MOST_BLOCKS, THREADS, configured, cuda
+from .cuda_block import why_unavailable as why_unavailable
+from .cuda_fold import (
+    add_scaled,
+    combine_domain,
+    combine_extremes,
+    combine_residuals,
+    fold_diagonal,
+    fold_domain,
+    fold_extremes,
+    fold_fill,
+    fold_predictions,
+    fold_residuals,
+    multiply,
+    take_column,
+    weigh_products,
+)
+from .cuda_gram import DEPTH, TILE, combine_hessian, fold_gram_below, fold_gram_diagonal
+from .cuda_plane import combine_plane, fold_combination, fold_plane
+from .cuda_rows import (
+    WIDEST,
+    combine_vectors,
+    finish_columns,
+    finish_gradient,
+    finish_hess_vec,
+    fold_columns,
+    fold_curvature,
+    fold_gradient,
+    fold_gradient_sums,
+    fold_products,
+    fold_transposed,
+)
+from .fold import POINT, POINT_FUN, SUMS
+from .links import LINKS
+from .plane import PLANE
+
+GRAM_BYTES = 2**26  # of partial Gram matrices, at most
+
+# u = p e + q a, v = p e + q, e = p exp(a), and M = min(max(low, max a), high): p, q, low, high
+_FORMS = {"rsx": (1.0, 1.0), "softmax": (1.0, 0.0), "linear": (0.0, 1.0)}
+FORMS = {type(LINKS[name]): (*form, LINKS[name].low, LINKS[name].high) for name, form in _FORMS.items()}
+
+
+class Workspace(NamedTuple):
+    """What the kernels write between passes, on the device; nothing in it but `a`, `h` and `products` grows with n."""
+
+    a: Any  # n: A x at the last x
+    h: Any  # n: weights of the Gram matrix
+    products: Any  # n: of a direction, where d is large
+    point: Any  # scalars at `a`, see fold.POINT_*
+    sums: Any  # blocks x scalars: the state of each block, and below its d-vectors
+    shifts: Any  # blocks: M of what is in `vectors`
+    vectors: Any  # blocks x 4 x d
+    combined: Any  # 4 x d
+    gram: Any  # splits x d x d; none without `hessian`
+    plane: Any  # blocks x sums: those of the plane search
+    link: tuple[float, float, float, float]  # see FORMS
+    stream: Any
+
+
+def block_count(n, d):
+    """How many blocks the n rows are folded in: many for each multiprocessor, and at most 128 MB of their vectors."""
+    return max(1, min(MOST_BLOCKS, -(-n // THREADS), max(1, 2**22 // d)))
+
+
+def split_count(n, d):
+    """How many parts the rows of the Gram matrix are summed in: as many blocks, and at most 64 MB of partial matrices."""
+    tiles = -(-d // TILE)
+    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), GRAM_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
+
+
+def alloc_gram(n, d, stream=0):
+    """What only Hessians need: room for one, for the weights of its rows, and for its parts."""
+    return tuple(cuda.device_array(shape, np.float64, stream=stream) for shape in ((d, d), n, (split_count(n, d), d, d)))
+
+
+def alloc_workspace(n, d, hessian, link=LINKS["rsx"], stream=0):
+    """A workspace for n x d data; without `hessian`, not for value_grad_hess. What is done with it is queued on `stream`."""
+    blocks = block_count(n, d)
+
+    def empty(*shape):
+        return cuda.device_array(shape, np.float64, stream=stream)
+
+    products = empty(n if d > WIDEST else 0)
+    _, h, gram = alloc_gram(n, d, stream) if hessian else (None, empty(0), empty(0, 0, 0))
+    vectors = empty(blocks, 4, d), empty(4, d)
+    scalars = empty(POINT), empty(blocks, SUMS), empty(blocks)
+    return Workspace(empty(n), h, products, *scalars, *vectors, gram, empty(blocks, PLANE), FORMS[type(link)], stream)
+
+
+def launch(kernel, grid, work, *args):
+    """Queue a kernel with that many blocks."""
+    configured(kernel, grid, work.stream)(*args)
+
+
+def spread(work):
+    """Blocks for what is done to each row."""
+    return work.sums.shape[0]
+
+
+def by_columns(work):
+    """Blocks for sums of columns that take each of them from memory."""
+    return work.sums.shape[0], -(-work.combined.shape[1] // WIDEST)
+
+
+def fetch(array, work):
+    """An array of the device, here, once all that is queued is done."""
+    out = array.copy_to_host(stream=work.stream)
+    if work.stream:
+        work.stream.synchronize()
+    return out
+
+
+def fill(out, work, x=math.nan):
+    """x everywhere."""
+    launch(fold_fill, min(MOST_BLOCKS, -(-out.size // THREADS)), work, out.reshape(out.size), x)
+
+
+def add(out, factor, x, work):
+    """out += factor x."""
+    launch(add_scaled, spread(work), work, out, factor, x)
+
+
+def scale(out, x, work):
+    """out *= x."""
+    launch(multiply, spread(work), work, out, x)
+
+
+def extremes(x, work):
+    """The least and the largest of n entries, their sum and that of their squares; where there is a NaN, both sums are NaN."""
+    launch(fold_extremes, spread(work), work, x, work.plane)
+    launch(combine_extremes, 1, work, work.plane)
+    return fetch(work.plane[0], work)[:4].tolist()
+
+
+def column(A, j, out, work):
+    """out = column j of A."""
+    launch(take_column, spread(work), work, A, j, out)
+
+
+def complete_point(b, w, work):
+    """L and the point, of the blocks' domains."""
+    launch(combine_domain, 1, work, work.sums, work.point)
+    launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
+    launch(combine_residuals, 1, work, work.sums, work.point)
+
+
+def evaluate(a, da, t, b, w, out, work):
+    """The point at out = a + t da; with an empty da, at out, which is then a."""
+    launch(fold_domain, spread(work), work, work.link, a, da, t, out, work.sums)
+    complete_point(b, w, work._replace(a=out))
+
+
+def evaluate_plane(here, da, before, y, b, w, out, work):
+    """The point at out = (1 + y0) here + y1 da + y2 (here - before)."""
+    launch(fold_combination, spread(work), work, work.link, here, da, before, tuple(map(float, y)), out, work.sums)
+    complete_point(b, w, work._replace(a=out))
+
+
+def plane_derivatives(here, da, before, a, b, w, point, work):
+    """The sums of `plane.fold_plane` over all rows, here."""
+    launch(fold_plane, (spread(work), 2), work, work.link, here, da, before, a, b, w, point, work.plane)
+    launch(combine_plane, 1, work, work.plane, work.plane[0])
+    return fetch(work.plane[0], work)
+
+
+def project(A, x, b, w, work):
+    """a = A x and the point there: one pass."""
+    products(A, x, work.a, work)
+    evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
+
+
+def project_grad(A, x, b, w, work):
+    """The same, and what `gradient` leaves, in the same pass; of no use near an exact fit, and for at most WIDEST columns."""
+    launch(fold_gradient_sums, spread(work), work, work.link, A, x, b, w, work.a, work.shifts, work.vectors)
+    evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
+    launch(finish_gradient, A.shape[1], work, work.shifts, work.point, work.vectors, work.combined)
+
+
+def gradient(A, a, b, w, point, h, work):
+    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and h of each row unless that is empty."""
+    launch(fold_gradient, by_columns(work), work, work.link, A, a, b, w, point, h, work.vectors)
+    launch(combine_vectors, A.shape[1], work, work.vectors, 0, 3, work.combined)
+
+
+def products(A, x, out, work):
+    """out = A x."""
+    launch(fold_products, spread(work), work, A, x, out)
+
+
+def transposed(A, y, work):
+    """A^T y in the third row of `combined`."""
+    launch(fold_transposed, by_columns(work), work, A, y, work.vectors)
+    launch(combine_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+
+
+def columns(A, work):
+    """The sums of squares and the largest entries of the columns, in `combined`."""
+    launch(fold_columns, by_columns(work), work, A, work.vectors)
+    launch(finish_columns, A.shape[1], work, work.vectors, work.combined)
+
+
+def curvature(A, p, a, b, w, point, da, work):
+    """A^T (h * A p) in the third row of `combined`, and da = A p unless da is empty: one read of A, two of more than WIDEST columns."""
+    if A.shape[1] <= WIDEST:
+        launch(fold_curvature, spread(work), work, work.link, A, p, a, b, w, point, work.vectors, da)
+        launch(combine_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+        return
+    image = da if da.shape[0] else work.products
+    products(A, p, image, work)
+    launch(weigh_products, spread(work), work, work.link, image, a, b, w, point, work.products)
+    transposed(A, work.products, work)
+
+
+def weigh_gram(A, h, work):
+    """A^T diag(h) A in parts, in `gram`."""
+    tiles, splits = -(-A.shape[1] // TILE), work.gram.shape[0]
+    launch(fold_gram_diagonal, (tiles, splits), work, A, h, work.gram)
+    if tiles > 1:
+        launch(fold_gram_below, (tiles * (tiles - 1) // 2, splits), work, A, h, work.gram)
+
+
+def finish_hessian(hess, work):
+    """The Hessian of the parts of the Gram matrix and the vectors in `combined`."""
+    launch(combine_hessian, min(MOST_BLOCKS, -(-hess.size // THREADS)), work, work.gram, work.combined, hess)
+
+
+def diagonal(a, b, w, point, D, work):
+    """D = v^2/alpha^2 + e (c - s)/alpha + w^2/2."""
+    launch(fold_diagonal, spread(work), work, work.link, a, b, w, point, D)
+
+
+def predictions(a, point, f, v, work):
+    """f and v/alpha."""
+    launch(fold_predictions, spread(work), work, work.link, a, point, f, v)
+
+
+# -- public kernels: from x -----------------------------------------------------------------------------------------
+
+
+def value(A, x, b, w, work):
+    """L(x); leaves a = A x and the point in the workspace."""
+    project(A, x, b, w, work)
+    return float(fetch(work.point, work)[POINT_FUN])
+
+
+def value_grad(A, x, b, w, grad, work):
+    """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass, two near an exact fit or of more than WIDEST columns."""
+    is_fused = A.shape[1] <= WIDEST
+    (project_grad if is_fused else project)(A, x, b, w, work)
+    point = fetch(work.point, work)
+    if not point[POINT_FUN] < math.inf:
+        fill(grad, work)
+        return float(point[POINT_FUN])
+    if not is_fused or fold.cancels.py_func(point, fetch(work.combined, work)[None]):
+        gradient(A, work.a, b, w, work.point, work.h[:0], work)
+    grad.copy_to_device(work.combined[2], stream=work.stream)
+    return float(point[POINT_FUN])
+
+
+def value_grad_hess(A, x, b, w, grad, hess, work):
+    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0."""
+    fun = value(A, x, b, w, work)
+    if not fun < math.inf:
+        fill(grad, work)
+        fill(hess, work)
+        return fun
+    gradient(A, work.a, b, w, work.point, work.h, work)
+    weigh_gram(A, work.h, work)
+    grad.copy_to_device(work.combined[2], stream=work.stream)
+    finish_hessian(hess, work)
+    return fun
+
+
+def hess_vec(A, x, b, w, p, out, work):
+    """L(x), and Hess(x) p into out (d); NaN where alpha <= 0."""
+    fun = value_grad(A, x, b, w, out, work)
+    if fun < math.inf:
+        curvature(A, p, work.a, b, w, work.point, work.h[:0], work)
+        launch(finish_hess_vec, 1, work, work.combined, p, out)
+    return fun
+
+
+def factors(A, x, b, w, D, V, work):
+    """L(x), D (n) and the rows A^T v/alpha, A^T q/alpha of V (2 x d): Hess = 2 (A^T diag(D) A - V[0] V[1]^T - V[1] V[0]^T)."""
+    fun = value_grad(A, x, b, w, V[0], work)
+    if not fun < math.inf:
+        fill(D, work)
+        fill(V, work)
+        return fun
+    V.copy_to_device(work.combined[:2], stream=work.stream)
+    diagonal(work.a, b, w, work.point, D, work)
+    return fun
+
+
+def weighted_gram(A, h, out, work):
+    """out (d x d) = A^T diag(h) A for weights h (n) of any sign."""
+    fill(work.combined, work, 0.0)
+    weigh_gram(A, h, work)
+    finish_hessian(out, work)

@@ -1,0 +1,97 @@
+"""A block of threads on a GPU: what its threads do together. The one module that imports numba.cuda.
+
+A block has a square of threads. Their numbers in registers are combined by way of shared memory, always in the same tree.
+"""
+
+import functools
+import warnings
+
+import numpy as np
+from numba import config
+
+NEEDED = "the kernels for a GPU need the package numba-cuda, which is not installed: pip install 'fastrsx[cuda]'"
+try:
+    from numba import cuda
+except ImportError as error:
+    raise ImportError(NEEDED) from error
+if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA":  # then it is Numba's own, an older one
+    raise ImportError(NEEDED)
+
+# Threads of a block as a square, and of a warp; and blocks. The simulator runs each thread as one of Python.
+EDGE, WARP_ROWS, WARP_COLUMNS, MOST_BLOCKS = (4, 2, 2, 2) if config.ENABLE_CUDASIM else (16, 4, 8, 4096)
+THREADS = EDGE * EDGE
+
+# Four blocks of that many registers a thread are half of the threads that a multiprocessor holds.
+kernel = cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=64)
+device = functools.partial(cuda.jit, device=True, inline="always")
+unsigned = np.uint64  # for an index in a hot loop: of a signed one it is asked whether it counts from the end
+
+
+def why_unavailable():
+    """Why no kernel can run in this process; empty where it can."""
+    if config.ENABLE_CUDASIM or cuda.is_available():
+        return ""
+    return " ".join((cuda.cuda_error() or "the driver finds none").split())
+
+
+def _configured(kernel, grid, stream):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grid size")
+        return kernel[grid, THREADS, stream]
+
+
+# A kernel for a launch, without numba-cuda's warning of few blocks: what ends a sum takes one. The simulator's is the kernel itself.
+configured = _configured if config.ENABLE_CUDASIM else functools.lru_cache(maxsize=None)(_configured)
+
+
+@device
+def block_sum(scratch, value):
+    """The sum over the threads of a block; scratch: THREADS numbers that they share."""
+    t = cuda.threadIdx.x
+    cuda.syncthreads()
+    scratch[t] = value
+    half = THREADS // 2
+    while half > 0:
+        cuda.syncthreads()
+        if t < half:
+            scratch[t] += scratch[t + half]
+        half //= 2
+    cuda.syncthreads()
+    return scratch[0]
+
+
+@device
+def block_max(scratch, value):
+    """The largest value of the threads of a block."""
+    t = cuda.threadIdx.x
+    cuda.syncthreads()
+    scratch[t] = value
+    half = THREADS // 2
+    while half > 0:
+        cuda.syncthreads()
+        if t < half:
+            scratch[t] = max(scratch[t], scratch[t + half])
+        half //= 2
+    cuda.syncthreads()
+    return scratch[0]
+
+
+@device
+def sum_lanes(scratch, value, lanes):
+    """The sum over each `lanes` threads, a power of two, for the first of them."""
+    t = cuda.threadIdx.x
+    cuda.syncthreads()
+    scratch[t] = value
+    half = lanes // 2
+    while half > 0:
+        cuda.syncthreads()
+        if t % lanes < half:
+            scratch[t] += scratch[t + half]
+        half //= 2
+    return scratch[t]
+
+
+@device
+def block_rows(k, blocks, n):
+    """First row of block k and of the next."""
+    return n * k // blocks, n * (k + 1) // blocks

@@ -1,0 +1,78 @@
+"""Numba's CUDA simulator, made fit for tests: its threads run one at a time, from barrier to barrier, in an order that is drawn anew each time.
+
+By itself it polls threads that run all at once: most of the time goes into waiting for Python's lock, and now and then two threads that ask for a
+shared array at once get one each. In a random order, a barrier that a kernel lacks shows as a wrong result.
+"""
+
+import random
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+from numba import cuda
+from numba.cuda.simulator import kernel as simulated
+from numba.cuda.simulator.kernel import BlockThread
+
+from fastrsx.kernels import cuda as launching
+from fastrsx.kernels import cuda_block, cuda_fold, cuda_gram, cuda_plane, cuda_rows
+
+MODULES = (launching, cuda_block, cuda_fold, cuda_gram, cuda_plane, cuda_rows)
+
+
+class Thread(BlockThread):
+    """A thread of a block, that hands over at a barrier."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.go, self.stopped, self.ended = threading.Lock(), threading.Lock(), False
+        self.go.acquire()  # as signals: one thread waits for what another releases
+        self.stopped.acquire()
+
+    def run(self):
+        self.go.acquire()
+        super().run()
+        self.ended = True
+        self.stopped.release()
+
+    def syncthreads(self):
+        self.stopped.release()
+        self.go.acquire()
+        if self.abort:
+            raise SystemExit
+
+
+class Block(simulated.BlockManager):
+    """A block of threads, each run up to the next barrier or its end before the next one is."""
+
+    def run(self, grid_point, *args):
+        live = [Thread(lambda: self._f(*args), self, grid_point, place, self._debug) for place in np.ndindex(*self._block_dim)]
+        order = random.Random(0)
+        for thread in live:
+            thread.start()
+        while live:
+            order.shuffle(live)
+            for thread in live:
+                thread.go.release()
+                thread.stopped.acquire()
+                if thread.exception:
+                    for other in live:
+                        other.abort = True
+                        other.go.release()
+                    raise thread.exception[0].with_traceback(thread.exception[1])
+            live = [thread for thread in live if not thread.ended]
+
+
+@contextmanager
+def swapped(fn, module):
+    """What `numba.cuda` means inside a launch, in all modules at once: a function of another module would give it back while threads are in it."""
+    found = [each for each in MODULES if each.__dict__.get("cuda") is cuda]
+    for each in found:
+        each.cuda = module
+    try:
+        yield
+    finally:
+        for each in found:
+            each.cuda = cuda
+
+
+simulated.BlockManager, simulated.swapped_cuda_module = Block, swapped

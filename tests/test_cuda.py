@@ -1,0 +1,144 @@
+"""The kernels for a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the formulas, as in test_kernels.py."""
+
+import math
+
+import numpy as np
+import pytest
+
+import gpu
+import naive
+from fastrsx.kernels import fold
+from fastrsx.kernels.links import LINKS
+from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
+
+kernels = gpu.kernels()
+cuda, THREADS, TILE, WIDEST = kernels.cuda, kernels.THREADS, kernels.TILE, kernels.WIDEST
+
+TOL = 1e-12
+# Fewer rows than threads; more than one block; a column for each thread and more, tiles below the diagonal.
+SHAPES = [(1, 1), (3, 2), (2 * THREADS + 1, 5), (THREADS, THREADS), (5, TILE + 1), (3, 2 * TILE + 3), (33, 3 * TILE)]
+
+
+class Output:
+    def __init__(self, fun, arrays, work):
+        self.fun = fun
+        self.arrays = {name: array.copy_to_host() for name, array in arrays.items()}
+        self.a = work.a.copy_to_host()
+
+
+def call(kernel, data, link="rsx"):
+    """Run a kernel in a fresh workspace; its outputs, which it must fill, start as -7."""
+    n, d = data.A.shape
+    A, x, b, w, p = map(cuda.to_device, data)
+    outputs = {name: cuda.to_device(np.full(shape, -7.0)) for name, shape in output_shapes(kernel, n, d).items()}
+    work = kernels.alloc_workspace(n, d, kernel == "value_grad_hess", LINKS[link])
+    direction = [p] if kernel == "hess_vec" else []
+    fun = getattr(kernels, kernel)(A, x, b, w, *direction, *outputs.values(), work)
+    return Output(fun, outputs, work)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_kernels_match_the_formulas(n, d, weighted):
+    data = random_data(n, d, weighted)
+    check_results(data, {kernel: call(kernel, data) for kernel in KERNELS}, TOL)
+
+
+def test_shapes_take_both_passes():
+    assert min(d for _, d in SHAPES) < THREADS < WIDEST + 1 < max(d for _, d in SHAPES)
+    assert any(d > WIDEST for _, d in SHAPES)
+
+
+def test_rows_that_do_not_fill_the_blocks():
+    """The last block, and the second half of the only one, have no rows."""
+    assert kernels.block_count(THREADS + 1, 3) == 2
+    assert kernels.block_count(1, 3) == 1
+    data = random_data(THREADS + 1, 3)
+    check_results(data, {kernel: call(kernel, data) for kernel in KERNELS}, TOL)
+
+
+def test_float32_is_widened():
+    data = random_data(20, 6)
+    single = data.A.astype(np.float32)
+    data = Data.of(single, data.x, data.b, data.w, data.p)
+    found = {kernel: call(kernel, data._replace(A=single)) for kernel in KERNELS}
+    check_results(data, found, TOL)
+    assert found["value_grad_hess"].fun == call("value_grad_hess", data).fun
+
+
+@pytest.mark.parametrize("link", ["softmax", "linear"])
+def test_links(link):
+    data = random_data(21, 4)
+    found = call("value_grad_hess", data, link)
+    ref = naive.Naive(data.A, data.b, a=found.a, link=link)
+    tol = TOL * float(ref.kappa)
+    assert_within(found.fun, ref.value, ref.value_scale, tol)
+    assert_within(found.arrays["grad"], ref.grad, ref.grad_scale, tol)
+    assert_within(found.arrays["hess"], ref.hess, ref.hess_scale, tol)
+    assert_within(call("value_grad", data, link).arrays["grad"], ref.grad, ref.grad_split_scale, tol)
+
+
+@pytest.mark.parametrize("size", [30.0, 800.0, 1e4])
+def test_large_a(size):
+    """Nothing overflows, in whatever order large and small rows come."""
+    rng = np.random.default_rng(0)
+    data = Data.of(rng.standard_normal((2 * THREADS + 3, 3)), rng.standard_normal(3), rng.random(2 * THREADS + 3) / 35)
+    data = data._replace(x=data.x * size / np.abs(data.A @ data.x).max())
+    found = call("value_grad", data)
+    expected = naive.exact(data.A, data.b, found.a)
+    assert found.fun == pytest.approx(expected.value, rel=TOL, abs=TOL * expected.value_scale)
+    assert_within(found.arrays["grad"], expected.grad, expected.grad_scale, TOL * size)
+
+
+@pytest.mark.parametrize("misfit", [1e-2, 1e-5])
+def test_gradient_near_an_exact_fit(misfit):
+    """Below ||c|| = 1e-3 ||f|| the gradient is that of the pass which forms c."""
+    data = random_data(40, 3)
+    f = naive.Naive(data.A, data.b, data.x).f
+    off = np.random.default_rng(0).standard_normal(40)
+    data = Data.of(data.A, data.x, f + misfit * np.linalg.norm(f) * off / np.linalg.norm(off))
+    result = call("value_grad", data)
+    from_c = call("value_grad_hess", data).arrays["grad"]
+    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < fold.NEAR_FIT)
+    ref = naive.Naive(data.A, data.b, a=result.a)
+    assert_within(result.arrays["grad"], ref.grad, ref.grad_split_scale, 1e-14 * float(ref.kappa))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_outside_the_domain_there_is_nothing(kernel):
+    data = Data.of(np.ones((5, 2)), [-2.0, -2.0])
+    result = call(kernel, data)
+    assert result.fun == math.inf
+    for array in result.arrays.values():
+        assert np.isnan(array).all()
+
+
+def test_a_stream_of_the_callers():
+    data = random_data(THREADS + 1, 3)
+    A, x, b, w, _ = map(cuda.to_device, data)
+    work = kernels.alloc_workspace(*A.shape, True, stream=cuda.stream())
+    grad, hess = cuda.device_array(3), cuda.device_array((3, 3))
+    fun = kernels.value_grad_hess(A, x, b, w, grad, hess, work)
+    work.stream.synchronize()
+    expected = call("value_grad_hess", data)
+    assert fun == expected.fun
+    np.testing.assert_array_equal(hess.copy_to_host(), expected.arrays["hess"])
+
+
+def test_the_same_bits_every_time():
+    data = random_data(3 * THREADS, 4, weighted=True)
+    for kernel in ("value_grad_hess", "hess_vec"):
+        one, two = call(kernel, data), call(kernel, data)
+        assert one.fun == two.fun
+        for name, array in one.arrays.items():
+            np.testing.assert_array_equal(two.arrays[name], array)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 3), (7, TILE + 2)])
+def test_weighted_gram(n, d):
+    data = random_data(n, d)
+    h = np.random.default_rng(1).standard_normal(n)
+    out = cuda.to_device(np.full((d, d), -7.0))
+    kernels.weighted_gram(cuda.to_device(data.A), cuda.to_device(h), out, kernels.alloc_workspace(n, d, True))
+    A = data.A.astype(np.longdouble)
+    assert_within(out.copy_to_host(), A.T @ (h[:, None] * A), abs(A).T @ (abs(h)[:, None] * abs(A)), TOL)
