@@ -1,0 +1,158 @@
+"""What the kernels for a GPU compile to, with no GPU there: PTX by numba-cuda, machine code and resources by ptxas.
+
+`python tests/cuda_resources.py` prints the table.
+"""
+
+import re
+import subprocess
+import tempfile
+from importlib.metadata import files
+from pathlib import Path
+from typing import NamedTuple
+
+from numba import types
+from numba.cuda import compile_ptx
+
+from fastrsx.kernels import cuda_fold, cuda_gram, cuda_plane, cuda_rows
+from fastrsx.kernels.cuda_block import THREADS
+
+TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
+REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; taken at a time by a warp; kept for a block; that we ask for
+
+_f8, _i8 = types.float64, types.int64
+_v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
+_link, _three = types.UniTuple(_f8, 4), types.UniTuple(_f8, 3)
+
+
+def signatures(A):
+    """{kernel: its arguments} for a type of A."""
+    return {
+        cuda_rows.fold_gradient_sums: (_link, A, _v, _v, _v, _v, _v, _c),
+        cuda_rows.fold_gradient: (_link, A, _v, _v, _v, _v, _v, _c),
+        cuda_rows.fold_curvature: (_link, A, _v, _v, _v, _v, _v, _c, _v),
+        cuda_rows.fold_products: (A, _v, _v),
+        cuda_rows.fold_transposed: (A, _v, _c),
+        cuda_rows.fold_columns: (A, _c),
+        cuda_gram.fold_gram_diagonal: (A, _v, _c),
+        cuda_gram.fold_gram_below: (A, _v, _c),
+    }
+
+
+def other_signatures():
+    """The same of kernels that do not read A."""
+    return {
+        cuda_fold.fold_domain: (_link, _v, _v, _f8, _v, _m),
+        cuda_fold.combine_domain: (_m, _v),
+        cuda_fold.fold_residuals: (_link, _v, _v, _v, _v, _m),
+        cuda_fold.combine_residuals: (_m, _v),
+        cuda_fold.weigh_products: (_link, _v, _v, _v, _v, _v, _v),
+        cuda_rows.combine_vectors: (_c, _i8, _i8, _m),
+        cuda_rows.finish_gradient: (_v, _v, _c, _m),
+        cuda_rows.finish_columns: (_c, _m),
+        cuda_fold.fold_diagonal: (_link, _v, _v, _v, _v, _v),
+        cuda_fold.fold_predictions: (_link, _v, _v, _v, _v),
+        cuda_rows.finish_hess_vec: (_m, _v, _v),
+        cuda_fold.fold_fill: (_v, _f8),
+        cuda_fold.add_scaled: (_v, _f8, _v),
+        cuda_fold.multiply: (_v, _v),
+        cuda_fold.take_column: (_m, _i8, _v),
+        cuda_fold.fold_extremes: (_v, _m),
+        cuda_fold.combine_extremes: (_m,),
+        cuda_gram.combine_hessian: (_c, _m, _m),
+        cuda_plane.fold_plane: (_link, _v, _v, _v, _v, _v, _v, _v, _m),
+        cuda_plane.combine_plane: (_m, _v),
+        cuda_plane.fold_combination: (_link, _v, _v, _v, _three, _v, _m),
+    }
+
+
+class Resources(NamedTuple):
+    """Of one kernel for one target."""
+
+    registers: int
+    shared: int  # bytes
+    spilled: int  # bytes stored and loaded
+    occupancy: float  # part of the warps that a multiprocessor holds
+    fma_share: float  # multiply-adds of float64 in the instructions of the loop that has most of them
+    ptx: str
+
+
+def name_of(kernel):
+    """Of the two that are made of one function, which."""
+    return kernel.py_func.__name__ + {cuda_gram.fold_gram_diagonal: " on the diagonal", cuda_gram.fold_gram_below: " below it"}.get(kernel, "")
+
+
+def atomics(ptx):
+    """Its atomic instructions, such as additions whose order is not fixed; a `bar.red` is a barrier."""
+    return re.findall(r"(?<![\w.])(?:atom|red)\.\S+", ptx)
+
+
+def ptxas():
+    """The assembler of the package nvidia-cuda-nvcc; None without it."""
+    try:
+        found = [file for file in files("nvidia-cuda-nvcc") or () if file.name == "ptxas"]
+    except ModuleNotFoundError:
+        return None
+    return str(found[0].locate()) if found else None
+
+
+def occupancy(registers, shared, target):
+    """What registers and shared memory leave room for."""
+    shared_kb, most_warps = target
+    warps = THREADS // 32
+    of_a_warp = -(-registers * 32 // GRANULE) * GRANULE
+    blocks = min(REGISTERS // (of_a_warp * warps), int(shared_kb / (shared / 1024 + BLOCK_KB)), most_warps // warps)
+    return blocks * warps / most_warps
+
+
+def fma_share(ptx):
+    """Of the loops of the PTX, from a label to the branch back to it, the innermost with most multiply-adds: their share of its instructions."""
+    lines = [line.strip() for line in ptx.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
+    best = (0, 0.0)
+    for i, line in enumerate(lines):
+        branch = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if branch and labels.get(branch[1], i) < i:
+            body = [each for each in lines[labels[branch[1]] : i + 1] if each.endswith(";")]
+            if any(re.search(r"\bbra", each) for each in body[:-1]):
+                continue  # not the innermost
+            count = sum("fma.rn.f64" in each for each in body)
+            best = max(best, (count, count / len(body)))
+    return best[1]
+
+
+def resources(kernel, signature, target):
+    """Compile a kernel for a target, (8, 0) or (9, 0)."""
+    ptx, _ = compile_ptx(kernel.py_func, signature, cc=target)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        command = [
+            ptxas(),
+            "-v",
+            f"-arch=sm_{target[0]}{target[1]}",
+            f"--maxrregcount={MOST_REGISTERS}",
+            str(source),
+            "-o",
+            str(source.with_suffix(".cubin")),
+        ]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    registers = int(re.search(r"Used (\d+) registers", said)[1])
+    shared = sum(map(int, re.findall(r"(\d+) bytes smem", said)))
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target]), fma_share(ptx), ptx)
+
+
+def table():
+    """Markdown, for float64 A and both targets."""
+    lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
+    for kernel, signature in {**signatures(_m), **other_signatures()}.items():
+        for target in TARGETS:
+            it = resources(kernel, signature, target)
+            share = f"{it.fma_share:.0%}" if it.fma_share else ""
+            cells = (name_of(kernel), "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

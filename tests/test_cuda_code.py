@@ -1,0 +1,79 @@
+"""What the kernels for a GPU compile to, see cuda_resources.py: for each, that it fits; and what is said where there is no driver."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from numba import config
+
+if config.ENABLE_CUDASIM:
+    pytest.skip("NUMBA_ENABLE_CUDASIM=1 is set, and the simulator compiles nothing", allow_module_level=True)
+if importlib.util.find_spec("numba_cuda") is None:
+    pytest.skip("numba-cuda is not installed: pip install 'fastrsx[cuda]'", allow_module_level=True)
+import cuda_resources
+
+if cuda_resources.ptxas() is None:
+    pytest.skip("the assembler is not installed: pip install nvidia-cuda-nvcc", allow_module_level=True)
+
+from numba import cuda, float32, float64
+
+import fastrsx
+from fastrsx import device
+
+LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and what counts
+CASES = [
+    *((kernel, signature, "float64") for kernel, signature in cuda_resources.signatures(float64[:, ::1]).items()),
+    *((kernel, signature, "float32") for kernel, signature in cuda_resources.signatures(float32[:, ::1]).items()),
+    *((kernel, signature, "") for kernel, signature in cuda_resources.other_signatures().items()),
+]
+
+
+@pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
+@pytest.mark.parametrize(("kernel", "signature", "dtype"), CASES, ids=[f"{cuda_resources.name_of(kernel)} {dtype}" for kernel, _, dtype in CASES])
+def test_a_kernel_fits(kernel, signature, dtype, target):
+    found = cuda_resources.resources(kernel, signature, target)
+    assert found.spilled == 0
+    assert found.shared < 48 * 1024
+    assert found.occupancy >= 0.5
+    assert not cuda_resources.atomics(found.ptx)
+    if cuda_resources.name_of(kernel).startswith("fold_gram"):
+        assert found.fma_share > LEAST_FMA_SHARE
+
+
+def test_a_pass_that_spills_or_adds_atomically_would_be_seen():
+    def fold(A, out):
+        many = cuda.local.array(64, float64)
+        for k in range(64):
+            many[k] = A[k, 0]
+        for i in range(A.shape[0]):
+            for k in range(64):
+                many[k] += A[i, k] * many[(k * 7 + 1) % 64]
+        for k in range(64):
+            cuda.atomic.add(out, 0, many[k])
+
+    found = cuda_resources.resources(cuda.jit(fold), (float64[:, ::1], float64[::1]), (9, 0))
+    assert found.spilled > 0
+    assert cuda_resources.atomics(found.ptx)
+
+
+@pytest.mark.skipif(cuda.is_available(), reason="there is a GPU")
+def test_without_a_driver_the_error_says_why():
+    with pytest.raises(RuntimeError, match=r"no GPU can be used: .*driver"):
+        fastrsx.newton(np.ones((4, 1)), np.full(4, 0.25), kernel="cuda")
+
+
+def test_an_array_of_dlpack_alone():
+    """One in memory, for want of a GPU: only its place is looked at."""
+    array = np.arange(6.0).reshape(2, 3)
+
+    class Exporter:
+        def __dlpack__(self, *, stream=None, **kwargs):
+            return array.__dlpack__(**kwargs)
+
+        def __dlpack_device__(self):
+            return array.__dlpack_device__()
+
+    interface = device._from_dlpack(Exporter(), stream=-1).__cuda_array_interface__
+    assert interface["data"][0] == array.ctypes.data
+    assert (interface["shape"], interface["typestr"]) == ((2, 3), "<f8")
+    assert interface["strides"] in (None, (24, 8))
