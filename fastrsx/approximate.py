@@ -100,7 +100,7 @@ class Span:
             return False
         steps, unit = self.steps, direction / length
         if len(self.products) == len(steps.pool):
-            steps.pool.append(np.empty_like(self.a))
+            steps.pool.append(steps.passes.empty())
         product = steps.pool[len(self.products)]
         image = steps.passes.hess_vec(self.a, self.point, steps.first, unit / steps.scale, product) / steps.scale
         if not np.isfinite(image).all():
@@ -117,10 +117,7 @@ class Span:
 
     def combine(self, y: Vector, out: Vector) -> None:
         """out = A times the direction with the coefficients y."""
-        out[:] = 0.0
-        for coefficient, product in zip(y, self.products, strict=True):
-            product *= coefficient  # in place: a temporary would cost more
-            out += product
+        self.steps.passes.combine(y, self.products, out)
 
 
 class Steps:
@@ -139,7 +136,7 @@ class Steps:
     @QUIET
     def __init__(self, problem: Problem, hessian: str, sample_rows: int, seed: int) -> None:
         self.passes, self.scale, self.hessian, self.seed = problem._passes, problem._column_scale, hessian, seed
-        n = len(problem.b)
+        n = problem.A.shape[0]
         self.gradients = self.sampled = self.exact = self.reused = self.products = 0
         self.min_eig = math.nan  # of the last point that looked like a minimum, "matrix-free"
         draws = hessian in ("sampled", "sampled-only") and sample_rows < n

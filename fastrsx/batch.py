@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult
 from fastrsx.kernels import batch
 from fastrsx.kernels.links import RSX
 
-from . import inputs, threads
+from . import device, inputs, threads
 from .inputs import Vector
 from .planning import check_kernel
 from .result import Status
@@ -132,6 +132,7 @@ def _parts(entries: np.ndarray, count: int) -> list[slice]:
 
 def _as_batch(A: Any) -> tuple[Vector, np.ndarray, np.ndarray]:
     """All entries end to end, and the n and d of each problem."""
+    device.refuse("A", A)
     if hasattr(A, "ndim"):
         A = A if isinstance(A, np.ndarray) else np.asarray(A)
         if A.ndim != 3 or 0 in A.shape:

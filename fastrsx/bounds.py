@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import svdvals
 
-from . import inputs
+from . import device, inputs
 from .loading import chunks
 from .problem import Problem
 from .rank import triangular_factor
@@ -160,6 +160,7 @@ def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = Non
     >>> f"{farther.gradient / far.gradient:.0e}, {farther.hessian / far.hessian:.0e}"
     '1e+04, 1e+05'
     """
+    device.refuse("A", A)
     radius, beta = inputs.as_positive("radius", radius), inputs.as_positive("beta", beta)
     problem = Problem(A, b, w=w)
     spectral = float(svdvals(triangular_factor(problem.A))[0])

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from . import device
 from .inputs import Vector
 
 
 def fingerprint(shape: tuple[int, ...], b: Any) -> str:
     """What tells one problem from another: the shape of A, and b. A itself would take a read."""
     digest = hashlib.sha256(repr(tuple(map(int, shape))).encode())
-    digest.update(np.ascontiguousarray(b, dtype=np.float64).data)
+    digest.update(np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data)
     return digest.hexdigest()
 
 

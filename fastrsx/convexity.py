@@ -8,9 +8,10 @@ import numpy as np
 from scipy.linalg import eigvalsh, svdvals
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from . import inputs
+from . import device, inputs
 from .bounds import SLACK, Ball, exp_or_inf
 from .inputs import Matrix, Vector
+from .planning import check_kernel
 from .problem import Problem
 from .rank import tolerance, triangular_factor
 
@@ -123,6 +124,8 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     rank_2         -2.666667e+00 -2.666667e+00  no
     gauss_newton    1.777778e+00  1.777778e+00  yes
     """
+    device.refuse("A", A)
+    check_kernel(kernel, num_threads)
     problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
     seed = inputs.as_count("seed", seed, 0)
     x = _inside(problem, x)
@@ -226,6 +229,7 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
         raise ValueError(f"beta is {beta!r} and radius {radius!r}; beta, the least <u, 1>, goes with radius, and only with it")
     if not 0 <= inputs.as_number("margin", margin) < np.inf:
         raise ValueError(f"margin is {margin!r}; it must be at least 0 and finite")
+    device.refuse("A", A)
     problem = Problem(A, b)
     if x is None:
         log_w = _log_weight_on_ball(problem, inputs.as_positive("radius", radius), inputs.as_positive("beta", beta), margin)

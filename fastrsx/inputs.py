@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import frames
+from . import device, frames
 from .memory import room_for
 
 Vector = npt.NDArray[np.float64]
@@ -18,6 +18,7 @@ SHORT = 64  # entries that Python adds up sooner than NumPy is called
 
 def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
     """A real array of `ndim` axes, in the caller's dtype and layout."""
+    device.refuse(name, value)
     if hasattr(value, "tocsr"):
         raise TypeError(f"{name} is sparse ({type(value).__name__}), where an array is needed; pass {name}.toarray()")
     if np.ma.is_masked(value):
@@ -104,7 +105,11 @@ def as_weights(w: Any, n: int) -> Vector:
 def refuse_column(A: Any, j: int, names: frames.Names = None) -> None:
     """Say which entry of a column of an array or csr_array is not finite or beyond 1e150."""
     column = A[:, [j]].toarray().ravel() if hasattr(A, "toarray") else A[:, j]
-    column = np.asarray(column, dtype=np.float64)
+    refuse_entries(np.asarray(column, dtype=np.float64), j, names)
+
+
+def refuse_entries(column: Vector, j: int, names: frames.Names = None) -> None:
+    """The same of column j of A."""
     wrong = ~(np.abs(column) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
     todo = "remove or fill it" if not np.isfinite(column[i]) else "divide the column by its largest entry"

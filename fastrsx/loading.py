@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from . import inputs
+from . import device, inputs
 from .inputs import Matrix
 from .memory import LARGE, free
 
@@ -21,6 +21,8 @@ LOADERS = {
     "copy": "A converted to C-ordered float64",
     "stream": "A read from disk in chunks",
     "sparse": "sparse A read in place",
+    "device": "A read on the GPU",
+    "device copy": "A copied to the GPU once",
     "sparse copy": "A converted to canonical compressed rows of 32-bit indices",
 }
 
@@ -51,7 +53,7 @@ class Data(NamedTuple):
 
 def as_rows(A: Any, which: Any) -> Matrix:
     """Some rows of an array or csr_array, by a slice or by numbers, as a float64 matrix."""
-    rows = A[which]
+    rows = device.to_host("A", A[which])
     return np.asarray(rows.toarray() if sparse.issparse(rows) else rows, dtype=np.float64)
 
 
@@ -64,6 +66,8 @@ def chunks(A: Any, rows: int = CHUNK) -> Iterator[tuple[slice, Matrix]]:
 
 def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
+    if device.is_on_gpu(A):
+        return device.as_matrix(A)
     if not sparse.issparse(A):
         array = inputs.as_data(A)
         return A if isinstance(A, np.memmap) else array
@@ -78,8 +82,16 @@ def as_data(A: Any) -> Any:
     return A
 
 
-def loader_of(A: Any) -> Loader:
-    """How A, from `as_data`, would be read."""
+def loader_of(A: Any, kernel: str = "auto") -> Loader:
+    """How A, from `as_data`, would be read; `kernel` is as in `Problem`."""
+    if device.is_on_gpu(A):
+        if kernel in ("auto", "cuda"):
+            return Loader("device")
+        raise ValueError(f"kernel is {kernel!r}, and A is on a GPU; pass kernel='auto', or A in memory: A.get(), A.cpu() or A.copy_to_host()")
+    if kernel == "cuda":
+        if sparse.issparse(A):
+            raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray(), or another kernel")
+        return Loader("device copy")
     if sparse.issparse(A):
         if A.format != "csr":
             return Loader("sparse copy", f"from {A.format}")
@@ -104,9 +116,13 @@ def _is_single(A: npt.NDArray[Any]) -> bool:
     return A.dtype == np.float32 and A.flags.c_contiguous and A.flags.aligned
 
 
-def load(A: Any) -> Data:
+def load(A: Any, kernel: str = "auto") -> Data:
     """A, from `as_data`, for the kernels."""
-    loader = loader_of(A)
+    loader = loader_of(A, kernel)
+    if loader.name == "device":
+        return Data(A, A, loader)
+    if loader.name == "device copy":
+        return Data(A, device.copy(A), loader)
     if loader.name.startswith("sparse"):
         return _load_sparse(A, loader)
     if loader.name == "copy":

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrsx.kernels import csr, dense, fold, mixed, sample
+from fastrsx.kernels import csr, dense, fold, mixed, newton, sample, solve
 from fastrsx.kernels.links import RSX
 from fastrsx.kernels.panel import padded
 
@@ -15,7 +15,7 @@ from .frames import Names
 from .inputs import Matrix, Vector
 from .loading import Data
 from .memory import room_for
-from .planning import Plan, gram_is_sparse
+from .planning import ON_GPU, Plan, gram_is_sparse
 
 EMPTY = np.empty(0)
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
@@ -123,6 +123,62 @@ class Passes:
             with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape)):
                 self._work = self._work._replace(gram=np.empty(shape))
         return self._work
+
+    # -- n-vectors, which `CudaPasses` has on a GPU ---------------------------------------------------------
+
+    def empty(self) -> Vector:
+        """Room for n numbers."""
+        return np.empty(self.shape[0])
+
+    def to_host(self, vector: Vector) -> Vector:
+        """An n-vector in memory."""
+        return vector
+
+    def to_caller(self, vector: Vector) -> Vector:
+        """An n-vector on the side where the caller has A."""
+        return vector
+
+    @property
+    def norm_b(self) -> float:
+        return math.sqrt(np.add.reduce(self.b**2))  # not by BLAS: its workers would go on spinning
+
+    @property
+    def sum_b(self) -> float:
+        return float(np.add.reduce(self.b))
+
+    def largest(self, a: Vector) -> float:
+        """max |a|; NaN where there is one."""
+        return float(np.abs(a).max())
+
+    def distance(self, a: Vector, other: Vector, centred: bool) -> float:
+        """max |a - other|; centred, of what is left without the mean."""
+        change = a - other
+        return float(np.abs(change - change.mean() if centred else change).max())
+
+    def combine(self, y: Vector, vectors: list[Vector], out: Vector) -> None:
+        """out = sum_k y_k vectors_k; the vectors are spoilt."""
+        out[:] = 0.0
+        for coefficient, vector in zip(y, vectors, strict=True):
+            vector *= coefficient  # in place: a temporary would cost more
+            out += vector
+
+    def assign(self, out: Vector, a: Vector) -> None:
+        """out = a."""
+        out[:] = a
+
+    # -- the solver's iteration -------------------------------------------------------------------------------
+
+    def alloc_iterate(self, exact: bool) -> newton.Iterate:
+        """See `fastrsx.kernels.newton`; with room for a Hessian where iterations form it."""
+        n, d = self.shape
+        with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
+            return newton.alloc_iterate.py_func(n, d, exact)
+
+    def advance(self, *args: Any) -> int:
+        """`fastrsx.kernels.solve.advance`."""
+        return int(self.run(solve, "advance", *args))
+
+    # -- passes -----------------------------------------------------------------------------------------------
 
     def products(self, x: Vector, out: Vector) -> None:
         """out = A x."""
@@ -237,7 +293,7 @@ class Passes:
     def use_mixed(self) -> None:
         """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.mixed`."""
         blocks, wide = len(self._work.vectors), padded(self.shape[1])
-        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in ("stream", "sparse", "sparse copy"):
+        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in ("stream", "sparse", "sparse copy", *ON_GPU):
             raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {fold.BY_STRIPS} columns; pass precision='double'")
         panels = (blocks, mixed.wide_padded(self.shape[1]) // mixed.WIDE, fold.ROWS, mixed.WIDE)
         with room_for("mixed precision", math.prod(panels)):

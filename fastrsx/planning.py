@@ -20,6 +20,7 @@ PANEL_NS = 1 / 45.0  # of one thread, for each of the n d^2 of a dense Gram matr
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
+ON_GPU = ("device", "device copy")  # loaders
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, with weights, it is 2.6 times as fast
 # as products alone (rows "newton, wide"); where columns are correlated, these end after 100 steps without the minimum.
@@ -31,15 +32,15 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    kernel : {"parallel", "serial"}
-        The twin of each kernel that runs; they give the same bits.
+    kernel : {"parallel", "serial", "cuda"}
+        The twin of each kernel that runs; the first two give the same bits. "cuda": those for a GPU.
     hessian : {"exact", "sampled", "sampled-only", "matrix-free", "reduced"}
         What Newton steps are taken from.
     threads : int
-        Threads the kernels use.
-    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy"}
+        Threads of the CPU that the kernels use.
+    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy"}
         How A is read: where it lies; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; where it lies, as
-        compressed rows; converted to such.
+        compressed rows; converted to such; on a GPU; copied to one.
     data : str
         The same in words, and why A was converted.
     reason : str
@@ -59,7 +60,8 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
-        return f"{self.kernel} kernels on {self.threads} thread{plural}, {self.hessian} Hessian, {self.data}: {self.reason}"
+        where = "" if self.kernel == "cuda" else f" on {self.threads} thread{plural}"
+        return f"{self.kernel} kernels{where}, {self.hessian} Hessian, {self.data}: {self.reason}"
 
 
 class Size(NamedTuple):
@@ -118,9 +120,11 @@ def sample_size(n: int, d: int) -> int:
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
     n, d, _ = size
-    whole = loader not in ("stream", "sparse", "sparse copy")
+    whole = loader not in ("stream", "sparse", "sparse copy", *ON_GPU)
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
+    if loader in ON_GPU and hessian.startswith("sampled"):
+        raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A on a GPU")
     if hessian == "reduced" and d <= n:
         raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
     if hessian != "auto":
@@ -131,6 +135,8 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
     if loader == "stream":
         return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
+    if loader in ON_GPU:  # where a Gram matrix is cheaper beside products than here
+        return ("exact", "") if d <= n else ("matrix-free", "steps by products alone, as A has more columns than rows")
     if d > n and whole:
         return "reduced", f"the loss depends on the {n} numbers A x alone, so steps are taken in at most {n} variables in place of {d}"
     costs = {choice: step_cost(size, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
@@ -153,7 +159,9 @@ def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | 
     count = threads.in_use() if num_threads is None else num_threads
     work = pass_ms(size)
     what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
-    if kernel != "auto":
+    if loader.name == "device":
+        kernel, count, reason = "cuda", 1, "A is there"
+    elif kernel != "auto":
         reason = f"kernel={kernel!r} was asked for"
     elif count == 1:
         kernel, reason = "serial", "one thread"
@@ -161,13 +169,13 @@ def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | 
         kernel, reason = "serial", f"{what}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", what
-    plan = Plan(kernel, "exact", 1 if kernel == "serial" else count, loader.name, str(loader), reason)
+    plan = Plan(kernel, "exact", count if kernel == "parallel" else 1, loader.name, str(loader), reason)
     return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(n, d), loader.name))
 
 
-def check_kernel(kernel: Any, num_threads: Any) -> tuple[str, int | None]:
-    """The arguments `kernel` and `num_threads`, checked."""
-    kernel = inputs.as_choice("kernel", kernel, ("auto", "parallel", "serial"))
+def check_kernel(kernel: Any, num_threads: Any, *also: str) -> tuple[str, int | None]:
+    """The arguments `kernel` and `num_threads`, checked; `also` are other kernels than those for the CPU."""
+    kernel = inputs.as_choice("kernel", kernel, ("auto", "parallel", "serial", *also))
     if num_threads is not None:
         num_threads = inputs.as_count("num_threads", num_threads, 1)
         if num_threads > threads.available():
@@ -186,7 +194,7 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
         Not needed; its shape is checked where given.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
         As in `newton`.
-    kernel : {"auto", "parallel", "serial"}, optional
+    kernel : {"auto", "parallel", "serial", "cuda"}, optional
         Overrides the choice.
     num_threads : int, optional
         As in `newton`.
@@ -207,8 +215,8 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
     >>> print(fastrsx.plan(np.ones((100, 3)), kernel="serial"))
     serial kernels on 1 thread, exact Hessian, A read in place: kernel='serial' was asked for
     """
-    kernel, num_threads = check_kernel(kernel, num_threads)
+    kernel, num_threads = check_kernel(kernel, num_threads, "cuda")
     data = as_data(A)
     if b is not None:
         inputs.of_size("b", b, data.shape[0], "one for each row of A")
-    return choose(size_of(data), loader_of(data), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))
+    return choose(size_of(data), loader_of(data, kernel), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from . import frames, inputs, threads
+from . import device, frames, inputs, threads
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
 from .loading import as_data, chunks, load
 from .passes import EMPTY, Derivatives, Point
-from .planning import check_kernel, choose, size_of
+from .planning import ON_GPU, check_kernel, choose, size_of
 from .streaming import passes_over
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
@@ -42,7 +42,7 @@ class Factors(NamedTuple):
     Attributes
     ----------
     A : (n, d) array or csr_array
-    D : (n,) array
+    D : (n,) array, on the GPU where A is
         v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
     v, q : (d,) array
         A^T v/alpha and A^T q/alpha: the rank-2 term.
@@ -64,6 +64,8 @@ class Factors(NamedTuple):
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
         p = np.asarray(p, dtype=float)
+        if device.is_on_gpu(self.A):
+            return 2 * (self._passes().weighed(self.D, p) - self.v * (self.q @ p) - self.q * (self.v @ p))
         product = -self.v * (self.q @ p) - self.q * (self.v @ p)
         for which, rows in chunks(self.A):
             product += (self.D[which] * (rows @ p)) @ rows
@@ -72,9 +74,11 @@ class Factors(NamedTuple):
     def to_dense(self) -> Matrix:
         """The Hessian, d x d."""
         rank_2 = np.outer(self.v, self.q)
+        return np.asarray(2 * (self._passes().weighted_gram(self.D) - rank_2 - rank_2.T))
+
+    def _passes(self) -> Any:
         data = load(self.A)
-        passes = passes_over(data, self.D, EMPTY, choose(size_of(data.A), data.loader))
-        return np.asarray(2 * (passes.weighted_gram(self.D) - rank_2 - rank_2.T))
+        return passes_over(data, self.D, EMPTY, choose(size_of(data.A), data.loader))
 
 
 class Problem:
@@ -92,7 +96,8 @@ class Problem:
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
-        Do not change it during the Problem's life. A DataFrame of pandas or Polars is one; missing entries are refused, and an index of b or
+        Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and
+        all passes run there; b and w may lie there too. A DataFrame of pandas or Polars is one; missing entries are refused, and an index of b or
         w must equal that of A.
     b : (n,) array_like
         The target.
@@ -100,8 +105,8 @@ class Problem:
         Weights of the regulariser, at least 0.
     link : {"rsx", "softmax", "linear"} or Link, optional
         u = exp(a) + a, or for comparison u = exp(a) or u = a, a = A x; or a `Link` of your own.
-    kernel : {"auto", "parallel", "serial"}, optional
-        Overrides the plan's choice; the bits are the same.
+    kernel : {"auto", "parallel", "serial", "cuda"}, optional
+        Overrides the plan's choice; the bits of the first three are the same. "cuda" copies A to a GPU once; it needs the extra fastrsx[cuda].
     num_threads : int, optional
         Threads for the kernels, at most what Numba has; by default all that Numba is set to.
 
@@ -137,12 +142,15 @@ class Problem:
     """
 
     def __init__(self, A: Any, b: Any, *, w: Any = None, link: str | Link = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
-        kernel, num_threads = check_kernel(kernel, num_threads)
-        self._data = load(as_data(A))
+        kernel, num_threads = check_kernel(kernel, num_threads, "cuda")
+        self._data = load(as_data(A), kernel)
         self.A = self._data.A
         n = self.A.shape[0]
-        self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
-        self.w = inputs.as_weights(w, n)
+        # The entries of vectors on the GPU are looked at with those of A, by kernels.
+        on_gpu = self._data.loader.name in ON_GPU
+        b_there, w_there = on_gpu and device.is_on_gpu(b), on_gpu and device.is_on_gpu(w)
+        self.b = device.as_vector("b", b, n) if b_there else inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
+        self.w = device.as_vector("w", w, n) if w_there else inputs.as_weights(w, n)
         self.names = frames.names_of(A)
         frames.check_rows(A, b=b, w=w)
         self.link = as_link(link)
@@ -163,12 +171,14 @@ class Problem:
         _alive.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
+        if any(map(device.is_on_gpu, (self.A, self.b, self.w))):
+            raise TypeError("a Problem with arrays on a GPU cannot be pickled; make one with arrays in memory and kernel='cuda'")
         kept = ("A", "b", "w", "names", "link", "plan", "_num_threads", "_column_scale")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._data = load(self.A)
+        self._data = load(self.A, self.plan.kernel)
         self._prepare()
 
     def __repr__(self) -> str:
@@ -181,7 +191,7 @@ class Problem:
 
     def _running(self) -> AbstractContextManager[Any]:
         """To run kernels in: one thread at a time, on as many threads as were asked for; serial kernels do not start any."""
-        return self._lock if self._num_threads is None or self.plan.kernel == "serial" else self._running_on(self._num_threads)
+        return self._lock if self._num_threads is None or self.plan.kernel != "parallel" else self._running_on(self._num_threads)
 
     @contextmanager
     def _running_on(self, num_threads: int) -> Iterator[None]:
@@ -190,7 +200,7 @@ class Problem:
 
     def _as_x(self, x: Any) -> Vector:
         """x, checked and copied."""
-        return inputs.as_vector("x", x, self.A.shape[1], "one for each column of A").copy()
+        return inputs.as_vector("x", device.to_host("x", x), self.A.shape[1], "one for each column of A").copy()
 
     def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
         """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
@@ -248,7 +258,7 @@ class Problem:
 
     def hess_vec(self, x: Any, p: Any) -> Vector:
         """The Hessian at x times p (d,), in one pass without forming it: `hessp` of SciPy's solvers."""
-        p = inputs.as_vector("p", p, self.A.shape[1], "one for each column of A").copy()
+        p = inputs.as_vector("p", device.to_host("p", p), self.A.shape[1], "one for each column of A").copy()
         x = self._as_x(x)
         with self._running():
             self._move_to(x, derivatives=True)
@@ -260,20 +270,20 @@ class Problem:
         with self._running():
             self._move_to(x, derivatives=True)
             if self._first is None:
-                return Factors(self.A, self._nan(len(self.b)), *self._nan(2, self.A.shape[1]))
+                return Factors(self.A, self._passes.to_caller(self._nan(self.A.shape[0])), *self._nan(2, self.A.shape[1]))
             D = self._passes.diagonal(self._a, self._point)
-            return Factors(self.A, D, self._first.v.copy(), self._first.q.copy())
+            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy())
 
     def predict(self, x: Any) -> Vector:
-        """f(x), (n,), which sums to 1."""
-        return self._f_and_v(x)[0]
+        """f(x), (n,), which sums to 1; on the GPU where A is."""
+        return self._passes.to_caller(self._f_and_v(x)[0])
 
     def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
         """f and v/alpha at x."""
         x = self._as_x(x)
         with self._running():
             if not self._move_to(x):
-                return self._nan(len(self.b)), self._nan(len(self.b))
+                return self._nan(self.A.shape[0]), self._nan(self.A.shape[0])
             return self._passes.predictions(self._a, self._point)
 
     def hess_operator(self, x: Any) -> LinearOperator:
@@ -284,10 +294,10 @@ class Problem:
 
     def _times(self, p: Any) -> Vector:
         """A p."""
-        out = np.empty(len(self.b))
         with self._running():
+            out = self._passes.empty()
             self._passes.products(np.array(p, dtype=float).ravel(), out)
-        return out
+            return self._passes.to_host(out)
 
     def _transposed_times(self, y: Any) -> Vector:
         """A^T y."""
@@ -302,7 +312,7 @@ class Problem:
 
     def jac_operator(self, x: Any) -> LinearOperator:
         """df/dx = (1/alpha) (I - f 1^T) diag(v) A at x as an n x d LinearOperator, for `scipy.optimize.least_squares`."""
-        f, v = self._f_and_v(x)
+        f, v = map(self._passes.to_host, self._f_and_v(x))
 
         def matvec(p: Any) -> Vector:
             da = self._times(p)

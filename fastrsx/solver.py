@@ -15,11 +15,10 @@ import numpy as np
 from fastrsx.kernels import newton as iteration
 from fastrsx.kernels import solve
 
-from . import frames, inputs
+from . import device, frames, inputs
 from .approximate import Steps
 from .eigenvalues import smallest
 from .linking import Link
-from .memory import room_for
 from .passes import EMPTY, QUIET, Point
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
@@ -49,14 +48,13 @@ class _Solver:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
         self.reduction = reduction  # of which `problem` is the reduced one, and x its y
-        n, d = problem.A.shape
+        d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
-        with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
-            self.iterate = iteration.alloc_iterate.py_func(n, d, exact)
+        self.iterate = self.passes.alloc_iterate(exact)
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.no_rows = inputs.read_only(np.empty((0, d)))
-        self.norm_b = math.sqrt(np.add.reduce(problem.b**2))  # not by BLAS: its workers would go on spinning
+        self.norm_b = self.passes.norm_b
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem.link == "linear"
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, iteration.RECORD))
@@ -84,9 +82,7 @@ class _Solver:
 
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over what came of it; the verdict."""
-        verdict = self.passes.run(
-            solve,
-            "advance",
+        verdict = self.passes.advance(
             what,
             self.passes.source if self.steps is None else self.no_rows,
             flat_image,
@@ -109,7 +105,7 @@ class _Solver:
         if steps:
             self.point = Point(self.iterate.points[self.now].copy())
             self.note(self.records[:steps].tolist())
-        return int(verdict)
+        return verdict
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -121,13 +117,13 @@ class _Solver:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
         if self.problem.link == "linear":  # f does not depend on the length of x, but what counts as a long step would
-            length = np.abs(self.a).max()
+            length = self.passes.largest(self.a)
             if 0 < length < np.inf and np.isfinite(self.x / length).all():
                 self.x[:] /= length
                 self.passes.products(self.x, self.a)  # not a / length: x0 may be subnormal, and A x0 have few digits
-        self.point, self.farthest = self.passes.evaluate(self.a), float(np.abs(self.a).max())
+        self.point, self.farthest = self.passes.evaluate(self.a), self.passes.largest(self.a)
         if not self.point.fun < np.inf:
-            if not np.isfinite(self.a).all() or not self.point.scaled_alpha <= 0:  # the weights may be what is too large
+            if not math.isfinite(self.farthest) or not self.point.scaled_alpha <= 0:  # the weights may be what is too large
                 return self.finish(Status.NONFINITE)
             if isinstance(self.problem.link, Link):
                 raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
@@ -167,31 +163,31 @@ class _Solver:
 
     def renew(self) -> bool:
         """Form A x anew where x came down from far away, as each step rounds a by its own size; whether the loss saw a difference."""
-        if not self.farthest > FAR * np.abs(self.a).max():
+        if not self.farthest > FAR * self.passes.largest(self.a):
             return False
         # What has no effect may be as far away, and leave A x no digits.
-        x, a = least_norm(self.x, self.null, self.scale), np.empty_like(self.a)
+        x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
         self.passes.products(x, a)
         point, self.farthest = self.passes.evaluate(a), 0.0
         if not point.fun < np.inf:
             return False
         it, before = self.iterate, self.point.fun
         self.point, it.x[:], it.before[:] = point, x, x  # no step before: between the old a and the new lie the digits that were lost
-        it.a[:], it.points[self.now], it.scalars[iteration.DERIVED] = a, point.raw, 0.0
+        it.points[self.now], it.scalars[iteration.DERIVED] = point.raw, 0.0
+        for each in it.a:
+            self.passes.assign(each, a)
         return abs(point.fun - before) > point.noise
 
     def move_to_least_norm(self) -> None:
         """Take out of x what has no effect on the loss, unless rounding gives it one."""
-        x, a = least_norm(self.x, self.null, self.scale), np.empty_like(self.a)
+        x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
         if np.array_equal(x, self.x):
             return
         self.passes.products(x, a)
-        change = a - self.a
-        if self.problem.link == "softmax":  # which does not see what is the same in all rows, but alpha does
-            change -= change.mean()
-        if np.abs(change).max() <= LEAST_NORM_TOL * np.abs(self.a).max():
+        is_softmax = self.problem.link == "softmax"  # which does not see what is the same in all rows, but alpha does
+        if self.passes.distance(a, self.a, centred=is_softmax) <= LEAST_NORM_TOL * self.passes.largest(self.a):
             self.x[:] = x
-            if self.problem.link == "softmax":
+            if is_softmax:
                 self.point = self.passes.evaluate(a)
 
     def iterate_once(self) -> int:
@@ -203,7 +199,7 @@ class _Solver:
         if verdict != solve.NEEDS_IMAGE:
             return verdict
         self.iterate.scalars[:] = before  # the same event once more
-        image = np.empty_like(self.a)
+        image = self.passes.empty()
         self.passes.products(self.iterate.flattest / self.scale, image)
         return self.advance(iteration.PROPOSED, image)
 
@@ -235,7 +231,8 @@ class _Solver:
     def find_null_space(self) -> None:
         problem = self.problem
         # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
-        centre = problem._transposed_times(np.ones(len(self.a))) / len(self.a) if problem.link == "softmax" and not problem.w.size else 0.0
+        n = problem.A.shape[0]
+        centre = problem._transposed_times(np.ones(n)) / n if problem.link == "softmax" and not problem.w.size else 0.0
         self.null, self.null_is_known = null_space(problem.A, self.scale, centre), True
 
     @property
@@ -296,7 +293,7 @@ class _Solver:
         )
 
     def fit_message(self) -> str:
-        total = float(np.add.reduce(self.problem.b))
+        total = self.passes.sum_b
         if abs(total - 1) <= 1e-8:
             return Status.CONVERGED.sentence
         return f"{Status.CONVERGED.sentence} b sums to {total:.6g} and f to 1, so no exact fit exists."
@@ -320,8 +317,8 @@ class _Solver:
                 if not self.null_is_known:
                     self.find_null_space()
                 self.move_to_least_norm()
-        elif status.success and len(it.x) > len(self.a):
-            it.x[:] = self.problem._least_norm(it.x, self.a)
+        elif status.success and len(it.x) > self.problem.A.shape[0]:
+            it.x[:] = self.problem._least_norm(it.x, self.passes.to_host(self.a))
         result = NewtonResult(
             x=it.x,
             names=self.problem.names,
@@ -383,6 +380,7 @@ def newton(
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
+        A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and so do n-vectors (docs/gpu.md).
         The names of a DataFrame's columns come back in `names`, and name columns in messages.
     b : (n,) array_like
         The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries go by position; where b and A both have an
@@ -410,8 +408,9 @@ def newton(
         The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
     max_iter : int, optional
         The most steps.
-    kernel : {"auto", "parallel", "serial"}, optional
-        Overrides the plan's choice of kernels; x has the same bits for each.
+    kernel : {"auto", "parallel", "serial", "cuda"}, optional
+        Overrides the plan's choice of kernels; x has the same bits for the first three. "cuda" copies A to a GPU once; it needs the extra
+        fastrsx[cuda].
     num_threads : int, optional
         Threads for the kernels, at most what Numba has; x has the same bits for any number. The setting is restored.
     seed : int, optional
@@ -435,6 +434,8 @@ def newton(
     ValueError, TypeError
         For input that is not a real, finite problem of matching shapes, and for an x0 outside the domain; the message
         names the argument.
+    ImportError, RuntimeError
+        For A on a GPU or kernel="cuda" without the extra, or without a driver.
 
     Notes
     -----
@@ -468,7 +469,7 @@ def newton(
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
         frames.check_columns(problem.names, x0)
-        x0 = inputs.as_vector("x0", x0, d, "one for each column of A")
+        x0 = inputs.as_vector("x0", device.to_host("x0", x0), d, "one for each column of A")
     if link == "linear":
         if x0 is None:
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")

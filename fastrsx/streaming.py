@@ -214,6 +214,10 @@ class StreamedPasses(Passes):
 
 def passes_over(data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> Passes:
     """The passes for data of any kind."""
+    if data.loader.name in ("device", "device copy"):
+        from .cuda_passes import CudaPasses
+
+        return CudaPasses(data, b, w, plan, link)
     return (StreamedPasses if data.loader.name == "stream" else Passes)(data, b, w, plan, link)
 
 

@@ -65,6 +65,24 @@ def part(func):
     return njit(inline="always", **FLAGS)(func)
 
 
+def interpreted(dispatcher, modules, replaced):
+    """The same source as Python: names of compiled functions of `modules` mean theirs as Python too, and names in `replaced` what stands there."""
+    names, made = {module.__name__ for module in modules}, {}
+
+    def of(dispatcher):
+        func = dispatcher.py_func
+        if func not in made:
+            made[func] = types.FunctionType(func.__code__, dict(func.__globals__), func.__name__, func.__defaults__)
+            inside = made[func].__globals__
+            for name, value in func.__globals__.items():
+                if isinstance(value, Dispatcher) and value.py_func.__module__ in names:
+                    inside[name] = of(value)
+            inside.update((name, value) for name, value in replaced.items() if name in inside)
+        return made[func]
+
+    return of(dispatcher)
+
+
 def serial_twin(dispatcher):
     """The same source for one thread: prange is range, and the name of a kernel that has a serial twin means that twin."""
     func = dispatcher.py_func

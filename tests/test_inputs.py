@@ -85,7 +85,7 @@ BAD_OF_BOTH = {  # of newton and Problem: (arguments, error, what the message sa
     "w inf scalar": ({"w": np.inf}, ValueError, r"w\b.* is inf"),
     "w complex": ({"w": 1j}, TypeError, r"w is complex"),
     "w string": ({"w": "ones"}, TypeError, r"w has dtype <U4"),
-    "kernel unknown": ({"kernel": "cuda"}, ValueError, r"kernel is 'cuda'.*'auto', 'parallel', 'serial'"),
+    "kernel unknown": ({"kernel": "gpu"}, ValueError, r"kernel is 'gpu'.*'auto', 'parallel', 'serial', 'cuda'"),
     "kernel None": ({"kernel": None}, ValueError, r"kernel is None"),
     "num_threads 0": ({"num_threads": 0}, ValueError, r"num_threads is 0; it must be at least 1"),
     "num_threads too many": ({"num_threads": 10**6}, ValueError, r"num_threads is 1000000.*NUMBA_NUM_THREADS"),

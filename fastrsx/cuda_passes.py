@@ -1,0 +1,279 @@
+"""Passes over an A that lies on a GPU, and the solver's iteration beside it: n-vectors stay there, scalars, d-vectors and the Hessian cross."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastrsx.kernels import cuda as kernels
+from fastrsx.kernels import dense, fold, newton, plane, solve
+from fastrsx.kernels.jit import interpreted
+from fastrsx.kernels.plane import PLANE
+
+from . import device, inputs
+from .frames import Names
+from .inputs import Matrix, Vector
+from .loading import Data
+from .passes import EMPTY, Derivatives, Passes, Point
+from .planning import Plan
+
+DeviceVector = Any  # n numbers on the GPU
+
+
+class CudaPasses(Passes):
+    """The kernels for a GPU, bound to one (A, b, w): n-vectors are arrays of Numba there, all else as in `Passes`.
+
+    All is queued on CUDA's default stream, and what returns numbers waits for them.
+    """
+
+    def __init__(self, data: Data, b: Any, w: Any, plan: Plan, link: Any) -> None:
+        if type(link) not in kernels.FORMS:
+            raise ValueError(f"link is {link}, a Link of your own, and those run on the CPU: pass kernel='auto' and A in memory")
+        self.data, self.source, self.shape, self.plan = data, data.source, data.shape, plan
+        self.count = self.evaluations = 0
+        self.has_sparse_gram = self.is_mixed = False
+        n, d = self.shape
+        self._link = link
+        with device.room_for(f"the workspace for {n} x {d}"):
+            self._work = kernels.alloc_workspace(n, d, False, link)
+        self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
+        self._x = kernels.cuda.device_array(d)
+        self._advance: Callable[..., Any] = interpreted(
+            solve.advance,
+            (solve, newton, plane),
+            {
+                "evaluate": self._evaluate_into,
+                "evaluate_plane": self._evaluate_plane_into,
+                "plane_derivatives": self._plane_derivatives_into,
+                "largest": self.largest,
+                "spread": self._spread,
+            },
+        )
+
+    # -- between here and there -------------------------------------------------------------------------------
+
+    def _there(self, x: Vector) -> Any:
+        """A d-vector on the GPU, until the next one."""
+        self._x.copy_to_device(x)
+        return self._x
+
+    def _at(self, point: Point) -> Any:
+        """A point on the GPU, until the next one."""
+        self._work.point.copy_to_device(point.raw)
+        return self._work.point
+
+    def _point(self) -> Point:
+        return Point(kernels.fetch(self._work.point, self._work))
+
+    def _combined(self) -> np.ndarray:
+        return np.asarray(kernels.fetch(self._work.combined, self._work))
+
+    def empty(self) -> DeviceVector:
+        return kernels.cuda.device_array(self.shape[0])
+
+    def to_host(self, vector: DeviceVector) -> Vector:
+        return np.asarray(kernels.fetch(vector, self._work))
+
+    def to_caller(self, vector: Any) -> Any:
+        """On the side where the caller has A."""
+        if device.is_on_gpu(self.data.A) is device.is_on_gpu(vector):
+            kernels.cuda.synchronize()  # whatever stream it is read on
+            return vector
+        return self.to_host(vector) if device.is_on_gpu(vector) else kernels.cuda.to_device(vector)
+
+    # -- n-vectors --------------------------------------------------------------------------------------------
+
+    @property
+    def is_plain(self) -> bool:
+        return False
+
+    def workspace(self, hessian: bool = True) -> Any:
+        """What `advance` looks at of a workspace."""
+        return _HostWork(self._link, self._work.a, np.zeros(fold.POINT))
+
+    def _check(self, name: str, x: DeviceVector, at_least: float) -> None:
+        """Refuse an n-vector with entries that are not finite, beyond 1e150 or below `at_least`, in the words for one in memory."""
+        low, high, total, _ = kernels.extremes(x, self._work)
+        if not (max(abs(low), abs(high)) <= inputs.LARGEST_ENTRY and math.isfinite(total) and low >= at_least):
+            there = self.to_host(x)
+            inputs.as_weights(there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
+
+    @property
+    def norm_b(self) -> float:
+        return math.sqrt(kernels.extremes(self.b, self._work)[3])
+
+    @property
+    def sum_b(self) -> float:
+        return float(kernels.extremes(self.b, self._work)[2])
+
+    def largest(self, a: DeviceVector) -> float:
+        low, high, total, _ = kernels.extremes(a, self._work)
+        return max(abs(low), abs(high)) if not math.isnan(total) else math.nan
+
+    def _spread(self, a: DeviceVector) -> float:
+        low, high, _, _ = kernels.extremes(a, self._work)
+        return high - low
+
+    def distance(self, a: DeviceVector, other: DeviceVector, centred: bool) -> float:
+        change = self.empty()
+        change.copy_to_device(a)
+        kernels.add(change, -1.0, other, self._work)
+        low, high, total, _ = kernels.extremes(change, self._work)
+        mean = total / self.shape[0] if centred else 0.0
+        return max(abs(low - mean), abs(high - mean))
+
+    def combine(self, y: Vector, vectors: list[DeviceVector], out: DeviceVector) -> None:
+        kernels.fill(out, self._work, 0.0)
+        for coefficient, vector in zip(y.tolist(), vectors, strict=True):
+            kernels.add(out, coefficient, vector, self._work)
+
+    # -- passes -----------------------------------------------------------------------------------------------
+
+    def products(self, x: Vector, out: DeviceVector) -> None:
+        self.count += 1
+        kernels.products(self.source, self._there(x), out, self._work)
+
+    def transposed(self, y: Any) -> Vector:
+        self.count += 1
+        kernels.transposed(self.source, y if device.is_on_gpu(y) else kernels.cuda.to_device(y), self._work)
+        return self._combined()[2]
+
+    def column_scale(self, names: Names = None) -> Vector:
+        """Also refuses such entries of b and w."""
+        self._check("b", self.b, -math.inf)
+        if self.w.size:
+            self._check("w", self.w, 0.0)
+        self.count += 1
+        kernels.columns(self.source, self._work)
+        scale = np.empty(self.shape[1])
+        bad = dense.finish_columns(self._combined()[:2], self.shape[0], inputs.LARGEST_ENTRY, scale)
+        if bad >= 0:
+            kernels.column(self.source, bad, self.a, self._work)
+            inputs.refuse_entries(self.to_host(self.a), bad, names)
+        return scale
+
+    def evaluate(self, a: DeviceVector, da: DeviceVector = EMPTY, t: float = 0.0, out: DeviceVector | None = None) -> Point:
+        self.evaluations += 1
+        kernels.evaluate(a, da if da.size else self._work.a[:0], t, self.b, self.w, a if out is None else out, self._work)
+        return self._point()
+
+    def project(self, x: Vector) -> Point:
+        self.count += 1
+        self.evaluations += 1
+        kernels.project(self.source, self._there(x), self.b, self.w, self._work)
+        return self._point()
+
+    def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
+        if self.shape[1] > kernels.WIDEST:
+            point = self.project(x)
+            return point, self.gradient(self.a, point) if point.fun < np.inf else None
+        self.count += 1
+        self.evaluations += 1
+        kernels.project_grad(self.source, self._there(x), self.b, self.w, self._work)
+        point = self._point()
+        if not point.fun < np.inf:
+            return point, None
+        vectors = self._combined()
+        return point, self.gradient(self.a, point) if fold.cancels(point.raw, vectors[None]) else _derivatives(vectors)
+
+    def _first(self, a: DeviceVector, point: Point, h: DeviceVector) -> Derivatives:
+        self.count += 1
+        kernels.gradient(self.source, a, self.b, self.w, self._at(point), h, self._work)
+        return _derivatives(self._combined())
+
+    def gradient(self, a: DeviceVector, point: Point) -> Derivatives:
+        return self._first(a, point, self._work.a[:0])
+
+    def hessian(self, a: DeviceVector, point: Point) -> tuple[Derivatives, Matrix]:
+        work = self._with_gram()
+        first = self._first(a, point, work.h)
+        kernels.weigh_gram(self.source, work.h, work)
+        return first, self._finished()
+
+    def _with_gram(self) -> Any:
+        """The workspace, with Gram matrices from the first call on."""
+        if not self._work.gram.size:
+            n, d = self.shape
+            with device.room_for(f"the Hessian for d = {d}, of which {kernels.split_count(n, d)} parts are summed,"):
+                self._hess, h, gram = kernels.alloc_gram(n, d)
+            self._work = self._work._replace(h=h, gram=gram)
+        return self._work
+
+    def _finished(self) -> Matrix:
+        self.count += 1
+        kernels.finish_hessian(self._hess, self._work)
+        return np.asarray(kernels.fetch(self._hess, self._work))
+
+    def weighted_gram(self, h: DeviceVector) -> Matrix:
+        work = self._with_gram()
+        kernels.weighted_gram(self.source, h, self._hess, work)
+        self.count += 1
+        return np.asarray(kernels.fetch(self._hess, work))
+
+    def curvature(self, a: DeviceVector, point: Point, p: Vector, da: DeviceVector) -> Vector:
+        self.count += 1 if self.shape[1] <= kernels.WIDEST else 2
+        image = da if da.size else self._work.a[:0]
+        kernels.curvature(self.source, self._there(p), a, self.b, self.w, self._at(point), image, self._work)
+        return self._combined()[2]
+
+    def diagonal(self, a: DeviceVector, point: Point) -> DeviceVector:
+        D = self.empty()
+        kernels.diagonal(a, self.b, self.w, self._at(point), D, self._work)
+        return D
+
+    def predictions(self, a: DeviceVector, point: Point) -> tuple[DeviceVector, DeviceVector]:
+        f, v = self.empty(), self.empty()
+        kernels.predictions(a, self._at(point), f, v, self._work)
+        return f, v
+
+    def weighed(self, D: DeviceVector, p: Vector) -> Vector:
+        """A^T (D * A p)."""
+        product = self.empty()
+        self.products(p, product)
+        kernels.scale(product, D, self._work)
+        return self.transposed(product)
+
+    # -- the solver's iteration -------------------------------------------------------------------------------
+
+    def alloc_iterate(self, exact: bool) -> newton.Iterate:
+        n, d = self.shape
+        with device.room_for(f"the iterate for n = {n}"):
+            *a, da = (self.empty() for _ in range(4))
+        for each in a:
+            kernels.fill(each, self._work, 0.0)
+        return newton.alloc_iterate.py_func(0, d, False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
+
+    def assign(self, out: DeviceVector, a: DeviceVector) -> None:
+        out.copy_to_device(a)
+
+    def advance(self, *args: Any) -> int:
+        """`fastrsx.kernels.solve.advance`, interpreted: between the few kernels that it launches it has only scalars to look at."""
+        return int(self._advance(*args))
+
+    def _evaluate_into(self, link: Any, a: Any, da: Any, t: float, b: Any, w: Any, out: Any, sums: Any, point: Vector) -> float:
+        kernels.evaluate(a, da, t, b, w, out, self._work)
+        point[:] = kernels.fetch(self._work.point, self._work)
+        return float(point[fold.POINT_FUN])
+
+    def _evaluate_plane_into(
+        self, link: Any, here: Any, da: Any, before: Any, y: Vector, b: Any, w: Any, out: Any, sums: Any, point: Vector
+    ) -> float:
+        kernels.evaluate_plane(here, da, before, y, b, w, out, self._work)
+        point[:] = kernels.fetch(self._work.point, self._work)
+        return float(point[fold.POINT_FUN])
+
+    def _plane_derivatives_into(self, link: Any, here: Any, da: Any, before: Any, a: Any, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
+        sums[0] = kernels.plane_derivatives(here, da, before, a, b, w, self._at(Point(point)), self._work)
+
+
+class _HostWork:
+    """The part of a workspace that is not on the GPU."""
+
+    def __init__(self, link: Any, a: DeviceVector, point: Vector) -> None:
+        self.link, self.a, self.point, self.sums = link, a, point, None
+
+
+def _derivatives(vectors: np.ndarray) -> Derivatives:
+    v, q, grad = vectors[:3].copy()
+    return Derivatives(grad, v, q)

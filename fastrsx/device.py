@@ -1,0 +1,125 @@
+"""Arrays on a GPU: recognised without CUDA, and taken over where they lie by way of DLPack and `__cuda_array_interface__`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+CPU_DEVICES = {1: "CPU", 3: "CUDA host"}  # of DLPack: NumPy reads these
+CUDA_DEVICES = {2: "CUDA", 13: "CUDA managed"}
+DEFAULT_STREAM = 1  # CUDA's legacy default stream in DLPack, on which the kernels run
+DTYPES = ("float64", "float32")
+
+
+def kernels() -> ModuleType:
+    """The kernels for a GPU; ImportError or RuntimeError, with what is to be done, where they cannot run here."""
+    from fastrsx.kernels import cuda
+
+    why = cuda.why_unavailable()
+    if why:
+        raise RuntimeError(f"no GPU can be used: {why}")
+    return cuda
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Allocate on the GPU in the body; MemoryError where that does not fit."""
+    try:
+        yield
+    except Exception as error:  # of a class of CUDA's
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        raise MemoryError(f"{what} does not fit into the memory of the GPU") from error
+
+
+def is_on_gpu(value: Any) -> bool:
+    """Whether an array lies on a GPU of NVIDIA; asked of its interfaces alone."""
+    if type(value) is np.ndarray:
+        return False
+    if getattr(value, "__cuda_ndarray__", False):  # Numba's own
+        return True
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def refuse(name: str, value: Any) -> None:
+    """TypeError for an array that memory is needed of, and that lies elsewhere."""
+    if is_on_gpu(value):
+        raise TypeError(f"{name} is on a GPU, where an array in memory is needed; pass {name}.get(), {name}.cpu() or {name}.copy_to_host()")
+    if type(value) is not np.ndarray and hasattr(value, "__dlpack_device__"):
+        number = int(value.__dlpack_device__()[0])
+        if number not in CPU_DEVICES:
+            raise TypeError(f"{name} is on a device of DLPack's type {number}, and fastrsx knows memory and GPUs of NVIDIA; copy it to one of them")
+
+
+class _Interface:
+    """An array by its `__cuda_array_interface__`, which keeps its owner alive."""
+
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__cuda_array_interface__, self.owner = interface, owner
+
+
+def _in_order(name: str, value: Any) -> Any:
+    """The same array, once what was queued on its own stream comes before what is queued on the default stream from now on."""
+    if not hasattr(value, "__dlpack__"):
+        return value  # Numba then waits for the stream of the interface, where it has one
+    try:
+        value.__dlpack__(stream=DEFAULT_STREAM)  # who gives an array away sees to it; the capsule is not needed beside the interface
+    except BufferError as error:  # one of torch that requires a gradient
+        raise TypeError(f"{name} cannot be taken over: {error}") from None
+    return _Interface(value.__cuda_array_interface__ | {"stream": None}, value)
+
+
+def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
+    """An array that has no other interface than DLPack's."""
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_dlpack(value, stream_ptr=stream)
+    strides = None if view.strides is None else tuple(stride * view.dtype.itemsize for stride in view.strides)
+    interface = {"shape": tuple(view.shape), "strides": strides, "typestr": view.dtype.str, "data": (view.ptr, view.readonly), "version": 3}
+    return _Interface(interface, view)
+
+
+def as_array(name: str, value: Any, ndim: int) -> Any:
+    """An array on the GPU as one of Numba's, of `ndim` axes, C-ordered, of float64 or float32; nothing is copied."""
+    cuda = kernels().cuda
+    if not getattr(value, "__cuda_ndarray__", False):
+        value = cuda.as_cuda_array(_in_order(name, value) if hasattr(value, "__cuda_array_interface__") else _from_dlpack(value))
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name} has dtype {value.dtype} on the GPU; pass {' or '.join(DTYPES)}")
+    if len(value.shape) != ndim:
+        raise ValueError(f"{name} has shape {value.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
+    if not value.is_c_contiguous():
+        raise ValueError(f"{name} is on the GPU, but not C-ordered; pass cupy.ascontiguousarray({name}) or {name}.contiguous()")
+    return value
+
+
+def as_matrix(A: Any) -> Any:
+    """A on the GPU, n x d with n, d >= 1."""
+    A = as_array("A", A, 2)
+    if 0 in A.shape:
+        raise ValueError(f"A has shape {A.shape}; it needs at least one row and one column")
+    return A
+
+
+def as_vector(name: str, value: Any, n: int) -> Any:
+    """A vector on the GPU of n entries, at which nobody looks here."""
+    vector = as_array(name, value, 1)
+    if vector.shape[0] != n:
+        raise ValueError(f"{name} has {vector.shape[0]} entries; it must have {n}, one for each row of A")
+    return vector
+
+
+def copy(A: np.ndarray) -> Any:
+    """A on the GPU, of float64, or float32 where it is that."""
+    A = np.ascontiguousarray(A, dtype=np.float32 if A.dtype == np.float32 else np.float64)
+    with room_for(f"A, {A.nbytes / 1e9:.3g} GB,"):
+        return kernels().cuda.to_device(A)
+
+
+def to_host(name: str, value: Any) -> Any:
+    """An array on the GPU as one in memory; anything else as it is."""
+    return as_array(name, value, len(value.shape)).copy_to_host() if is_on_gpu(value) else value

@@ -1,0 +1,212 @@
+"""`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: what they give in memory."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastrsx
+import gpu
+from formulas import random_data
+
+cuda = gpu.kernels().cuda
+TOL = 1e-11
+OWN = fastrsx.Link(lambda a, M: (a, 1.0 + 0.0 * M, 0.0 * a))
+
+
+def problems(n=24, d=3, weighted=True, dtype=np.float64):
+    """The same problem in memory and on the GPU, and a point."""
+    data = random_data(n, d, weighted)
+    A = data.A.astype(dtype)
+    here = fastrsx.Problem(A, data.b, w=data.w if weighted else None, kernel="serial")
+    there = fastrsx.Problem(*map(cuda.to_device, (A, data.b)), w=cuda.to_device(data.w) if weighted else None)
+    return here, there, data
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_problem_gives_what_it_gives_in_memory(dtype):
+    here, there, data = problems(dtype=dtype)
+    x, p = data.x, data.p
+    assert there.plan.kernel == "cuda"
+    assert str(there.plan) == "cuda kernels, exact Hessian, A read on the GPU: A is there"
+    for method in ("value", "grad", "hess"):
+        np.testing.assert_allclose(getattr(there, method)(x), getattr(here, method)(x), rtol=TOL)
+    np.testing.assert_allclose(there.hess_vec(x, p), here.hess_vec(x, p), rtol=TOL)
+    np.testing.assert_allclose(there.hess_operator(x) @ p, here.hess_vec(x, p), rtol=TOL)
+    for found, expected in zip(there.value_grad_hess(2 * x), here.value_grad_hess(2 * x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=TOL)
+    y = np.linspace(-1, 1, len(data.b))
+    np.testing.assert_allclose(there.jac_operator(x) @ p, here.jac_operator(x) @ p, rtol=TOL)
+    np.testing.assert_allclose(there.jac_operator(x).T @ y, here.jac_operator(x).T @ y, rtol=TOL, atol=1e-15)
+
+
+def solve(A, b, **options):
+    """The solve on the GPU and that in memory, for which a step is one call each too."""
+    there = fastrsx.newton(cuda.to_device(A), cuda.to_device(b), **options)
+    return there, fastrsx.newton(A, b, kernel="serial", **options)
+
+
+def assert_same(there, here, tol=1e-7):
+    assert (there.status, there.success) == (here.status, here.success)
+    np.testing.assert_allclose(there.fun, here.fun, rtol=1e-9, atol=1e-25)
+    np.testing.assert_allclose(there.x, here.x, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("link", ["rsx", "softmax"])
+def test_newton(link):
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((30, 3))
+    b = rng.dirichlet(np.ones(30))
+    there, here = solve(A, b, link=link)
+    assert_same(there, here)
+    assert there.nit == here.nit
+    np.testing.assert_allclose(there.hess, here.hess, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose([row.fun for row in there.history], [row.fun for row in here.history], rtol=1e-8)
+    assert there.kernel.startswith("cuda kernels")
+
+
+def test_newton_matrix_free():
+    rng = np.random.default_rng(2)
+    A, b = rng.standard_normal((6, 7)), rng.dirichlet(np.ones(6))
+    there, here = solve(A, b, w=0.05, hessian="matrix-free")
+    assert_same(there, here, 1e-5)
+
+
+def test_newton_of_linearly_dependent_columns():
+    """The null space is looked for, and x has the least norm."""
+    rng = np.random.default_rng(3)
+    A = rng.standard_normal((20, 2))
+    there, here = solve(np.column_stack([A, A[:, 0]]), rng.dirichlet(np.ones(20)))
+    assert_same(there, here)
+    assert there.x[0] == pytest.approx(there.x[2])
+
+
+def test_newton_searches_the_plane():
+    """A start so far away that steps are refused."""
+    rng = np.random.default_rng(4)
+    A, b = rng.standard_normal((30, 3)), rng.dirichlet(np.full(30, 0.1))
+    there, here = solve(A, b, x0=[3.0, -2.0, 1.0], tol=1e-8)
+    assert_same(there, here, 1e-4)
+    assert there.nfev > there.nit + 1
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "x0", "status"),
+    [
+        ([[1.0], [0.0], [-1.0]], [0.5, 0.3, 0.2], [0.3], "CONVERGED"),
+        ([[1.0], [2.0], [0.0]], None, [0.5], "EXACT_FIT"),
+        ([[1.0], [0.0]], [1.0, 0.0], None, "NO_MINIMISER"),
+    ],
+)
+def test_newton_ends_as_in_memory(A, b, x0, status):
+    A = np.array(A)
+    b = fastrsx.predict(A, [0.25]) if b is None else np.array(b)
+    there, here = solve(A, b, x0=x0)
+    assert there.status.name == here.status.name == status
+    assert there.message == here.message
+
+
+def test_newton_with_a_linear_u():
+    rng = np.random.default_rng(5)
+    A, b = rng.random((12, 2)), rng.dirichlet(np.ones(12))
+    there, here = solve(A, b, x0=[1.0, 1.0], link="linear")
+    assert_same(there, here, 1e-6)
+
+
+def test_newton_refuses_a_start_outside_the_domain():
+    with pytest.raises(ValueError, match="x0 lies outside the domain"):
+        fastrsx.newton(cuda.to_device(np.ones((5, 1))), np.full(5, 0.2), x0=cuda.to_device(np.array([-2.0])))
+
+
+def test_host_arrays_are_copied_once():
+    data = random_data(10, 2)
+    problem = fastrsx.Problem(data.A, data.b, kernel="cuda")
+    assert str(problem.plan) == "cuda kernels, exact Hessian, A copied to the GPU once: kernel='cuda' was asked for"
+    assert fastrsx.plan(data.A, kernel="cuda").loader == "device copy"
+    assert problem.A is data.A
+    f = problem.predict(data.x)
+    assert type(f) is np.ndarray
+    np.testing.assert_allclose(f, fastrsx.predict(data.A, data.x), rtol=TOL)
+    again = pickle.loads(pickle.dumps(problem))
+    assert again.value(data.x) == problem.value(data.x)
+
+
+def test_vectors_come_out_where_a_is():
+    _, there, data = problems()
+    here = fastrsx.Problem(data.A, data.b, w=data.w)
+    x, p = cuda.to_device(data.x), data.p
+    f, factors = there.predict(x), there.factors(x)
+    assert not isinstance(f, np.ndarray)
+    assert not isinstance(factors.D, np.ndarray)
+    expected = here.factors(data.x)
+    np.testing.assert_allclose(f.copy_to_host(), here.predict(data.x), rtol=TOL)
+    np.testing.assert_allclose(factors.D.copy_to_host(), expected.D, rtol=TOL)
+    np.testing.assert_allclose(factors.matvec(p), expected.matvec(p), rtol=TOL)
+    np.testing.assert_allclose(factors.to_dense(), expected.to_dense(), rtol=TOL)
+
+
+def test_outside_the_domain_there_is_nothing():
+    there = fastrsx.Problem(cuda.to_device(np.ones((5, 2))), np.full(5, 0.2))
+    x = [-2.0, -2.0]
+    assert there.value(x) == np.inf
+    assert np.isnan(there.grad(x)).all()
+    assert np.isnan(there.factors(x).D.copy_to_host()).all()
+    assert np.isnan(there.predict(x).copy_to_host()).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"A": np.ones((4, 2), dtype=np.int64)}, TypeError, "A has dtype int64 on the GPU; pass float64 or float32"),
+        ({"A": np.ones(4)}, ValueError, r"A has shape \(4,\); it must have 2 axes"),
+        ({"A": np.ones((2, 4)).T}, ValueError, "A is on the GPU, but not C-ordered"),
+        ({"A": np.array([[1.0, 2.0], [1.0, np.nan], [0.0, 0.0], [0.0, 0.0]])}, ValueError, r"A\[1, 1\] is nan \(1 such in column 1\)"),
+        ({"b": np.ones(3)}, ValueError, "b has 3 entries; it must have 4"),
+        ({"b": np.array([0.0, np.inf, 0.0, 0.0])}, ValueError, r"b\[1\] is inf"),
+        ({"w": np.array([0.0, -1.0, 0.0, 0.0])}, ValueError, r"w\[1\] is -1.0; weights enter squared"),
+        ({"link": "probit"}, ValueError, "link is 'probit'"),
+        ({"kernel": "parallel"}, ValueError, "kernel is 'parallel', and A is on a GPU"),
+        ({"link": OWN}, ValueError, "a Link of your own, and those run on the CPU"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    given = {"A": np.ones((4, 2)), "b": np.full(4, 0.25), "w": np.zeros(4)} | change
+    arrays = {name: cuda.to_device(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
+    with pytest.raises(error, match=message):
+        fastrsx.Problem(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("hessian", "precision", "message"),
+    [("sampled", "double", "draws rows of A in memory"), ("reduced", "double", "dense A in memory"), ("exact", "mixed", "dense A in memory")],
+)
+def test_what_needs_a_in_memory_says_so(hessian, precision, message):
+    with pytest.raises(ValueError, match=message):
+        fastrsx.newton(cuda.to_device(np.ones((4, 5))), np.full(4, 0.25), hessian=hessian, precision=precision)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda A, b: fastrsx.curvature(A, b, [0.0, 0.0]),
+        lambda A, b: fastrsx.lipschitz_bounds(A, b, radius=1.0, beta=1.0),
+        lambda A, b: fastrsx.newton_batch([A], [b]),
+        lambda A, b: fastrsx.psd_weights(A, b, [0.0, 0.0]),
+        lambda A, b: fastrsx.Problem(np.ones((4, 2)), b),
+        lambda A, b: fastrsx.newton(np.ones((4, 2)), np.ones(4), x0=A),
+    ],
+)
+def test_what_runs_in_memory_says_so(call):
+    with pytest.raises((TypeError, ValueError), match=r"is on a GPU|x0 has shape"):
+        call(cuda.to_device(np.ones((4, 2))), cuda.to_device(np.full(4, 0.25)))
+
+
+def test_checkpoints_know_the_problem(tmp_path):
+    A, b = np.ones((4, 1)), np.full(4, 0.25)
+    assert fastrsx.Checkpoint(tmp_path / "x", *map(cuda.to_device, (A, b))).key == fastrsx.Checkpoint(tmp_path / "x", A, b).key
+
+
+def test_no_pickles_of_arrays_on_the_gpu():
+    problem = fastrsx.Problem(cuda.to_device(np.ones((4, 1))), np.full(4, 0.25))
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(problem)
