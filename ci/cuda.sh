@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The kernels for a GPU, without one: in Numba's simulator, and compiled for two architectures, from the built wheel.
+set -euo pipefail
+python3 -m venv "$FASTRSX_CI_DIR/cuda"
+. "$FASTRSX_CI_DIR/cuda/bin/activate"
+wheel=$(echo "$FASTRSX_CI_DIR"/dist/fastrsx-*.whl)
+cuda=('cuda-toolkit==13.0.*')
+for package in nvcc nvrtc; do cuda+=("nvidia-cuda-$package==13.0.88"); done
+for package in nvvm nvjitlink; do cuda+=("nvidia-$package==13.0.88"); done
+if ! pip install --quiet "$wheel[test,cuda]" "${cuda[@]}"; then
+    echo "The wheels of CUDA cannot be installed here: what needs them is skipped."
+    pip install --quiet "$wheel[test]"
+fi
+elsewhere=$FASTRSX_CI_DIR/elsewhere-cuda
+mkdir "$elsewhere"
+cp -r tests pyproject.toml "$elsewhere"
+cd "$elsewhere"
+NUMBA_ENABLE_CUDASIM=1 pytest tests/test_cuda.py tests/test_device.py
+pytest tests/test_cuda_code.py tests/test_gpu_arrays.py
+python -m fastrsx.kernels.cuda_cost
+if python -c 'import numba_cuda' 2> /dev/null; then python tests/cuda_resources.py; fi
