@@ -37,8 +37,8 @@ class CudaPasses(Passes):
         self._link = link
         with device.room_for(f"the workspace for {n} x {d}"):
             self._work = kernels.alloc_workspace(n, d, False, link)
-        self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
-        self._x = kernels.cuda.device_array(d)
+            self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
+            self._x = kernels.cuda.device_array(d)
         self._advance: Callable[..., Any] = interpreted(
             solve.advance,
             (solve, newton, plane),
@@ -70,7 +70,8 @@ class CudaPasses(Passes):
         return np.asarray(kernels.fetch(self._work.combined, self._work))
 
     def empty(self) -> DeviceVector:
-        return kernels.cuda.device_array(self.shape[0])
+        with device.room_for(f"a vector of {self.shape[0]} numbers"):
+            return kernels.cuda.device_array(self.shape[0])
 
     def to_host(self, vector: DeviceVector) -> Vector:
         return np.asarray(kernels.fetch(vector, self._work))
@@ -92,12 +93,13 @@ class CudaPasses(Passes):
         """What `advance` looks at of a workspace."""
         return _HostWork(self._link, self._work.a, np.zeros(fold.POINT))
 
-    def _check(self, name: str, x: DeviceVector, at_least: float) -> None:
-        """Refuse an n-vector with entries that are not finite, beyond 1e150 or below `at_least`, in the words for one in memory."""
+    def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
+        """The largest entry of an n-vector; refused in the words for one in memory where it is not finite, beyond 1e150 or below `at_least`."""
         low, high, total, _ = kernels.extremes(x, self._work)
         if not (max(abs(low), abs(high)) <= inputs.LARGEST_ENTRY and math.isfinite(total) and low >= at_least):
             there = self.to_host(x)
             inputs.as_weights(there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
+        return float(high)
 
     @property
     def norm_b(self) -> float:
@@ -140,10 +142,10 @@ class CudaPasses(Passes):
         return self._combined()[2]
 
     def column_scale(self, names: Names = None) -> Vector:
-        """Also refuses such entries of b and w."""
+        """Also refuses such entries of b and w; a w of zeros counts as none."""
         self._check("b", self.b, -math.inf)
-        if self.w.size:
-            self._check("w", self.w, 0.0)
+        if self.w.size and self._check("w", self.w, 0.0) == 0.0:
+            self.w = self._work.h[:0]
         self.count += 1
         kernels.columns(self.source, self._work)
         scale = np.empty(self.shape[1])
@@ -231,18 +233,16 @@ class CudaPasses(Passes):
         """A^T (D * A p)."""
         product = self.empty()
         self.products(p, product)
-        kernels.scale(product, D, self._work)
+        kernels.weigh(product, D, self._work)
         return self.transposed(product)
 
     # -- the solver's iteration -------------------------------------------------------------------------------
 
     def alloc_iterate(self, exact: bool) -> newton.Iterate:
-        n, d = self.shape
-        with device.room_for(f"the iterate for n = {n}"):
-            *a, da = (self.empty() for _ in range(4))
+        *a, da = (self.empty() for _ in range(4))
         for each in a:
             kernels.fill(each, self._work, 0.0)
-        return newton.alloc_iterate.py_func(0, d, False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
+        return newton.alloc_iterate.py_func(0, self.shape[1], False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
 
     def assign(self, out: DeviceVector, a: DeviceVector) -> None:
         out.copy_to_device(a)

@@ -34,6 +34,14 @@ def room_for(what: str) -> Iterator[None]:
         raise MemoryError(f"{what} does not fit into the memory of the GPU") from error
 
 
+def _dlpack_type(value: Any) -> int | None:
+    """The type of device that DLPack names; None without an answer, as of an array of JAX on several devices."""
+    try:
+        return int(value.__dlpack_device__()[0])
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return None
+
+
 def is_on_gpu(value: Any) -> bool:
     """Whether an array lies on a GPU of NVIDIA; asked of its interfaces alone."""
     if type(value) is np.ndarray:
@@ -41,7 +49,7 @@ def is_on_gpu(value: Any) -> bool:
     if getattr(value, "__cuda_ndarray__", False):  # Numba's own
         return True
     if hasattr(value, "__dlpack_device__"):
-        return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
+        return _dlpack_type(value) in CUDA_DEVICES
     return hasattr(value, "__cuda_array_interface__")
 
 
@@ -49,10 +57,10 @@ def refuse(name: str, value: Any) -> None:
     """TypeError for an array that memory is needed of, and that lies elsewhere."""
     if is_on_gpu(value):
         raise TypeError(f"{name} is on a GPU, where an array in memory is needed; pass {name}.get(), {name}.cpu() or {name}.copy_to_host()")
-    if type(value) is not np.ndarray and hasattr(value, "__dlpack_device__"):
-        number = int(value.__dlpack_device__()[0])
-        if number not in CPU_DEVICES:
-            raise TypeError(f"{name} is on a device of DLPack's type {number}, and fastrsx knows memory and GPUs of NVIDIA; copy it to one of them")
+    if type(value) is not np.ndarray and _dlpack_type(value) not in (None, *CPU_DEVICES):
+        raise TypeError(
+            f"{name} is on a device of DLPack's type {_dlpack_type(value)}, and fastrsx knows memory and GPUs of NVIDIA; copy it to one of them"
+        )
 
 
 class _Interface:
@@ -62,14 +70,13 @@ class _Interface:
         self.__cuda_array_interface__, self.owner = interface, owner
 
 
-def _in_order(name: str, value: Any) -> Any:
+def _in_order(value: Any) -> Any:
     """The same array, once what was queued on its own stream comes before what is queued on the default stream from now on."""
     if not hasattr(value, "__dlpack__"):
         return value  # Numba then waits for the stream of the interface, where it has one
-    try:
-        value.__dlpack__(stream=DEFAULT_STREAM)  # who gives an array away sees to it; the capsule is not needed beside the interface
-    except BufferError as error:  # one of torch that requires a gradient
-        raise TypeError(f"{name} cannot be taken over: {error}") from None
+    value.__dlpack__(stream=DEFAULT_STREAM)  # who gives an array away sees to it; the capsule is not needed beside the interface
+    if not hasattr(value, "__cuda_array_interface__"):
+        return _from_dlpack(value)
     return _Interface(value.__cuda_array_interface__ | {"stream": None}, value)
 
 
@@ -87,12 +94,17 @@ def as_array(name: str, value: Any, ndim: int) -> Any:
     """An array on the GPU as one of Numba's, of `ndim` axes, C-ordered, of float64 or float32; nothing is copied."""
     cuda = kernels().cuda
     if not getattr(value, "__cuda_ndarray__", False):
-        value = cuda.as_cuda_array(_in_order(name, value) if hasattr(value, "__cuda_array_interface__") else _from_dlpack(value))
+        try:
+            value = cuda.as_cuda_array(_in_order(value))
+        except BufferError as error:  # one of torch that requires a gradient
+            raise TypeError(f"{name} cannot be taken over: {error}") from None
+    elif value.stream:
+        value.stream.synchronize()
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} has dtype {value.dtype} on the GPU; pass {' or '.join(DTYPES)}")
     if len(value.shape) != ndim:
         raise ValueError(f"{name} has shape {value.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
-    if not value.is_c_contiguous():
+    if not value.flags["C_CONTIGUOUS"]:
         raise ValueError(f"{name} is on the GPU, but not C-ordered; pass cupy.ascontiguousarray({name}) or {name}.contiguous()")
     return value
 

@@ -63,7 +63,7 @@ class Factors(NamedTuple):
 
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
-        p = np.asarray(p, dtype=float)
+        p = np.asarray(device.to_host("p", p), dtype=float)
         if device.is_on_gpu(self.A):
             return 2 * (self._passes().weighed(self.D, p) - self.v * (self.q @ p) - self.q * (self.v @ p))
         product = -self.v * (self.q @ p) - self.q * (self.v @ p)
@@ -159,6 +159,8 @@ class Problem:
         self._prepare()
         with self._running():
             self._column_scale = self._passes.column_scale(self.names)
+        if w_there:
+            self.w = self._passes.w
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import fold
-from .cuda_block import MOST_BLOCKS, THREADS, configured, cuda
+from .cuda_block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
 from .cuda_block import why_unavailable as why_unavailable
 from .cuda_fold import (
     add_scaled,
@@ -133,7 +133,7 @@ def add(out, factor, x, work):
     launch(add_scaled, spread(work), work, out, factor, x)
 
 
-def scale(out, x, work):
+def weigh(out, x, work):
     """out *= x."""
     launch(multiply, spread(work), work, out, x)
 
@@ -234,7 +234,7 @@ def weigh_gram(A, h, work):
 
 def finish_hessian(hess, work):
     """The Hessian of the parts of the Gram matrix and the vectors in `combined`."""
-    launch(combine_hessian, min(MOST_BLOCKS, -(-hess.size // THREADS)), work, work.gram, work.combined, hess)
+    launch(combine_hessian, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, work.combined, hess)
 
 
 def diagonal(a, b, w, point, D, work):
@@ -264,7 +264,7 @@ def value_grad(A, x, b, w, grad, work):
     if not point[POINT_FUN] < math.inf:
         fill(grad, work)
         return float(point[POINT_FUN])
-    if not is_fused or fold.cancels.py_func(point, fetch(work.combined, work)[None]):
+    if not is_fused or fold.cancels(point, fetch(work.combined, work)[None]):
         gradient(A, work.a, b, w, work.point, work.h[:0], work)
     grad.copy_to_device(work.combined[2], stream=work.stream)
     return float(point[POINT_FUN])

@@ -4,6 +4,7 @@ A block has a square of threads. Their numbers in registers are combined by way 
 """
 
 import functools
+import operator
 import warnings
 
 import numpy as np
@@ -41,54 +42,36 @@ def _configured(kernel, grid, stream):
 
 
 # A kernel for a launch, without numba-cuda's warning of few blocks: what ends a sum takes one. The simulator's is the kernel itself.
-configured = _configured if config.ENABLE_CUDASIM else functools.lru_cache(maxsize=None)(_configured)
+configured = _configured if config.ENABLE_CUDASIM else functools.lru_cache(maxsize=256)(_configured)
 
 
-@device
-def block_sum(scratch, value):
-    """The sum over the threads of a block; scratch: THREADS numbers that they share."""
-    t = cuda.threadIdx.x
-    cuda.syncthreads()
-    scratch[t] = value
-    half = THREADS // 2
-    while half > 0:
+def make_reduction(join):
+    """Over each `lanes` threads, a power of two, for the first of them; and over a block, for all. scratch: THREADS numbers that these share."""
+
+    @device
+    def over_lanes(scratch, value, lanes):
+        t = cuda.threadIdx.x
         cuda.syncthreads()
-        if t < half:
-            scratch[t] += scratch[t + half]
-        half //= 2
-    cuda.syncthreads()
-    return scratch[0]
+        scratch[t] = value
+        half = lanes // 2
+        while half > 0:
+            cuda.syncthreads()
+            if t % lanes < half:
+                scratch[t] = join(scratch[t], scratch[t + half])
+            half //= 2
+        return scratch[t]
 
-
-@device
-def block_max(scratch, value):
-    """The largest value of the threads of a block."""
-    t = cuda.threadIdx.x
-    cuda.syncthreads()
-    scratch[t] = value
-    half = THREADS // 2
-    while half > 0:
+    @device
+    def over_block(scratch, value):
+        over_lanes(scratch, value, THREADS)
         cuda.syncthreads()
-        if t < half:
-            scratch[t] = max(scratch[t], scratch[t + half])
-        half //= 2
-    cuda.syncthreads()
-    return scratch[0]
+        return scratch[0]
+
+    return over_lanes, over_block
 
 
-@device
-def sum_lanes(scratch, value, lanes):
-    """The sum over each `lanes` threads, a power of two, for the first of them."""
-    t = cuda.threadIdx.x
-    cuda.syncthreads()
-    scratch[t] = value
-    half = lanes // 2
-    while half > 0:
-        cuda.syncthreads()
-        if t % lanes < half:
-            scratch[t] += scratch[t + half]
-        half //= 2
-    return scratch[t]
+sum_lanes, block_sum = make_reduction(operator.add)
+_, block_max = make_reduction(max)
 
 
 @device

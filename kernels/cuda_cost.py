@@ -38,9 +38,12 @@ class Work(NamedTuple):
         return {"bytes": self.bytes / ceiling.bandwidth, "flops": self.flops / ceiling.flops, "shared": self.loads / ceiling.loads}
 
 
+COMBINE = Work("combine", 0.0, 0.0)  # the states of blocks: a launch
+
+
 def losses(n: int) -> list[Work]:
     """The point at a = A x."""
-    return [Work("fold_domain", 8 * n, n * (EXP + 10)), Work("fold_residuals", 16 * n, n * (EXP + 12))]
+    return [Work("fold_domain", 8 * n, n * (EXP + 10)), COMBINE, Work("fold_residuals", 16 * n, n * (EXP + 12)), COMBINE]
 
 
 def products(n: int, d: int, size: int) -> list[Work]:
@@ -50,7 +53,7 @@ def products(n: int, d: int, size: int) -> list[Work]:
 
 def gradient(n: int, d: int, size: int) -> list[Work]:
     """The three d-vectors where the point is known, and h."""
-    return [Work("fold_gradient", n * (size * d + 24), n * (6 * d + EXP))]
+    return [Work("fold_gradient", n * (size * d + 24), n * (6 * d + EXP)), COMBINE]
 
 
 def gram(n: int, d: int, size: int) -> list[Work]:
@@ -63,15 +66,15 @@ def gram(n: int, d: int, size: int) -> list[Work]:
     works = [Work("fold_gram_diagonal", n * (size * d + 8), n * (diagonal + TILE * tiles), n * tiles * loads)]
     if tiles > 1:
         works.append(Work("fold_gram_below", n * (size * d + 8), n * below, n * tiles * (tiles - 1) / 2 * loads))
-    return works
+    return [*works, COMBINE]
 
 
 def passes(n: int, d: int, size: int = 8) -> dict[str, list[Work]]:
     """{public kernel: what it runs} for A of n x d numbers of `size` bytes, without weights w."""
     fused = d <= FUSED_UP_TO
     value = products(n, d, size) + losses(n)
-    value_grad = [Work("fold_gradient_sums", n * (size * d + 16), n * (10 * d + EXP)), *losses(n)] if fused else value + gradient(n, d, size)
-    curvature = [Work("fold_curvature", n * ((1 if fused else 2) * size * d + 16), n * (4 * d + EXP))]
+    value_grad = [Work("fold_gradient_sums", n * (size * d + 16), n * (10 * d + EXP)), *losses(n), COMBINE] if fused else value + gradient(n, d, size)
+    curvature = [Work("fold_curvature", n * ((1 if fused else 2) * size * d + 16), n * (4 * d + EXP)), COMBINE]
     return {
         "value": value,
         "value_grad": value_grad,

@@ -42,6 +42,12 @@ def terms(link, a, shift, k):
 
 
 @device
+def scale(shift):
+    """k = exp(-M). It only matters where a enters u, and M is at least 0 there; elsewhere it might overflow."""
+    return math.exp(min(-shift, 0.0))
+
+
+@device
 def rescale(before, shift):
     """exp(before - shift), 0 for what was summed before anything."""
     return math.exp(before - shift) if before > -math.inf else 0.0
@@ -62,7 +68,7 @@ def raised(link, shift, a):
 @device
 def start_domain(link):
     """M, k, alpha^, sum(e^ + |a^|) and <v^, da> before any row."""
-    return link[2], math.exp(-link[2]), 0.0, 0.0, 0.0
+    return link[2], scale(link[2]), 0.0, 0.0, 0.0
 
 
 @device
@@ -72,7 +78,7 @@ def join_domain(link, a, step, shift, k, alpha, magnitude, slope):
     if top > shift:
         factor = rescale(shift, top)
         alpha, magnitude, slope = rescaled(factor, alpha), rescaled(factor, magnitude), rescaled(factor, slope)
-        shift, k = top, math.exp(-top)
+        shift, k = top, scale(top)
     u, v, _, size = terms(link, a, shift, k)
     return shift, k, alpha + u, magnitude + size, slope + v * step
 
@@ -127,7 +133,7 @@ def combine_domain(sums, point):
     step = block_max(scratch, step)
     if t == 0:
         point[POINT_SHIFT] = shift
-        point[POINT_K] = math.exp(-shift)
+        point[POINT_K] = scale(shift)
         point[POINT_ALPHA] = alpha
         point[POINT_KAPPA] = magnitude / alpha if alpha > 0.0 else math.inf
         point[POINT_SLOPE] = slope
@@ -186,8 +192,9 @@ def row_weights(link, a, b, w, point, i):
     cs = f - b[i] - s
     h, q, r = 2.0 * (v * v + e * over_alpha * cs), v * (f + cs - half_ff), 2.0 * v * cs
     if w.shape[0] > 0:
-        h += w[i] * w[i]
-        r += w[i] * w[i] * a[i]
+        squared = np.float64(w[i]) ** 2  # of float32 in float64
+        h += squared
+        r += squared * a[i]
     return h, v, q, r
 
 
@@ -250,7 +257,8 @@ def fold_extremes(x, sums):
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, x.shape[0])
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
-        low, high, total, squares = min(low, x[i]), max(high, x[i]), total + x[i], squares + x[i] * x[i]
+        xi = np.float64(x[i])
+        low, high, total, squares = min(low, xi), max(high, xi), total + xi, squares + xi * xi
     low, high = -block_max(scratch, -low), block_max(scratch, high)
     total, squares = block_sum(scratch, total), block_sum(scratch, squares)
     if cuda.threadIdx.x == 0:

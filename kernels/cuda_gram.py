@@ -83,12 +83,22 @@ fold_gram_diagonal, fold_gram_below = make_gram(True), make_gram(False)
 
 @kernel
 def combine_hessian(gram, vectors, hess):
-    """The sum of the splits of `gram`, and the rank-2 term of the rows v/alpha and q/alpha of `vectors`."""
-    d = hess.shape[0]
-    for place in range(cuda.grid(1), d * d, cuda.gridsize(1)):
-        i, j = place // d, place % d
-        p, q = max(i, j), min(i, j)
-        total = 0.0
-        for k in range(gram.shape[0]):
+    """The sum of the splits of `gram`, and the rank-2 term of the rows v/alpha and q/alpha of `vectors`; EDGE threads for each entry."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    d, column, group = hess.shape[0], cuda.threadIdx.x % EDGE, cuda.threadIdx.x // EDGE
+    for first in range(cuda.blockIdx.x * EDGE, d * d, cuda.gridDim.x * EDGE):
+        place = min(first + column, d * d - 1)
+        p, q = max(place // d, place % d), min(place // d, place % d)
+        total, k = 0.0, group
+        while k < gram.shape[0]:
             total += gram[k, p, q]
-        hess[i, j] = total - 2.0 * (vectors[0, p] * vectors[1, q] + vectors[1, p] * vectors[0, q])
+            k += EDGE
+        cuda.syncthreads()
+        scratch[cuda.threadIdx.x] = total
+        cuda.syncthreads()
+        if group == 0 and first + column < d * d:
+            other = EDGE + column
+            while other < THREADS:
+                total += scratch[other]
+                other += EDGE
+            hess[place // d, place % d] = total - 2.0 * (vectors[0, p] * vectors[1, q] + vectors[1, p] * vectors[0, q])

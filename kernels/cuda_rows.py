@@ -3,12 +3,10 @@
 A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed. Formulas as in fold.py.
 """
 
-import math
-
 import numpy as np
 
 from .cuda_block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
-from .cuda_fold import raised, rescale, rescaled, row_weights, terms
+from .cuda_fold import raised, rescale, rescaled, row_weights, scale, terms
 from .fold import POINT_ALPHA, POINT_FF, POINT_S, POINT_SHIFT
 
 WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A once
@@ -33,10 +31,10 @@ def row_product(A, x, i, stop, lanes, scratch):
     if i < stop:
         j, d, step = unsigned(cuda.threadIdx.x % lanes), unsigned(A.shape[1]), unsigned(lanes)
         while j + step < d:  # no range: Numba counts its steps beforehand, and it is unrolled further; both take registers
-            total += A[unsigned(i), j] * x[j] + A[unsigned(i), j + step] * x[j + step]
+            total += A[unsigned(i), j] * np.float64(x[j]) + A[unsigned(i), j + step] * np.float64(x[j + step])
             j += step + step
         if j < d:
-            total += A[unsigned(i), j] * x[j]
+            total += A[unsigned(i), j] * np.float64(x[j])
     return sum_lanes(scratch, total, lanes)
 
 
@@ -148,7 +146,7 @@ def fold_columns(A, vectors):
     squares, largest = 0.0, 0.0
     if column < d:
         for i in range(start + group, stop, groups):
-            x = float(A[unsigned(i), unsigned(first + column)])
+            x = np.float64(A[unsigned(i), unsigned(first + column)])  # of float32, the square would be one too
             squares += x * x
             largest = max(largest, abs(x))
     for k in range(2):
@@ -191,9 +189,9 @@ def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
             sums[2] = rescaled(factor, sums[2])
         if has_row:
             a[i + row] = ai
-            u, v, _, _ = terms(link, ai, shift, math.exp(-shift))
-            weights[0, row], weights[1, row], weights[2, row] = v, v * u, v * b[i + row]
-            weights[3, row] = w[i + row] ** 2 * ai if w.shape[0] > 0 else 0.0
+            u, v, _, _ = terms(link, ai, shift, scale(shift))
+            weights[0, row], weights[1, row], weights[2, row] = v, v * u, v * np.float64(b[i + row])
+            weights[3, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
         cuda.syncthreads()
         add_columns(A, i, min(i + rows, stop), 0, d, weights, 4, sums)
     store_columns(scratch, sums, 4, d, vectors[cuda.blockIdx.x])

@@ -285,7 +285,7 @@ def take(b, w, rank, it, work):
 def record(here, there, radius, scalars, row):
     """What a step is remembered by, as the fields of `fastrsx.Record`."""
     row[0], row[1], row[2], row[3] = here[POINT_FUN], scalars[GRAD_NORM], scalars[DECREASE], radius
-    row[4], row[5], row[6] = here[POINT_ALPHA] * math.exp(here[POINT_SHIFT]), scalars[MIN_EIG], there[POINT_STEP]
+    row[4], row[5], row[6] = here[POINT_ALPHA] * np.exp(here[POINT_SHIFT]), scalars[MIN_EIG], there[POINT_STEP]
 
 
 @part

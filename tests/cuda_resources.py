@@ -24,42 +24,43 @@ _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
 _link, _three = types.UniTuple(_f8, 4), types.UniTuple(_f8, 3)
 
 
-def signatures(A):
-    """{kernel: its arguments} for a type of A."""
+def signatures(number):
+    """{kernel: its arguments} for what the caller hands in (A, x, b, w and h) in float64 or float32."""
+    A, x = number[:, ::1], number[::1]
     return {
-        cuda_rows.fold_gradient_sums: (_link, A, _v, _v, _v, _v, _v, _c),
-        cuda_rows.fold_gradient: (_link, A, _v, _v, _v, _v, _v, _c),
-        cuda_rows.fold_curvature: (_link, A, _v, _v, _v, _v, _v, _c, _v),
-        cuda_rows.fold_products: (A, _v, _v),
+        cuda_rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
+        cuda_rows.fold_gradient: (_link, A, _v, x, x, _v, _v, _c),
+        cuda_rows.fold_curvature: (_link, A, x, _v, x, x, _v, _c, _v),
+        cuda_rows.fold_products: (A, x, _v),
         cuda_rows.fold_transposed: (A, _v, _c),
         cuda_rows.fold_columns: (A, _c),
-        cuda_gram.fold_gram_diagonal: (A, _v, _c),
-        cuda_gram.fold_gram_below: (A, _v, _c),
+        cuda_fold.fold_residuals: (_link, _v, x, x, _v, _m),
+        cuda_fold.weigh_products: (_link, _v, _v, x, x, _v, _v),
+        cuda_fold.fold_diagonal: (_link, _v, x, x, _v, _v),
+        cuda_fold.fold_extremes: (x, _m),
+        cuda_gram.fold_gram_diagonal: (A, x, _c),
+        cuda_gram.fold_gram_below: (A, x, _c),
+        cuda_plane.fold_plane: (_link, _v, _v, _v, _v, x, x, _v, _m),
     }
 
 
 def other_signatures():
-    """The same of kernels that do not read A."""
+    """The same of kernels that read only what others wrote."""
     return {
         cuda_fold.fold_domain: (_link, _v, _v, _f8, _v, _m),
         cuda_fold.combine_domain: (_m, _v),
-        cuda_fold.fold_residuals: (_link, _v, _v, _v, _v, _m),
         cuda_fold.combine_residuals: (_m, _v),
-        cuda_fold.weigh_products: (_link, _v, _v, _v, _v, _v, _v),
         cuda_rows.combine_vectors: (_c, _i8, _i8, _m),
         cuda_rows.finish_gradient: (_v, _v, _c, _m),
         cuda_rows.finish_columns: (_c, _m),
-        cuda_fold.fold_diagonal: (_link, _v, _v, _v, _v, _v),
         cuda_fold.fold_predictions: (_link, _v, _v, _v, _v),
         cuda_rows.finish_hess_vec: (_m, _v, _v),
         cuda_fold.fold_fill: (_v, _f8),
         cuda_fold.add_scaled: (_v, _f8, _v),
         cuda_fold.multiply: (_v, _v),
         cuda_fold.take_column: (_m, _i8, _v),
-        cuda_fold.fold_extremes: (_v, _m),
         cuda_fold.combine_extremes: (_m,),
         cuda_gram.combine_hessian: (_c, _m, _m),
-        cuda_plane.fold_plane: (_link, _v, _v, _v, _v, _v, _v, _v, _m),
         cuda_plane.combine_plane: (_m, _v),
         cuda_plane.fold_combination: (_link, _v, _v, _v, _three, _v, _m),
     }
@@ -84,6 +85,11 @@ def name_of(kernel):
 def atomics(ptx):
     """Its atomic instructions, such as additions whose order is not fixed; a `bar.red` is a barrier."""
     return re.findall(r"(?<![\w.])(?:atom|red)\.\S+", ptx)
+
+
+def single_arithmetic(ptx):
+    """Its additions and multiplications in float32: what is stored in that is to be widened first."""
+    return re.findall(r"\b(?:add|sub|mul|fma)\.\S*f32", ptx)
 
 
 def ptxas():
@@ -145,7 +151,7 @@ def resources(kernel, signature, target):
 def table():
     """Markdown, for float64 A and both targets."""
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
-    for kernel, signature in {**signatures(_m), **other_signatures()}.items():
+    for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
         for target in TARGETS:
             it = resources(kernel, signature, target)
             share = f"{it.fma_share:.0%}" if it.fma_share else ""

@@ -15,8 +15,8 @@ kernels = gpu.kernels()
 cuda, THREADS, TILE, WIDEST = kernels.cuda, kernels.THREADS, kernels.TILE, kernels.WIDEST
 
 TOL = 1e-12
-# Fewer rows than threads; more than one block; a column for each thread and more, tiles below the diagonal.
-SHAPES = [(1, 1), (3, 2), (2 * THREADS + 1, 5), (THREADS, THREADS), (5, TILE + 1), (3, 2 * TILE + 3), (33, 3 * TILE)]
+# Fewer rows than threads; more than one block; a column for each thread and more of them; tiles below the diagonal.
+SHAPES = [(1, 1), (3, 2), (2 * THREADS + 1, 5), (THREADS, THREADS), (5, TILE + 1), (3, 2 * TILE + 3), (7, WIDEST + 3)]
 
 
 class Output:
@@ -45,8 +45,8 @@ def test_kernels_match_the_formulas(n, d, weighted):
 
 
 def test_shapes_take_both_passes():
-    assert min(d for _, d in SHAPES) < THREADS < WIDEST + 1 < max(d for _, d in SHAPES)
-    assert any(d > WIDEST for _, d in SHAPES)
+    assert min(d for _, d in SHAPES) < WIDEST < max(d for _, d in SHAPES)
+    assert max(d for _, d in SHAPES) > TILE
 
 
 def test_rows_that_do_not_fill_the_blocks():
@@ -58,12 +58,16 @@ def test_rows_that_do_not_fill_the_blocks():
 
 
 def test_float32_is_widened():
-    data = random_data(20, 6)
-    single = data.A.astype(np.float32)
-    data = Data.of(single, data.x, data.b, data.w, data.p)
-    found = {kernel: call(kernel, data._replace(A=single)) for kernel in KERNELS}
-    check_results(data, found, TOL)
-    assert found["value_grad_hess"].fun == call("value_grad_hess", data).fun
+    """The same bits as of the same numbers in float64."""
+    single = Data(*(array.astype(np.float32) for array in random_data(20, 6, weighted=True)))
+    double = Data.of(*single)
+    found = {kernel: call(kernel, single) for kernel in KERNELS}
+    check_results(double, found, TOL)
+    for kernel in KERNELS:
+        expected = call(kernel, double)
+        assert found[kernel].fun == expected.fun
+        for name, array in expected.arrays.items():
+            np.testing.assert_array_equal(found[kernel].arrays[name], array)
 
 
 @pytest.mark.parametrize("link", ["softmax", "linear"])
@@ -88,6 +92,16 @@ def test_large_a(size):
     expected = naive.exact(data.A, data.b, found.a)
     assert found.fun == pytest.approx(expected.value, rel=TOL, abs=TOL * expected.value_scale)
     assert_within(found.arrays["grad"], expected.grad, expected.grad_scale, TOL * size)
+
+
+@pytest.mark.parametrize("shift", [-800.0, 800.0])
+def test_softmax_of_a_far_from_0(shift):
+    """exp(-M), which would overflow, has no part in it."""
+    data = random_data(2 * THREADS, 3)
+    A = np.column_stack([data.A[:, :2], np.ones(2 * THREADS)])
+    near, far = (call("value_grad_hess", Data.of(A, [0.5, -0.25, x], data.b), "softmax") for x in (0.0, shift))
+    assert far.fun == pytest.approx(near.fun, rel=1e-11)
+    np.testing.assert_allclose(far.arrays["hess"], near.arrays["hess"], rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("misfit", [1e-2, 1e-5])

@@ -22,8 +22,8 @@ from fastrsx import device
 
 LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and what counts
 CASES = [
-    *((kernel, signature, "float64") for kernel, signature in cuda_resources.signatures(float64[:, ::1]).items()),
-    *((kernel, signature, "float32") for kernel, signature in cuda_resources.signatures(float32[:, ::1]).items()),
+    *((kernel, signature, "float64") for kernel, signature in cuda_resources.signatures(float64).items()),
+    *((kernel, signature, "float32") for kernel, signature in cuda_resources.signatures(float32).items()),
     *((kernel, signature, "") for kernel, signature in cuda_resources.other_signatures().items()),
 ]
 
@@ -36,11 +36,12 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
     assert found.shared < 48 * 1024
     assert found.occupancy >= 0.5
     assert not cuda_resources.atomics(found.ptx)
+    assert not cuda_resources.single_arithmetic(found.ptx)
     if cuda_resources.name_of(kernel).startswith("fold_gram"):
         assert found.fma_share > LEAST_FMA_SHARE
 
 
-def test_a_pass_that_spills_or_adds_atomically_would_be_seen():
+def test_a_kernel_with_all_of_these_faults_would_be_seen():
     def fold(A, out):
         many = cuda.local.array(64, float64)
         for k in range(64):
@@ -48,11 +49,13 @@ def test_a_pass_that_spills_or_adds_atomically_would_be_seen():
         for i in range(A.shape[0]):
             for k in range(64):
                 many[k] += A[i, k] * many[(k * 7 + 1) % 64]
+        out[0] = A[0, 0] * A[0, 1]
         for k in range(64):
             cuda.atomic.add(out, 0, many[k])
 
-    found = cuda_resources.resources(cuda.jit(fold), (float64[:, ::1], float64[::1]), (9, 0))
+    found = cuda_resources.resources(cuda.jit(fold), (float32[:, ::1], float64[::1]), (9, 0))
     assert found.spilled > 0
+    assert cuda_resources.single_arithmetic(found.ptx)
     assert cuda_resources.atomics(found.ptx)
 
 

@@ -111,6 +111,21 @@ def test_newton_with_a_linear_u():
     A, b = rng.random((12, 2)), rng.dirichlet(np.ones(12))
     there, here = solve(A, b, x0=[1.0, 1.0], link="linear")
     assert_same(there, here, 1e-6)
+    no_weights = fastrsx.newton(cuda.to_device(A), b, x0=[1.0, 1.0], link="linear", w=cuda.to_device(np.zeros(12)), max_iter=0)
+    assert no_weights.status.name == "MAX_ITER"
+
+
+def test_newton_from_where_alpha_overflows():
+    A, b = np.array([[800.0], [1.0], [-1.0]]), np.array([0.5, 0.3, 0.2])
+    there, here = solve(A, b, x0=[1.0], w=0.05, max_iter=1)
+    assert there.history[0].alpha == here.history[0].alpha == np.inf
+    assert_same(there, here)
+
+
+def test_columns_of_float32_are_measured_in_float64():
+    A = np.array([[1e25], [3e25], [2e25]], dtype=np.float32)
+    there, here = fastrsx.Problem(cuda.to_device(A), np.full(3, 1 / 3)), fastrsx.Problem(A, np.full(3, 1 / 3))
+    np.testing.assert_allclose(there._column_scale, here._column_scale, rtol=1e-15)
 
 
 def test_newton_refuses_a_start_outside_the_domain():

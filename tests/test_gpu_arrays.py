@@ -14,6 +14,18 @@ HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
 FILL = {"A": np.ones((4, 2)), "b": np.full(4, 0.25)}
 
 
+class Undecided:
+    """As an array of JAX that several devices share: memory reads it."""
+
+    shape, dtype = (4, 2), np.dtype(float)
+
+    def __dlpack_device__(self):
+        raise BufferError("__dlpack__ only supported for unsharded arrays")
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((4, 2))
+
+
 class Elsewhere:
     """An array of another library, by its interfaces."""
 
@@ -55,6 +67,10 @@ def test_without_the_extra_the_error_names_it(change):
 def test_other_devices_are_named():
     with pytest.raises(TypeError, match="A is on a device of DLPack's type 10, and fastrsx knows memory and GPUs of NVIDIA"):
         fastrsx.newton(**FILL | {"A": Elsewhere(10, True)})
+
+
+def test_who_cannot_say_where_it_lies_is_read_as_memory():
+    assert fastrsx.Problem(Undecided(), FILL["b"]).value([0.0, 0.0]) == fastrsx.Problem(**FILL).value([0.0, 0.0])
 
 
 def test_vectors_on_a_gpu_beside_a_in_memory():
