@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class CudaPasses(Passes):
         self.count = self.evaluations = 0
         self.has_sparse_gram = self.is_mixed = False
         n, d = self.shape
-        self._link = link
+        self._link = link  # of which the workspace has the numbers alone
         with device.room_for(f"the workspace for {n} x {d}"):
             self._work = kernels.alloc_workspace(n, d, False, link)
             self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
@@ -66,8 +67,14 @@ class CudaPasses(Passes):
     def _point(self) -> Point:
         return Point(kernels.fetch(self._work.point, self._work))
 
-    def _combined(self) -> np.ndarray:
-        return np.asarray(kernels.fetch(self._work.combined, self._work))
+    def _vectors(self) -> np.ndarray:
+        """The combined d-vectors, as `derivatives_in` wants them."""
+        return np.asarray(kernels.fetch(self._work.combined, self._work))[None]
+
+    @property
+    def _none(self) -> DeviceVector:
+        """An empty vector."""
+        return self._work.a[:0]
 
     def empty(self) -> DeviceVector:
         with device.room_for(f"a vector of {self.shape[0]} numbers"):
@@ -91,7 +98,7 @@ class CudaPasses(Passes):
 
     def workspace(self, hessian: bool = True) -> Any:
         """What `advance` looks at of a workspace."""
-        return _HostWork(self._link, self._work.a, np.zeros(fold.POINT))
+        return SimpleNamespace(link=self._link, a=self._work.a, point=np.zeros(fold.POINT), sums=None)
 
     def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
         """The largest entry of an n-vector; refused in the words for one in memory where it is not finite, beyond 1e150 or below `at_least`."""
@@ -139,7 +146,7 @@ class CudaPasses(Passes):
     def transposed(self, y: Any) -> Vector:
         self.count += 1
         kernels.transposed(self.source, y if device.is_on_gpu(y) else kernels.cuda.to_device(y), self._work)
-        return self._combined()[2]
+        return self._vectors()[0, 2]
 
     def column_scale(self, names: Names = None) -> Vector:
         """Also refuses such entries of b and w; a w of zeros counts as none."""
@@ -149,7 +156,7 @@ class CudaPasses(Passes):
         self.count += 1
         kernels.columns(self.source, self._work)
         scale = np.empty(self.shape[1])
-        bad = dense.finish_columns(self._combined()[:2], self.shape[0], inputs.LARGEST_ENTRY, scale)
+        bad = dense.finish_columns(self._vectors()[0, :2], self.shape[0], inputs.LARGEST_ENTRY, scale)
         if bad >= 0:
             kernels.column(self.source, bad, self.a, self._work)
             inputs.refuse_entries(self.to_host(self.a), bad, names)
@@ -157,7 +164,7 @@ class CudaPasses(Passes):
 
     def evaluate(self, a: DeviceVector, da: DeviceVector = EMPTY, t: float = 0.0, out: DeviceVector | None = None) -> Point:
         self.evaluations += 1
-        kernels.evaluate(a, da if da.size else self._work.a[:0], t, self.b, self.w, a if out is None else out, self._work)
+        kernels.evaluate(a, da if da.size else self._none, t, self.b, self.w, a if out is None else out, self._work)
         return self._point()
 
     def project(self, x: Vector) -> Point:
@@ -176,22 +183,20 @@ class CudaPasses(Passes):
         point = self._point()
         if not point.fun < np.inf:
             return point, None
-        vectors = self._combined()
-        return point, self.gradient(self.a, point) if fold.cancels(point.raw, vectors[None]) else _derivatives(vectors)
+        vectors = self._vectors()
+        return point, self.gradient(self.a, point) if fold.cancels(point.raw, vectors) else self.derivatives_in(vectors)
 
     def _first(self, a: DeviceVector, point: Point, h: DeviceVector) -> Derivatives:
         self.count += 1
         kernels.gradient(self.source, a, self.b, self.w, self._at(point), h, self._work)
-        return _derivatives(self._combined())
+        return self.derivatives_in(self._vectors())
 
     def gradient(self, a: DeviceVector, point: Point) -> Derivatives:
-        return self._first(a, point, self._work.a[:0])
+        return self._first(a, point, self._none)
 
     def hessian(self, a: DeviceVector, point: Point) -> tuple[Derivatives, Matrix]:
-        work = self._with_gram()
-        first = self._first(a, point, work.h)
-        kernels.weigh_gram(self.source, work.h, work)
-        return first, self._finished()
+        h = self._with_gram().h
+        return self._first(a, point, h), self._weighed_gram(h)
 
     def _with_gram(self) -> Any:
         """The workspace, with Gram matrices from the first call on."""
@@ -202,22 +207,22 @@ class CudaPasses(Passes):
             self._work = self._work._replace(h=h, gram=gram)
         return self._work
 
-    def _finished(self) -> Matrix:
+    def _weighed_gram(self, h: DeviceVector) -> Matrix:
+        """A^T diag(h) A with the rank-2 term of the vectors in the workspace."""
         self.count += 1
+        kernels.weigh_gram(self.source, h, self._work)
         kernels.finish_hessian(self._hess, self._work)
         return np.asarray(kernels.fetch(self._hess, self._work))
 
     def weighted_gram(self, h: DeviceVector) -> Matrix:
-        work = self._with_gram()
-        kernels.weighted_gram(self.source, h, self._hess, work)
-        self.count += 1
-        return np.asarray(kernels.fetch(self._hess, work))
+        kernels.fill(self._with_gram().combined, self._work, 0.0)
+        return self._weighed_gram(h)
 
     def curvature(self, a: DeviceVector, point: Point, p: Vector, da: DeviceVector) -> Vector:
         self.count += 1 if self.shape[1] <= kernels.WIDEST else 2
-        image = da if da.size else self._work.a[:0]
+        image = da if da.size else self._none
         kernels.curvature(self.source, self._there(p), a, self.b, self.w, self._at(point), image, self._work)
-        return self._combined()[2]
+        return self._vectors()[0, 2]
 
     def diagonal(self, a: DeviceVector, point: Point) -> DeviceVector:
         D = self.empty()
@@ -251,29 +256,20 @@ class CudaPasses(Passes):
         """`fastrsx.kernels.solve.advance`, interpreted: between the few kernels that it launches it has only scalars to look at."""
         return int(self._advance(*args))
 
+    def _point_into(self, point: Vector) -> float:
+        there = self._point()
+        point[:] = there.raw
+        return there.fun
+
     def _evaluate_into(self, link: Any, a: Any, da: Any, t: float, b: Any, w: Any, out: Any, sums: Any, point: Vector) -> float:
         kernels.evaluate(a, da, t, b, w, out, self._work)
-        point[:] = kernels.fetch(self._work.point, self._work)
-        return float(point[fold.POINT_FUN])
+        return self._point_into(point)
 
     def _evaluate_plane_into(
         self, link: Any, here: Any, da: Any, before: Any, y: Vector, b: Any, w: Any, out: Any, sums: Any, point: Vector
     ) -> float:
         kernels.evaluate_plane(here, da, before, y, b, w, out, self._work)
-        point[:] = kernels.fetch(self._work.point, self._work)
-        return float(point[fold.POINT_FUN])
+        return self._point_into(point)
 
     def _plane_derivatives_into(self, link: Any, here: Any, da: Any, before: Any, a: Any, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
         sums[0] = kernels.plane_derivatives(here, da, before, a, b, w, self._at(Point(point)), self._work)
-
-
-class _HostWork:
-    """The part of a workspace that is not on the GPU."""
-
-    def __init__(self, link: Any, a: DeviceVector, point: Vector) -> None:
-        self.link, self.a, self.point, self.sums = link, a, point, None
-
-
-def _derivatives(vectors: np.ndarray) -> Derivatives:
-    v, q, grad = vectors[:3].copy()
-    return Derivatives(grad, v, q)

@@ -15,7 +15,7 @@ from .frames import Names
 from .inputs import Matrix, Vector
 from .loading import Data
 from .memory import room_for
-from .planning import ON_GPU, Plan, gram_is_sparse
+from .planning import NOT_IN_MEMORY, Plan, gram_is_sparse
 
 EMPTY = np.empty(0)
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
@@ -293,7 +293,7 @@ class Passes:
     def use_mixed(self) -> None:
         """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.mixed`."""
         blocks, wide = len(self._work.vectors), padded(self.shape[1])
-        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in ("stream", "sparse", "sparse copy", *ON_GPU):
+        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in NOT_IN_MEMORY:
             raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {fold.BY_STRIPS} columns; pass precision='double'")
         panels = (blocks, mixed.wide_padded(self.shape[1]) // mixed.WIDE, fold.ROWS, mixed.WIDE)
         with room_for("mixed precision", math.prod(panels)):

@@ -20,7 +20,9 @@ PANEL_NS = 1 / 45.0  # of one thread, for each of the n d^2 of a dense Gram matr
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
-ON_GPU = ("device", "device copy")  # loaders
+# Loaders of an A on a GPU, and of one that is no dense array in memory.
+ON_GPU = ("device", "device copy")
+NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", *ON_GPU)
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, with weights, it is 2.6 times as fast
 # as products alone (rows "newton, wide"); where columns are correlated, these end after 100 steps without the minimum.
@@ -120,7 +122,7 @@ def sample_size(n: int, d: int) -> int:
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
     n, d, _ = size
-    whole = loader not in ("stream", "sparse", "sparse copy", *ON_GPU)
+    whole = loader not in NOT_IN_MEMORY
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
     if loader in ON_GPU and hessian.startswith("sampled"):

@@ -200,9 +200,9 @@ class Problem:
         with self._lock, threads.limited_to(num_threads):
             yield
 
-    def _as_x(self, x: Any) -> Vector:
-        """x, checked and copied."""
-        return inputs.as_vector("x", device.to_host("x", x), self.A.shape[1], "one for each column of A").copy()
+    def _as_x(self, x: Any, name: str = "x") -> Vector:
+        """x, or what else has an entry for each column, checked and copied."""
+        return inputs.as_vector(name, device.to_host(name, x), self.A.shape[1], "one for each column of A").copy()
 
     def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
         """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
@@ -260,7 +260,7 @@ class Problem:
 
     def hess_vec(self, x: Any, p: Any) -> Vector:
         """The Hessian at x times p (d,), in one pass without forming it: `hessp` of SciPy's solvers."""
-        p = inputs.as_vector("p", device.to_host("p", p), self.A.shape[1], "one for each column of A").copy()
+        p = self._as_x(p, "p")
         x = self._as_x(x)
         with self._running():
             self._move_to(x, derivatives=True)

@@ -15,7 +15,7 @@ import numpy as np
 from fastrsx.kernels import newton as iteration
 from fastrsx.kernels import solve
 
-from . import device, frames, inputs
+from . import frames, inputs
 from .approximate import Steps
 from .eigenvalues import smallest
 from .linking import Link
@@ -469,7 +469,7 @@ def newton(
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
         frames.check_columns(problem.names, x0)
-        x0 = inputs.as_vector("x0", device.to_host("x0", x0), d, "one for each column of A")
+        x0 = problem._as_x(x0, "x0")
     if link == "linear":
         if x0 is None:
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")

@@ -20,7 +20,7 @@ from .inputs import Matrix, Vector
 from .loading import Data, Loader
 from .memory import room_for
 from .passes import EMPTY, Derivatives, Passes, Point
-from .planning import Plan
+from .planning import ON_GPU, Plan
 
 CHUNK_BYTES = 2**24  # large enough for the disk, and for threads to start
 BUFFERS = 4  # chunks that are resident: one is worked on, the others are read ahead, so that neither side waits for slow moments of the other
@@ -214,7 +214,7 @@ class StreamedPasses(Passes):
 
 def passes_over(data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> Passes:
     """The passes for data of any kind."""
-    if data.loader.name in ("device", "device copy"):
+    if data.loader.name in ON_GPU:
         from .cuda_passes import CudaPasses
 
         return CudaPasses(data, b, w, plan, link)

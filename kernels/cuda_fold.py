@@ -250,6 +250,15 @@ def multiply(out, x):
         out[i] *= x[i]
 
 
+@device
+def store_extremes(scratch, low, high, total, squares, out):
+    """out = the least, the largest and the sums, of those of the threads of a block."""
+    low, high = -block_max(scratch, -low), block_max(scratch, high)
+    total, squares = block_sum(scratch, total), block_sum(scratch, squares)
+    if cuda.threadIdx.x == 0:
+        out[0], out[1], out[2], out[3] = low, high, total, squares
+
+
 @kernel
 def fold_extremes(x, sums):
     """The least and the largest entry, the sum and the sum of squares of each block; a NaN shows in the sums."""
@@ -259,11 +268,7 @@ def fold_extremes(x, sums):
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
         xi = np.float64(x[i])
         low, high, total, squares = min(low, xi), max(high, xi), total + xi, squares + xi * xi
-    low, high = -block_max(scratch, -low), block_max(scratch, high)
-    total, squares = block_sum(scratch, total), block_sum(scratch, squares)
-    if cuda.threadIdx.x == 0:
-        block = sums[cuda.blockIdx.x]
-        block[0], block[1], block[2], block[3] = low, high, total, squares
+    store_extremes(scratch, low, high, total, squares, sums[cuda.blockIdx.x])
 
 
 @kernel
@@ -273,7 +278,4 @@ def combine_extremes(sums):
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
         low, high, total, squares = min(low, sums[k, 0]), max(high, sums[k, 1]), total + sums[k, 2], squares + sums[k, 3]
-    low, high = -block_max(scratch, -low), block_max(scratch, high)
-    total, squares = block_sum(scratch, total), block_sum(scratch, squares)
-    if cuda.threadIdx.x == 0:
-        sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3] = low, high, total, squares
+    store_extremes(scratch, low, high, total, squares, sums[0])

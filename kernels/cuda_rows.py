@@ -3,6 +3,8 @@
 A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed. Formulas as in fold.py.
 """
 
+import operator
+
 import numpy as np
 
 from .cuda_block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
@@ -25,6 +27,14 @@ def row_threads(d):
 
 
 @device
+def share_rows(A):
+    """The rows of this block; the threads for each, the rows at a time, and which of these is this thread's."""
+    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
+    lanes = row_threads(A.shape[1])
+    return start, stop, lanes, THREADS // lanes, cuda.threadIdx.x // lanes
+
+
+@device
 def row_product(A, x, i, stop, lanes, scratch):
     """<A_i, x> of a row for each `lanes` threads, for the first of them; 0 from row `stop` on."""
     total = 0.0
@@ -42,12 +52,10 @@ def row_product(A, x, i, stop, lanes, scratch):
 def fold_products(A, x, out):
     """out = A x."""
     scratch = cuda.shared.array(THREADS, np.float64)
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    lanes = row_threads(A.shape[1])
-    row, is_first = cuda.threadIdx.x // lanes, cuda.threadIdx.x % lanes == 0
-    for i in range(start, stop, THREADS // lanes):
+    start, stop, lanes, rows, row = share_rows(A)
+    for i in range(start, stop, rows):
         ai = row_product(A, x, i + row, stop, lanes, scratch)
-        if is_first and i + row < stop:
+        if cuda.threadIdx.x % lanes == 0 and i + row < stop:
             out[i + row] = ai
 
 
@@ -62,6 +70,14 @@ def column_threads(d):
         width *= 2
     t = cuda.threadIdx.x
     return THREADS // width, t % width, t // width
+
+
+@device
+def share_columns(A):
+    """The rows of this block; the first of its WIDEST columns, and how many there are."""
+    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
+    first = cuda.blockIdx.y * WIDEST
+    return start, stop, first, min(WIDEST, A.shape[1] - first)
 
 
 @device
@@ -81,20 +97,33 @@ def add_columns(A, i, stop, first, d, weights, kinds, sums):
                 sums[k] += weights[k, unsigned(row)] * x
 
 
-@device
-def store_columns(scratch, sums, kinds, d, vectors):
-    """vectors[k] = sums[k] of the threads for a column, added in their order."""
-    groups, column, group = column_threads(d)
-    width = THREADS // groups
-    for k in range(kinds):
+def make_store(join):
+    """What stores vector = the values of the threads for each of its d columns, joined in their order."""
+
+    @device
+    def store(scratch, value, d, vector):
+        groups, column, group = column_threads(d)
+        width = THREADS // groups
         cuda.syncthreads()
-        scratch[cuda.threadIdx.x] = sums[k]
+        scratch[cuda.threadIdx.x] = value
         cuda.syncthreads()
         if group == 0 and column < d:
             total = scratch[column]
             for other in range(1, groups):
-                total += scratch[column + other * width]
-            vectors[k, column] = total
+                total = join(total, scratch[column + other * width])
+            vector[column] = total
+
+    return store
+
+
+store_sum, store_largest = make_store(operator.add), make_store(max)
+
+
+@device
+def store_columns(scratch, sums, kinds, d, vectors):
+    """vectors[k] = sums[k] of the threads for each column."""
+    for k in range(kinds):
+        store_sum(scratch, sums[k], d, vectors[k])
 
 
 @kernel
@@ -102,9 +131,8 @@ def fold_gradient(link, A, a, b, w, point, h, vectors):
     """A^T v/alpha, A^T q/alpha and A^T r of each block and WIDEST columns; and h of each row, unless that is empty."""
     scratch = cuda.shared.array(THREADS, np.float64)
     weights = cuda.shared.array((3, THREADS), np.float64)
-    t, first = cuda.threadIdx.x, cuda.blockIdx.y * WIDEST
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    d = min(WIDEST, A.shape[1] - first)
+    t = cuda.threadIdx.x
+    start, stop, first, d = share_columns(A)
     sums = cuda.local.array(4, np.float64)
     clear(sums)
     for i in range(start, stop, THREADS):
@@ -122,43 +150,29 @@ def fold_gradient(link, A, a, b, w, point, h, vectors):
 def fold_transposed(A, y, vectors):
     """A^T y of each block and WIDEST columns, into the third of `vectors`."""
     scratch = cuda.shared.array(THREADS, np.float64)
-    first = cuda.blockIdx.y * WIDEST
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    d = min(WIDEST, A.shape[1] - first)
+    start, stop, first, d = share_columns(A)
     groups, column, group = column_threads(d)
-    sums = cuda.local.array(4, np.float64)
-    clear(sums)
+    total = 0.0
     if column < d:
         for i in range(start + group, stop, groups):
-            sums[0] += y[unsigned(i)] * A[unsigned(i), unsigned(first + column)]
-    store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, 2:, first:])
+            total += y[unsigned(i)] * A[unsigned(i), unsigned(first + column)]
+    store_sum(scratch, total, d, vectors[cuda.blockIdx.x, 2, first:])
 
 
 @kernel
 def fold_columns(A, vectors):
     """The sum of squares and the largest |A_ij| of each column, of each block and WIDEST columns; a NaN or inf shows in the first."""
     scratch = cuda.shared.array(THREADS, np.float64)
-    first = cuda.blockIdx.y * WIDEST
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    d = min(WIDEST, A.shape[1] - first)
+    start, stop, first, d = share_columns(A)
     groups, column, group = column_threads(d)
-    width = THREADS // groups
     squares, largest = 0.0, 0.0
     if column < d:
         for i in range(start + group, stop, groups):
             x = np.float64(A[unsigned(i), unsigned(first + column)])  # of float32, the square would be one too
             squares += x * x
             largest = max(largest, abs(x))
-    for k in range(2):
-        cuda.syncthreads()
-        scratch[cuda.threadIdx.x] = squares if k == 0 else largest
-        cuda.syncthreads()
-        if group == 0 and column < d:
-            total = scratch[column]
-            for other in range(1, groups):
-                x = scratch[column + other * width]
-                total = total + x if k == 0 else max(total, x)
-            vectors[cuda.blockIdx.x, k, first + column] = total
+    store_sum(scratch, squares, d, vectors[cuda.blockIdx.x, 0, first:])
+    store_largest(scratch, largest, d, vectors[cuda.blockIdx.x, 1, first:])
 
 
 # -- both: one read of A ----------------------------------------------------------------------------------------
@@ -169,10 +183,8 @@ def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
     """a = A x, and M, A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a) of each block, in one read of A, of at most WIDEST columns."""
     scratch = cuda.shared.array(THREADS, np.float64)
     weights = cuda.shared.array((4, THREADS), np.float64)
-    n, d = A.shape
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, n)
-    lanes = row_threads(d)
-    row, rows = cuda.threadIdx.x // lanes, THREADS // lanes
+    start, stop, lanes, rows, row = share_rows(A)
+    d = A.shape[1]
     shift = link[2]
     sums = cuda.local.array(4, np.float64)
     clear(sums)
@@ -204,10 +216,8 @@ def fold_curvature(link, A, p, a, b, w, point, vectors, da):
     """A^T (h * A p) into the third of `vectors`, and A p into `da` unless that is empty, of at most WIDEST columns."""
     scratch = cuda.shared.array(THREADS, np.float64)
     weights = cuda.shared.array((1, THREADS), np.float64)
-    n, d = A.shape
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, n)
-    lanes = row_threads(d)
-    row, rows = cuda.threadIdx.x // lanes, THREADS // lanes
+    start, stop, lanes, rows, row = share_rows(A)
+    d = A.shape[1]
     sums = cuda.local.array(4, np.float64)
     clear(sums)
     for i in range(start, stop, rows):
