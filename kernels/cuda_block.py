@@ -17,6 +17,8 @@ except ImportError as error:
     raise ImportError(NEEDED) from error
 if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA":  # then it is Numba's own, an older one
     raise ImportError(NEEDED)
+if not config.ENABLE_CUDASIM:
+    from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
 
 # Threads of a block as a square, and of a warp; and blocks. The simulator runs each thread as one of Python.
 EDGE, WARP_ROWS, WARP_COLUMNS, MOST_BLOCKS = (4, 2, 2, 2) if config.ENABLE_CUDASIM else (16, 4, 8, 4096)
@@ -37,7 +39,7 @@ def why_unavailable():
 
 def _configured(kernel, grid, stream):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Grid size")
+        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
         return kernel[grid, THREADS, stream]
 
 
