@@ -3,7 +3,7 @@
 import gc
 import types
 
-from numba import njit
+from numba import config, njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import CPUDispatcher
 from numba.core.targetconfig import ConfigStack
@@ -44,7 +44,15 @@ class Kernel(CPUDispatcher):
         return self._meant().get_overload(sig)
 
 
+DISABLED = (
+    "NUMBA_DISABLE_JIT is set, and the kernels of fastrsx are vector code that Python cannot run: unset it in this process. "
+    "To step through a function of your own, call its py_func; to measure its coverage, run it in another process."
+)
+
+
 def _compiled(func, **flags):
+    if config.DISABLE_JIT:
+        raise RuntimeError(DISABLED)
     dispatcher = njit(**flags, **FLAGS)(func)
     dispatcher.__class__ = Kernel
     return cached(dispatcher)
