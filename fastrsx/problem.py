@@ -89,7 +89,8 @@ class Problem:
     take a lock, so any number of threads may call them; each call uses all threads of the plan, or one where another Python thread has
     them. Numba's workqueue layer ends the process where two threads launch at once, so on it only the main thread launches; where your
     own parallel functions may run meanwhile in another thread, pass kernel="serial" or set NUMBA_THREADING_LAYER to omp or tbb.
-    Outside the domain <u, 1> > 0 the value is +inf and derivatives are NaN.
+    Outside the domain <u, 1> > 0 the value is +inf, the gradient NaN, and the Hessian 0 in every form: SciPy's trust-exact takes the norm of
+    the Hessian at a trial before it rejects that for its value.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ class Problem:
         x = self._as_x(x)
         with self._running():
             if not self._move_to(x):
-                return self._nan(*(self.A.shape[1],) * 2)
+                return np.zeros((self.A.shape[1],) * 2)
             if self._hess is None:
                 first, self._hess = self._passes.hessian(self._a, self._point)
                 self._first = self._first or first
@@ -264,7 +265,7 @@ class Problem:
         x = self._as_x(x)
         with self._running():
             self._move_to(x, derivatives=True)
-            return self._nan(self.A.shape[1]) if self._first is None else self._passes.hess_vec(self._a, self._point, self._first, p)
+            return np.zeros_like(p) if self._first is None else self._passes.hess_vec(self._a, self._point, self._first, p)
 
     def factors(self, x: Any) -> Factors:
         """The Hessian at x as a diagonal and a rank-2 term over A."""
@@ -272,7 +273,7 @@ class Problem:
         with self._running():
             self._move_to(x, derivatives=True)
             if self._first is None:
-                return Factors(self.A, self._passes.to_caller(self._nan(self.A.shape[0])), *self._nan(2, self.A.shape[1]))
+                return Factors(self.A, self._passes.to_caller(np.zeros(self.A.shape[0])), *np.zeros((2, self.A.shape[1])))
             D = self._passes.diagonal(self._a, self._point)
             return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy())
 
