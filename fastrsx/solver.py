@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fastrsx.kernels import dense, solve
 from fastrsx.kernels import newton as iteration
-from fastrsx.kernels import solve
 
 from . import frames, inputs
 from .approximate import Steps
@@ -28,7 +28,14 @@ from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
+SUM_TOL = 1e-8  # of b's sum from 1
+MOST_NAMED = 5  # columns, in a message
 Stop = tuple[Status, str] | None
+
+
+def unseen_columns(problem: Problem) -> np.ndarray:
+    """The numbers of A's columns that count as 0, see `fastrsx.kernels.dense.finish_columns`."""
+    return np.flatnonzero(problem._column_scale == dense.UNSEEN)
 
 
 class _Solver:
@@ -48,6 +55,7 @@ class _Solver:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
         self.reduction = reduction  # of which `problem` is the reduced one, and x its y
+        self.unseen = unseen_columns(problem if reduction is None else reduction.original)
         d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
         self.iterate = self.passes.alloc_iterate(exact)
@@ -64,6 +72,8 @@ class _Solver:
         self.history = History()
         self.farthest = 0.0  # max |A step| since A x was formed, or max |a| there
         self.nit = self.nhev = 0
+        self.result: NewtonResult | None = None  # once the solve has ended
+        self.shown_nit, self.shown_x = 0, EMPTY  # the point that the callback has seen last
         self.started = time.perf_counter()
         self.callers_warnings = np.geterr()
 
@@ -138,9 +148,9 @@ class _Solver:
             print(HEADER)
         self.accepted = self.x.copy(), self.point.fun, self.nit
         try:
-            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link))
+            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
             while stop is None:
-                stop = self.step()
+                stop = self.step() or self.call_back()
             return self.finish(*stop)
         except BaseException as error:  # Ctrl-C too
             error.intermediate_result = self.state()  # type: ignore[attr-defined]
@@ -148,18 +158,21 @@ class _Solver:
 
     def step(self) -> Stop:
         """One step, or several of a small problem; why to stop, or None to go on."""
-        if self.nit >= self.max_iter:
-            self.renew()
-            return Status.MAX_ITER, Status.MAX_ITER.sentence
-        before = self.nit
         verdict = self.iterate_once()
         if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
             verdict = self.iterate_once()
         if verdict != solve.GO_ON and self.renew():
             verdict = solve.GO_ON
-        asked_to = self.call_back() if self.nit > before and verdict != solve.MINIMUM else None
-        return self.stop(verdict) or asked_to
+        stop = self.stop(verdict) or self.out_of_steps()
+        self.accepted = self.x.copy(), self.point.fun, self.nit
+        return stop
+
+    def out_of_steps(self) -> Stop:
+        if self.nit < self.max_iter:
+            return None
+        self.renew()
+        return Status.MAX_ITER, Status.MAX_ITER.sentence
 
     def renew(self) -> bool:
         """Form A x anew where x came down from far away, as each step rounds a by its own size; whether the loss saw a difference."""
@@ -206,7 +219,7 @@ class _Solver:
     def stop(self, verdict: int) -> Stop:
         """What a verdict means, None for going on."""
         if verdict == solve.MINIMUM:
-            return Status.CONVERGED, self.fit_message()
+            return Status.CONVERGED, Status.CONVERGED.sentence
         if verdict == solve.NEAR_POLE:
             return Status.NO_MINIMISER, (
                 f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
@@ -256,23 +269,31 @@ class _Solver:
 
     def state(self) -> NewtonResult:
         """The last accepted point; Ctrl-C falls where x has moved on and the rest has not, so it is kept apart."""
-        x, fun, nit = self.accepted
-        return NewtonResult(x=self.callers(x), names=self.problem.names, fun=fun, nit=nit, history=History(self.history[:nit]))
+        if self.result is not None:
+            x, fun, nit = self.result.x.copy(), self.result.fun, self.nit
+        else:
+            x, fun, nit = self.accepted
+            x = self.callers(x)
+        return NewtonResult(x=x, names=self.problem.names, fun=fun, nit=nit, history=History(self.history[:nit]))
 
     def callers(self, x: np.ndarray) -> np.ndarray:
         """x in the caller's columns, a copy."""
         return x.copy() if self.reduction is None else self.reduction.lift(x)
 
     def call_back(self) -> Stop:
-        self.accepted = self.x.copy(), self.point.fun, self.nit
-        if self.callback is None:
+        """Show the callback the last accepted point, unless it has seen that."""
+        if self.callback is None or self.nit == 0:
             return None
+        if self.nit == self.shown_nit and (self.result is None or np.array_equal(self.result.x, self.shown_x)):
+            return None
+        state = self.state()
+        self.shown_nit, self.shown_x = self.nit, state.x.copy()
         try:
             with np.errstate(**self.callers_warnings):
                 if "intermediate_result" in inspect.signature(self.callback).parameters:
-                    self.callback(intermediate_result=self.state())  # type: ignore[call-arg]
+                    self.callback(intermediate_result=state)  # type: ignore[call-arg]
                 else:
-                    self.callback(self.callers(self.x))
+                    self.callback(state.x)
         except StopIteration:
             return Status.CALLBACK_STOP, Status.CALLBACK_STOP.sentence
         return None
@@ -283,7 +304,7 @@ class _Solver:
         """The columns that carry most of a direction, largest first."""
         weight = np.abs(direction if self.reduction is None else self.reduction.direction(direction))
         order = np.argsort(-weight, kind="stable")
-        main = [frames.column_name(j, self.problem.names) for j in order[:5] if weight[j] >= 0.2 * weight[order[0]]]
+        main = [frames.column_name(j, self.problem.names) for j in order[:MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
         return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
 
     def ray_message(self, direction: np.ndarray) -> str:
@@ -292,11 +313,20 @@ class _Solver:
             "Weights w > 0 give the problem a minimiser."
         )
 
-    def fit_message(self) -> str:
-        total = self.passes.sum_b
-        if abs(total - 1) <= 1e-8:
-            return Status.CONVERGED.sentence
-        return f"{Status.CONVERGED.sentence} b sums to {total:.6g} and f to 1, so no exact fit exists."
+    def notes(self, status: Status) -> str:
+        """What the user may not know of b and A, to stand behind any message."""
+        notes, total = "", self.passes.sum_b
+        if abs(total - 1) > SUM_TOL and status is not Status.EXACT_FIT:
+            shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
+            notes += f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
+        if self.unseen.size:
+            names = [frames.column_name(j, self.problem.names) for j in self.unseen[:MOST_NAMED].tolist()]
+            names += ["..."] * (self.unseen.size > MOST_NAMED)
+            notes += (
+                f" Column{'s' * (self.unseen.size > 1)} {', '.join(names)} of A, without an entry beyond {dense.LEAST_ENTRY:g}, "
+                "counted as 0: multiply by a constant what should count."
+            )
+        return notes
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
@@ -327,7 +357,7 @@ class _Solver:
             hess=hess,
             success=status.success,
             status=status,
-            message=message or status.sentence,
+            message=(message or status.sentence) + self.notes(status),
             nit=self.nit,
             nfev=self.passes.evaluations,
             njev=steps.gradients if steps else self.nhev,
@@ -344,6 +374,9 @@ class _Solver:
         )
         if self.reduction is not None:
             self.reduction.rewrite(result, self.a)
+        result.x[self.unseen] = 0.0
+        self.result = result
+        self.call_back()
         if self.verbose > 0:
             print(result.summary(), flush=True)
         return result
@@ -417,8 +450,8 @@ def newton(
         Of the rows drawn; the exact Hessian draws none.
     callback : callable, optional
         Called after each step as ``callback(intermediate_result=...)``, with x, fun, nit and history, or as ``callback(x)``
-        where it has no parameter of that name. Raising StopIteration ends the solve. Any other exception that ends it, Ctrl-C too, has an
-        attribute `intermediate_result` with x, fun, nit and history after the last step.
+        where it has no parameter of that name. The last call has the x that is returned. Raising StopIteration ends the solve. Any other
+        exception that ends it, Ctrl-C too, has an attribute `intermediate_result` with x, fun, nit and history after the last step.
     verbose : {0, 1, 2}, optional
         1 prints a summary, 2 also a line for each step.
 
@@ -470,6 +503,7 @@ def newton(
     if x0 is not None:
         frames.check_columns(problem.names, x0)
         x0 = problem._as_x(x0, "x0")
+        x0[unseen_columns(problem)] = 0.0
     if link == "linear":
         if x0 is None:
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")

@@ -28,6 +28,9 @@ from .microkernel import strip_count
 from .panel import ROWS, padded
 from .simd import LANES
 
+LEAST_ENTRY = 1e-140  # of a column, the largest: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
+UNSEEN = 1e150  # the scale of a column below that
+
 
 class Workspace(NamedTuple):
     """What the kernels write between passes; nothing in it but `a` grows with n."""
@@ -120,15 +123,14 @@ def transposed(A, y, out, buffers, weights, vectors):
 def finish_columns(sums, n, most, scale):
     """scale = the RMS of each column, of the sums that `columns` leaves in vectors[0]; what `columns` returns.
 
-    Where the squares underflow, the largest entry sets the scale; a zero column gets 1.
+    A zero column gets 1. A column whose squares underflow gets `UNSEEN`: its step, gradient and curvature are then 0 beside those
+    of the others, so that it counts as 0.
     """
     for j in range(scale.shape[0]):
         squares, largest = sums[0, j], sums[1, j]
         if not squares < np.inf or largest > most:
             return j
-        scale[j] = np.sqrt(squares / n) if squares > 1e-280 else largest
-        if scale[j] == 0.0:
-            scale[j] = 1.0
+        scale[j] = np.sqrt(squares / n) if largest >= LEAST_ENTRY else UNSEEN if largest > 0.0 else 1.0
     return -1
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from scipy.linalg import eigh, qr
@@ -428,10 +430,57 @@ def test_verbose_prints_a_line_a_step(cars, capsys):
 def test_callback_sees_each_step(cars):
     seen = []
     result = fastrsx.newton(cars.A, cars.b, callback=lambda intermediate_result: seen.append(intermediate_result))
-    assert [state.nit for state in seen] == list(range(1, result.nit))  # the last, negligible step ends the solve
+    assert [state.nit for state in seen] == list(range(1, result.nit + 1))
+    assert np.array_equal(seen[-1].x, result.x)
+    assert seen[-1].fun == result.fun
     points = []
     fastrsx.newton(cars.A, cars.b, callback=points.append)
     np.testing.assert_array_equal(points, [state.x for state in seen])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"max_iter": 3},
+        {"hessian": "sampled"},
+        {"hessian": "matrix-free"},
+        {"hessian": "reduced"},
+        {"columns": "dependent"},
+        {"columns": "with a ray"},
+        {"link": "softmax"},
+    ],
+    ids=str,
+)
+def test_the_last_call_has_the_x_that_is_returned(given):
+    rng = np.random.default_rng(3)
+    n, d = (6, 9) if given.get("hessian") == "reduced" else (60, 3)
+    A, b = rng.standard_normal((n, d)), rng.dirichlet(np.ones(n))
+    columns = given.pop("columns", "")
+    if columns == "dependent":
+        A = np.column_stack([A, A @ [1.0, 2.0, 3.0]])  # what is returned has the least norm
+    if columns == "with a ray":
+        b = np.eye(n)[np.argmax(A[:, 0])]
+    points = []
+    result = fastrsx.newton(A, b, kernel="serial", callback=lambda x: points.append(x.copy()), **given)
+    assert result.nit > 0
+    assert np.array_equal(points[-1], result.x)
+    assert result.nit <= len(points) <= result.nit + 1
+
+
+def test_an_exception_of_the_last_call_carries_the_solution():
+    def give_up(intermediate_result):
+        if intermediate_result.nit == solution.nit:
+            raise LookupError("mine")
+
+    rng = np.random.default_rng(3)
+    A, b = rng.standard_normal((6, 9)), rng.dirichlet(np.ones(6))
+    solution = fastrsx.newton(A, b, hessian="reduced", kernel="serial")
+    with pytest.raises(LookupError) as caught:
+        fastrsx.newton(A, b, hessian="reduced", kernel="serial", callback=give_up)
+    state = caught.value.intermediate_result
+    assert np.array_equal(state.x, solution.x)
+    assert (state.fun, state.nit, len(state.history)) == (solution.fun, solution.nit, solution.nit)
 
 
 def test_callback_stops_the_solve(cars):
@@ -442,6 +491,59 @@ def test_callback_stops_the_solve(cars):
     assert result.status is Status.CALLBACK_STOP
     assert result.nit == 1
     np.testing.assert_allclose(result.jac, fastrsx.Problem(cars.A, cars.b).grad(result.x), atol=1e-15)
+
+
+# -- what stands behind any message -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1 + 1e-6, 1 - 3e-4, 0.5, 5, 1e2, 1e4, 1e9, 1e15])
+@pytest.mark.parametrize("max_iter", [0, 1, 100])
+def test_a_b_that_does_not_sum_to_one_is_named(scale, max_iter):
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((200, 4))
+    shares = fastrsx.predict(A, [0.5, -1, 0.2, 0.1]) * rng.uniform(0.7, 1.3, 200)
+    shares /= shares.sum()
+    result = fastrsx.newton(A, shares * scale, max_iter=max_iter)
+    said = re.search(r"b sums to (\S+)( [-+] (\S+))? and f to 1, so no exact fit exists: pass b / b.sum\(\) to fit shares\.$", result.message)
+    off = float(said[1]) - 1 if said[2] is None else float(said[2].replace(" ", ""))
+    assert off == pytest.approx(scale - 1, rel=0.05)
+    assert "b sums" not in fastrsx.newton(A, shares, max_iter=max_iter).message
+
+
+def test_a_b_that_no_division_mends_is_named_without_it():
+    assert fastrsx.newton(np.eye(3, 2), np.zeros(3)).message.endswith("b sums to 0 and f to 1, so no exact fit exists.")
+    assert fastrsx.newton(np.eye(3, 2), [-1.0, 0.0, 0.0]).message.endswith("b sums to -1 and f to 1, so no exact fit exists.")
+
+
+TINY = {"by less than its square": 1e-170, "whose products underflow": 1e-263, "subnormal": 1e-310, "as small as can be": 5e-324}
+
+
+@pytest.mark.parametrize("size", TINY.values(), ids=TINY.keys())
+@pytest.mark.parametrize("given", [{}, {"hessian": "sampled"}, {"hessian": "matrix-free"}, {"x0": np.full(4, 0.1)}, {"columns": 300}], ids=str)
+def test_a_column_too_small_to_square_counts_as_zero(size, given):
+    rng = np.random.default_rng(5)
+    given = dict(given)
+    d = given.pop("columns", 3)
+    A, b = rng.standard_normal((200, d)), rng.dirichlet(np.ones(200))
+    tiny = np.column_stack([A, size * rng.choice([-1.0, 1.0], 200)])
+    result = fastrsx.newton(tiny, b, kernel="serial", **given)
+    if "x0" in given:
+        given["x0"] = given["x0"][:d]
+    without = fastrsx.newton(A, b, kernel="serial", **given)
+    assert result.status is without.status
+    assert result.fun == pytest.approx(without.fun, rel=1e-9)
+    assert result.x[d] == 0.0
+    assert result.message.endswith(f"Column {d} of A, without an entry beyond 1e-140, counted as 0: multiply by a constant what should count.")
+    assert "counted as 0" not in without.message
+
+
+@pytest.mark.parametrize("size", [1e-139, 1e-100, 1e100, 1e149])
+def test_a_column_that_can_be_squared_counts(size):
+    rng = np.random.default_rng(5)
+    A, b = rng.standard_normal((200, 4)), rng.dirichlet(np.ones(200))
+    result, plain = fastrsx.newton(A * [1, 1, 1, size], b), fastrsx.newton(A, b)
+    assert (result.status, result.nit) == (plain.status, plain.nit)
+    np.testing.assert_allclose(result.x * [1, 1, 1, size], plain.x, rtol=1e-7)
 
 
 @pytest.mark.parametrize("status", list(Status))
