@@ -1,28 +1,27 @@
 """From the JSON of a benchmark run to the tables and pictures.
 
-python bench/report.py run.json --readme README.md --results bench
+python bench/report.py run.json --readme README.md --results bench --targets CONTRIBUTING.md
 """
 
 import argparse
 import json
 import statistics
+import textwrap
 from pathlib import Path
 
 BEGIN, END = "<!-- benchmarks: written by bench/report.py -->", "<!-- end of benchmarks -->"
 OURS = "fastrsx"
 PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
-# What the README shows; bench/RESULTS.md has every row.
-HEADLINES = (
-    "newton",
-    "newton_batch",
-    "newton, automobiles",
-    "newton, vocabulary",
-    "value+grad",
-    "value+grad, sparse",
-    "Hessian, sparse",
-    "value+grad+Hessian",
-    "weighted Gram",
-)
+WIDTH = 100  # characters of a line of prose
+# What the README shows, and in which words; bench/RESULTS.md has every row.
+HEADLINES = {
+    ("newton, vocabulary", 30_522, 384): "a solve: word frequencies",
+    ("newton", 1_000_000, 16): "a solve: random data",
+    ("newton, automobiles", 2_217, 5): "a solve: market shares of cars",
+    ("newton_batch", 200, 5): "10000 small solves",
+    ("value+grad", 500_000, 64): "value and gradient",
+}
+REACHED = 1e-6  # above the minimum, relative: a solver that stops farther away has not solved the problem
 
 
 def duration(seconds):
@@ -73,7 +72,7 @@ def at_least(limit, cell):
 
 
 def targets(rows):
-    """(what, a function that returns what was measured, the target, and whether it was met) for each target of the suite."""
+    """(what, what limits it, a function that returns what was measured, the target and whether it was met) for each figure that we aim at."""
     gram = "weighted Gram"
 
     def faster(op, n, d, *others):
@@ -133,7 +132,7 @@ def targets(rows):
 
     def reads():
         extra = streamed("npass") - streamed("nit")
-        return f"{streamed('npass')} for {streamed('nit')} steps", "at most 1 more", extra <= 1
+        return f"{streamed('npass')} for {streamed('nit')} steps", "at most one more than steps", extra <= 1
 
     def resident():
         peak, limit = streamed("peak") / 1e9, streamed("limit") / 1e9
@@ -166,93 +165,186 @@ def targets(rows):
         (_, n, d), worst = max(grid.items(), key=lambda item: item[1])
         return f"{worst:.2f}x at {n} x {d}, the worst of {len(grid)} shapes", [worst]
 
+    def over_read(op):
+        return by_shape(PASS_SHAPES, lambda n, d: rows.over_read(op, n, d))
+
+    def over_gram(n, d):
+        return rows.info("Newton pass, a known", n, d)["over_gram"]
+
+    def over_best_of(op, *who):
+        return lambda n, d: faster(op, n, d, *who)
+
+    def weights(n, d):
+        return rows.info("Newton pass, w > 0", n, d)["over_none"]
+
+    def step_passes(n, d):
+        return rows.info(by_hessian, n, d, "sampled")["step_passes"]
+
+    vocabulary, vectors = "newton, vocabulary", [(1_000_000, 16), (500_000, 64), (300_000, 100), (60_000, 512)]
+    read_once = "memory: a pass reads A once, and nothing else of its size"
+    scalars = "loads of scalars, and packing between tiles; with AVX2 registers: tiles are made for more than its 16"
+    hess_pass = "the Gram matrix, and a read of A before it for the value"
+    in_lanes = "for each row an exponential, its part of the Gram matrix, and loads from memory"
+    halved = "lines of memory of which half is used, then packing"
+    compiler = "Numba: a loop over threads is compiled apart, and again into the iteration that holds it"
     return [
-        ("value over one read of A", lambda: at_most(1.10, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value", n, d)))),
-        ("value+grad over one read of A", lambda: at_most(1.15, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("value+grad", n, d)))),
-        ("hess_vec over one read of A", lambda: at_most(1.15, by_shape(PASS_SHAPES, lambda n, d: rows.over_read("hess_vec, a known", n, d)))),
+        ("value, over one read of A", read_once, lambda: at_most(1.10, over_read("value"))),
+        ("value+grad, over one read of A", read_once, lambda: at_most(1.15, over_read("value+grad"))),
+        ("hess_vec, over one read of A", read_once, lambda: at_most(1.15, over_read("hess_vec, a known"))),
         (
             "value+grad against the better of torch and JAX",
-            lambda: at_least(1.8, by_shape(PASS_SHAPES, lambda n, d: faster("value+grad", n, d, *peers))),
+            "memory: they read A twice",
+            lambda: at_least(1.8, by_shape(PASS_SHAPES, over_best_of("value+grad", *peers))),
         ),
-        ("weighted Gram against MKL dsyrk", lambda: at_least(1.4, by_shape(narrow + wide[:1], gram_over_mkl))),
-        ("the same", lambda: at_least(1.1, by_shape(wide[1:4], gram_over_mkl))),
-        ("the same", lambda: at_least(0.95, by_shape(wide[4:], gram_over_mkl))),
-        ("weighted Gram, part of the roofline", lambda: at_least(0.85, by_shape(narrow, roofline, ""))),
-        ("the same", lambda: at_least(0.70, by_shape(wide, roofline, ""))),
+        ("weighted Gram up to 64 columns against MKL dsyrk", scalars, lambda: at_least(1.4, by_shape(narrow + wide[:1], gram_over_mkl))),
+        ("weighted Gram of 100 to 200 columns against MKL dsyrk", scalars, lambda: at_least(1.1, by_shape(wide[1:4], gram_over_mkl))),
+        ("weighted Gram from 384 columns on against MKL dsyrk", scalars, lambda: at_least(0.95, by_shape(wide[4:], gram_over_mkl))),
         (
-            "Newton pass over weighted Gram",
-            lambda: at_most(1.15, by_shape(narrow + wide, lambda n, d: rows.info("Newton pass, a known", n, d)["over_gram"])),
+            "weighted Gram up to 32 columns, part of the roofline",
+            "tiles on the diagonal, which compute both of their triangles",
+            lambda: at_least(0.85, by_shape(narrow, roofline, "")),
         ),
-        ("value+grad+Hessian against NumPy", lambda: at_least(8, hessian("NumPy"))),
-        ("value+grad+Hessian against JAX, analytic", lambda: at_least(12, hessian("JAX, analytic"))),
-        ("value+grad+Hessian against JAX, autodiff", lambda: at_least(28, hessian("JAX, autodiff"))),
-        ("newton, vocabulary, against SciPy trust-exact", lambda: at_least(10, solve("newton, vocabulary", 30522, 384))),
-        ("the same over the sum of its passes' rooflines", lambda: at_most(1.6, by_shape([(30522, 384)], floor))),
-        ("newton, small, against SciPy trust-exact", lambda: at_least(20, solve("newton", 1000, 8))),
+        ("weighted Gram from 64 columns on, part of the roofline", scalars, lambda: at_least(0.70, by_shape(wide, roofline, ""))),
         (
-            "newton_batch, 10000 problems, against SciPy trust-exact in a loop",
-            lambda: at_least(200, by_shape(batch, lambda n, d: faster("newton_batch", n, d, "SciPy trust-exact, in a loop"))),
+            "Newton pass, over its weighted Gram",
+            "the exponentials and sums of each row",
+            lambda: at_most(1.15, by_shape(narrow + wide, over_gram)),
+        ),
+        ("value+grad+Hessian against NumPy", hess_pass, lambda: at_least(8, hessian("NumPy"))),
+        ("value+grad+Hessian against JAX with the same formulas", hess_pass, lambda: at_least(12, hessian("JAX, analytic"))),
+        ("value+grad+Hessian against JAX by differentiation", hess_pass, lambda: at_least(28, hessian("JAX, autodiff"))),
+        ("newton on the vocabulary against SciPy trust-exact", "see the next row", lambda: at_least(10, solve(vocabulary, 30522, 384))),
+        (
+            "newton on the vocabulary, over the sum of its passes' rooflines",
+            "work between passes: the trust-region subproblem, gathering rows, the search in a plane",
+            lambda: at_most(1.6, by_shape([(30522, 384)], floor)),
         ),
         (
-            "the same against JAX, a vmap of full Newton steps",
-            lambda: at_least(15, by_shape(batch, lambda n, d: faster("newton_batch", n, d, "JAX, vmap"))),
+            "newton on a small problem against SciPy trust-exact",
+            "Python for half of the time: checks, allocations, two calls with thirty arrays",
+            lambda: at_least(20, solve("newton", 1000, 8)),
         ),
-        ("the same, 2 threads over 1", lambda: at_least(1.8, by_shape(batch, lambda n, d: rows.info("newton_batch", n, d)["over_two"]))),
+        (
+            "newton_batch of 10000 problems against SciPy trust-exact in a loop",
+            in_lanes,
+            lambda: at_least(200, by_shape(batch, over_best_of("newton_batch", "SciPy trust-exact, in a loop"))),
+        ),
+        (
+            "newton_batch of 10000 problems against JAX, a vmap of full Newton steps",
+            in_lanes,
+            lambda: at_least(15, by_shape(batch, over_best_of("newton_batch", "JAX, vmap"))),
+        ),
+        (
+            "newton_batch of 10000 problems, 1 thread over 2",
+            "memory, which the threads share",
+            lambda: at_least(1.8, by_shape(batch, lambda n, d: rows.info("newton_batch", n, d)["over_two"])),
+        ),
         (
             "a kernel called from jitted code, beyond its arithmetic",
+            "passing the arrays",
             lambda: call(rows.info("value, called from jitted code", 100, 4)["overhead"], 1.5e-6),
         ),
-        ("Problem.value from Python", lambda: call(rows.seconds("Problem.value", 100, 4), 8e-6)),
-        ("newton, exact over sampled Hessian", lambda: at_least(3, by_shape(large[:1], over_exact))),
-        ("the same", lambda: at_least(4, by_shape(large[1:], over_exact))),
+        ("Problem.value from Python", "Python: checks of x and the call", lambda: call(rows.seconds("Problem.value", 100, 4), 8e-6)),
+        (
+            "newton at 256 columns, exact Hessian over sampled",
+            "memory: a solve from samples makes more passes",
+            lambda: at_least(3, by_shape(large[:1], over_exact)),
+        ),
+        (
+            "newton at 512 columns, exact Hessian over sampled",
+            "memory: a solve from samples makes more passes",
+            lambda: at_least(4, by_shape(large[1:], over_exact)),
+        ),
         (
             "a step from a sampled Hessian, in gradients",
-            lambda: at_most(6, by_shape(large, lambda n, d: rows.info(by_hessian, n, d, "sampled")["step_passes"])),
+            "three passes over A, and the Gram matrix of the rows drawn",
+            lambda: at_most(6, by_shape(large, step_passes)),
         ),
-        ('the choice of "auto" over the better of exact and sampled', lambda: at_most(1.1, worst_choice())),
-        ("steps on the vocabulary", lambda: at_most(20, vocabulary_steps())),
-        ("value+grad, F-ordered over C-ordered", lambda: at_most(1.3, layout("value+grad", "F"))),
-        ("weighted Gram, the same", lambda: at_most(1.3, layout("weighted Gram", "F"))),
-        ("value+grad, A[::2] or A[:, ::2] over C-ordered", lambda: at_most(1.3, layout("value+grad", *strided))),
-        ("weighted Gram, the same", lambda: at_most(1.3, layout("weighted Gram", *strided))),
-        ("value+grad, float32 over float64", lambda: at_most(0.65, layout("value+grad", "float32"))),
-        ("weighted Gram, the same", lambda: at_most(1.0, layout("weighted Gram", "float32"))),
-        ("weighted Gram in mixed precision over float64", lambda: at_most(0.6, by_shape(mixed_shapes, mixed))),
-        ("value+grad, CSR, against SciPy and NumPy", lambda: at_least(3, sparse("value+grad"))),
-        ("Hessian, CSR, against SciPy's Gram matrix", lambda: at_least(2, sparse("Hessian"))),
-        ("newton, vocabulary, float32 over float64", lambda: at_most(0.9, layout_of_vocabulary())),
-        ("newton, 8 GB on disk: speed of a read over that of np.memmap's sum", lambda: at_least(0.8, by_shape([(15_625_000, 64)], over_sum))),
-        ("the same: reads of the file", reads),
-        ("the same: resident memory", resident),
         (
-            "newton, wide, reduced to n variables, against products alone and L-BFGS-B",
+            'the choice of "auto", over the better of exact and sampled',
+            "a rough model of costs; at 64 columns the two nearly tie",
+            lambda: at_most(1.1, worst_choice()),
+        ),
+        ("steps on the vocabulary", "the loss, which is not convex on about half of the way", lambda: at_most(20, vocabulary_steps())),
+        ("value+grad, F-ordered over C-ordered", "packing, with a transposition in registers", lambda: at_most(1.3, layout("value+grad", "F"))),
+        ("weighted Gram, F-ordered over C-ordered", "packing, as above", lambda: at_most(1.3, layout("weighted Gram", "F"))),
+        ("value+grad, A[::2] or A[:, ::2] over C-ordered", halved, lambda: at_most(1.3, layout("value+grad", *strided))),
+        ("weighted Gram, A[::2] or A[:, ::2] over C-ordered", halved, lambda: at_most(1.3, layout("weighted Gram", *strided))),
+        (
+            "value+grad, float32 over float64",
+            "two exponentials for each row, which are float64",
+            lambda: at_most(0.65, layout("value+grad", "float32")),
+        ),
+        ("weighted Gram, float32 over float64", "arithmetic, which is float64", lambda: at_most(1.0, layout("weighted Gram", "float32"))),
+        (
+            "weighted Gram, mixed precision over float64",
+            "packing, which at 64 columns takes as long as the multiplications",
+            lambda: at_most(0.6, by_shape(mixed_shapes, mixed)),
+        ),
+        ("value+grad of sparse A against SciPy and NumPy", "entries read one by one", lambda: at_least(3, sparse("value+grad"))),
+        ("Hessian of sparse A against SciPy's Gram matrix", "products of entries added one by one", lambda: at_least(2, sparse("Hessian"))),
+        (
+            "newton on the vocabulary, float32 over float64",
+            "arithmetic, which is float64 either way",
+            lambda: at_most(0.9, layout_of_vocabulary()),
+        ),
+        (
+            "newton on 8 GB on disk, speed of a read over that of np.memmap's sum",
+            "two cores: while both sum a Hessian, one also copies from the page cache",
+            lambda: at_least(0.8, by_shape([(15_625_000, 64)], over_sum)),
+        ),
+        ("newton on 8 GB on disk, reads of the file", "a read for each step, and one at the start", reads),
+        ("newton on 8 GB on disk, resident memory", "chunks that are read ahead, and n-vectors", resident),
+        (
+            "newton on wide A, reduced to n variables, against the better of products alone and L-BFGS-B",
+            "factors of n x n matrices",
             lambda: at_least(1, by_shape([(500, 5_000), (1_000, 20_000)], wide_over)),
         ),
         (
-            "Newton pass with weights over one without",
-            lambda: at_most(1.03, by_shape(PASS_SHAPES, lambda n, d: rows.info("Newton pass, w > 0", n, d)["over_none"])),
+            "Newton pass, with weights w over without",
+            "one more number for each row, and its products",
+            lambda: at_most(1.03, by_shape(PASS_SHAPES, weights)),
         ),
-        ("time per useful flop over that of the next multiple of 8", lambda: at_most(1.15, by_shape(odd, per_flop))),
-        ("2 threads over 1, Newton pass", lambda: at_least(1.8, by_shape(tall[1:], threads("Newton pass")))),
-        ("the same", lambda: at_least(1.4, by_shape(tall[:1], threads("Newton pass")))),
-        ("2 threads over 1, value+grad", lambda: at_least(1.7, by_shape(tall, threads("value+grad")))),
-        ("memory beyond A", lambda: memory([(1_000_000, 16), (500_000, 64), (300_000, 100), (60_000, 512)])),
-        ("first newton, cold, serial", lambda: process("first newton, cold, serial", 20)),
-        ("first newton, cold, parallel", lambda: process("first newton, cold, parallel", 20)),
-        ("first newton, cached, parallel", lambda: process("first newton, cached, parallel", 1)),
-        ("import fastrsx beyond NumPy", lambda: process("import fastrsx", 0.05)),
+        (
+            "weighted Gram of odd d, time for each useful flop over that of the next multiple of 8",
+            "registers, which are padded to 8 and 16 columns",
+            lambda: at_most(1.15, by_shape(odd, per_flop)),
+        ),
+        ("Newton pass from 64 columns on, 1 thread over 2", "nothing: arithmetic", lambda: at_least(1.8, by_shape(tall[1:], threads("Newton pass")))),
+        (
+            "Newton pass of 16 columns, 1 thread over 2",
+            "memory, which the threads share",
+            lambda: at_least(1.4, by_shape(tall[:1], threads("Newton pass"))),
+        ),
+        ("value+grad, 1 thread over 2", "memory, which the threads share", lambda: at_least(1.7, by_shape(tall, threads("value+grad")))),
+        ("memory beyond A", "n-vectors, and a partial sum for each block of rows", lambda: memory(vectors)),
+        ("first newton of a machine, serial", "Numba's compiler", lambda: process("first newton, cold, serial", 20)),
+        ("first newton of a machine, parallel", compiler, lambda: process("first newton, cold, parallel", 20)),
+        ("first newton of a process", "importing Numba, and loading machine code", lambda: process("first newton, cached, parallel", 1)),
+        ("import fastrsx, beyond NumPy", "nothing: Numba is imported when it is needed", lambda: process("import fastrsx", 0.05)),
     ]
 
 
-def target_table(rows):
-    lines = ["| what | measured | target | |", "|---|---|---|---|"]
-    for what, measure in targets(rows):
+def figures(rows):
+    """(what, what limits it, measured, target, met) for each figure that we aim at; the last two are None for one whose rows did not run."""
+    for what, limit, measure in targets(rows):
         try:
-            measured, target, met = measure()
+            yield what, limit, *measure()
         except KeyError as missing:
-            lines.append(f"| {what} | no row {missing} | | |")
-        else:
-            lines.append(f"| {what} | {measured} | {target} | {'met' if met else '**missed**'} |")
+            yield what, limit, f"no row {missing}", None, None
+
+
+def limits_table(rows):
+    """What was measured and what limits it, for users."""
+    lines = ["| what | measured | what limits it |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {what} | {measured} | {limit} |" for what, limit, measured, _, _ in figures(rows)])
+
+
+def target_table(rows):
+    """What we aim at, and whether the run got there, for contributors."""
+    lines = ["| what | target | last run |", "|---|---|---|"]
+    for what, _, measured, target, met in figures(rows):
+        lines.append(f"| {what} | {target or ''} | {measured if met is None else 'met' if met else '**missed**'} |")
     return "\n".join(lines)
 
 
@@ -271,14 +363,14 @@ def speed(info):
 
 
 def headline_table(rows):
-    """The README's: ours against the best of the others, for the operations that matter."""
-    lines = ["| what | n x d | fastrsx | speed | the best other | its time | ratio |", "|---|---|---|---|---|---|---|"]
-    for (op, n, d), peers in rows.table.items():
-        others = {who: row for who, row in peers.items() if who != OURS and row[1].get("reached", 0) <= 1e-6}
-        if op in HEADLINES and OURS in peers and others:
-            ours, info = peers[OURS]
-            who, (best, _) = min(others.items(), key=lambda item: item[1][0])
-            lines.append(f"| {op} | {n} x {d} | {duration(ours)} | {speed(info)} | {who} | {duration(best)} | {best / ours:.2f}x |")
+    """The README's: ours against the best of the others that got there."""
+    lines = ["| what | n x d | fastrsx | the best other | its time | ratio |", "|---|---|---|---|---|---|"]
+    for (op, n, d), what in HEADLINES.items():
+        peers = rows.table.get((op, n, d), {})
+        others = {who: seconds for who, (seconds, info) in peers.items() if who != OURS and info.get("reached", 0) <= REACHED}
+        if OURS in peers and others:
+            ours, who = peers[OURS][0], min(others, key=others.get)
+            lines.append(f"| {what} | {n} x {d} | {duration(ours)} | {who} | {duration(others[who])} | {others[who] / ours:.2f}x |")
     return "\n".join(lines)
 
 
@@ -287,9 +379,23 @@ def full_table(rows):
     for (op, n, d), peers in rows.table.items():
         for who, (seconds, info) in peers.items():
             over = f"{seconds / peers[OURS][0]:.2f}x" if OURS in peers and who != OURS else ""
-            reached = f"stopped {info['reached']:.1e} above the minimum" if info.get("reached", 0) > 1e-6 else ""
+            reached = f"stopped {info['reached']:.1e} above the minimum" if info.get("reached", 0) > REACHED else ""
             lines.append(f"| {op} | {n} x {d} | {who} | {duration(seconds)} | {speed(info) or reached} | {over} |")
     return "\n".join(lines)
+
+
+def machine(rows):
+    """When and where it was measured."""
+    info = rows.run["benchmarks"][0]["extra_info"]
+    return f"Medians of one run on {rows.run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads"
+
+
+def headline_caption(rows):
+    """What the README says below its table."""
+    return (
+        f"{machine(rows)}. The ratio is the other's time over ours. Of the others (NumPy and SciPy, torch, JAX), the fastest one that came "
+        "to within a millionth of the minimum. [bench/RESULTS.md](bench/RESULTS.md) has every row, and what limits each."
+    )
 
 
 def caption(rows):
@@ -297,8 +403,8 @@ def caption(rows):
     info = rows.run["benchmarks"][0]["extra_info"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     return (
-        f"Medians of one run on {rows.run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads, {versions}; one read of A at "
-        f"{info['read_GBs']:.0f} GB/s and dgemm at {info['dgemm_GFs']:.0f} GF/s in the same session. The ratio is the other's time over ours."
+        f"{machine(rows)}, {versions}; one read of A at {info['read_GBs']:.0f} GB/s and dgemm at {info['dgemm_GFs']:.0f} GF/s in the same "
+        "session. The ratio is the other's time over ours."
         + rows.run.get("merged", "")  # what whoever puts rows of another run into the file says of it
     )
 
@@ -397,10 +503,18 @@ def draw(rows, folder):
 # -- the command ------------------------------------------------------------------------------------------------
 
 
+def wrapped(text):
+    """Prose in lines of WIDTH; tables, pictures, headings and examples as they are."""
+    return "\n".join(
+        line if line.startswith(("|", "!", "#", "<", " ")) else textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+
+
 def between_markers(path, text, begin=BEGIN, end=END):
     before, rest = path.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n\n{wrapped(text)}\n\n{end}{after}", encoding="utf-8")
 
 
 def main():
@@ -408,18 +522,22 @@ def main():
     parser.add_argument("json", type=Path)
     parser.add_argument("--readme", type=Path, help="put the headline table between the markers of this file")
     parser.add_argument("--results", type=Path, help="folder: put all tables between the markers of its RESULTS.md, and draw the pictures")
+    parser.add_argument("--targets", type=Path, help="put what we aim at between the markers of this file")
     parser.add_argument("--reversed", type=Path, help="JSON of a run with --reverse-rows, to say how far rows moved")
     args = parser.parse_args()
     rows = Rows(json.loads(args.json.read_text(encoding="utf-8")))
-    print(headline_table(rows), caption(rows), sep="\n\n")
+    headlines = f"{headline_table(rows)}\n\n{headline_caption(rows)}"
+    print(headlines)
     if args.reversed:
         print(order_effect(rows, Rows(json.loads(args.reversed.read_text(encoding="utf-8")))))
     if args.readme:
-        between_markers(args.readme, f"{headline_table(rows)}\n\n{caption(rows)}")
+        between_markers(args.readme, headlines)
     if args.results:
-        text = f"{caption(rows)}\n\n## Targets\n\n{target_table(rows)}\n\n## Every row\n\n{full_table(rows)}"
+        text = f"{caption(rows)}\n\n## What limits it\n\n{limits_table(rows)}\n\n## Every row\n\n{full_table(rows)}"
         between_markers(args.results / "RESULTS.md", text)
         draw(rows, args.results)
+    if args.targets:
+        between_markers(args.targets, target_table(rows))
 
 
 if __name__ == "__main__":

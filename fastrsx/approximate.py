@@ -126,7 +126,7 @@ class Steps:
     And for "exact" where A is of a layout that whole iterations are not compiled for. With H the exact Hessian and
     M = A^T diag(h) A - 2 (v q^T + q v^T), its first term sampled:
 
-    - "sampled-only" takes the trust-region step of M (the approximate Newton step of arXiv:2309.13482).
+    - "sampled-only" takes the trust-region step of M. (The algorithm of arXiv:2309.13482 drops the rank-2 term.)
     - "sampled" starts from that, and takes the trust-region step of H itself in the span of the directions (M + lam I)^-1 r,
       r the residuals so far. Where H is positive definite and the radius large, these are the iterates of conjugate
       gradients preconditioned by M.

@@ -118,8 +118,9 @@ class Ball(NamedTuple):
 def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = None) -> LipschitzBounds:
     """Lipschitz constants of gradient and Hessian on the set of x with ||x|| <= radius and <u, 1> >= beta.
 
-    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower; those of arXiv:2309.13482 are powers of exp(R^2),
-    where R bounds radius and ||A||. No segment between two points is used, as the set is not convex.
+    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower. Those
+    of the sibling papers of arXiv:2309.13482 are powers of exp(R^2), where R bounds radius and ||A||.
+    No segment between two points is used, as the set is not convex.
 
     - The e_i/alpha are positive, and their sum is 1 - <a, 1>/alpha. So with S = 1 + radius ||A^T 1||/beta none is above
       m = min(S, exp(radius max_i ||A_i||)/beta), their norm is at most sqrt(m S), and P = sqrt(m S) + sqrt(n)/beta bounds ||v/alpha||.

@@ -426,11 +426,14 @@ def newton(
         For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x; or a `Link` of your own. "linear" needs x0 and takes no w: f does
         not depend on the length of x.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
-        What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn by weight times leverage, as the
-        preconditioner of conjugate gradients on the exact Hessian, kept while it hardly changes; the same minimum to the same
-        tol. "sampled-only": the sampled Hessian alone, the approximate Newton step of the paper. "matrix-free": conjugate gradients
-        alone. "reduced", for d > n: the exact Hessian of the n x n problem in y, A diag(1/scale) = B Q^T and y = Q^T (scale * x), whose
-        steps are the same (see docs/theory.md); `min_eig` is that problem's. "auto" takes what should be fastest (see `plan`).
+        What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn
+        by weight times leverage, as the preconditioner of conjugate gradients on the exact Hessian,
+        kept while it hardly changes; the same minimum to the same tol. "sampled-only": the sampled
+        Hessian alone; the paper's algorithm is like it, but samples the diagonal part of the
+        Hessian plus w^2 and drops the rank-2 term. "matrix-free": conjugate gradients alone.
+        "reduced", for d > n: the exact Hessian of the n x n problem in y, A diag(1/scale) = B Q^T
+        and y = Q^T (scale * x), whose steps are the same (see docs/theory.md); `min_eig` is that
+        problem's. "auto" takes what should be fastest (see `plan`).
     sample_rows : int, optional
         How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more. With n or more, all are taken.
     precision : {"double", "mixed"}, optional

@@ -6,9 +6,11 @@
     Hess = A^T diag(h) A - 2 (A^T v/alpha) (A^T q/alpha)^T - 2 (A^T q/alpha) (A^T v/alpha)^T,
            h = 2 v^2/alpha^2 + 2 e * (c - s)/alpha + w^2,     q = v * (f + c - s - 1/2 <f, f>)
 
-(arXiv:2309.13482, rederived; v = u' and e = u'' for the other links too, see links.py). u, v, e and alpha are held divided by
-exp(M), M = max(0, max a) by default: f, r, h and the rank-2 vectors do not change, and nothing overflows. A hat in a comment marks such
-a scaled quantity.
+The problem is that of arXiv:2309.13482, its derivatives derived anew. The letters u, alpha, f and c
+are those of that paper and its siblings; v, s, h and q are ours. For other links, too, v = u' and
+e = u'' (links.py). u, v, e and alpha are held divided by exp(M), M = max(0, max a) by default: f, r,
+h and the rank-2 vectors do not change, and nothing overflows. A hat in a comment marks such a scaled
+quantity.
 
 Rows are folded in blocks whose number depends on n and d alone; each block folds its rows in order and the blocks
 combine in order, so the answer has the same bits on any number of threads.

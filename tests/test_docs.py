@@ -1,4 +1,4 @@
-"""Every example in a docstring or the README is run."""
+"""Every example in a docstring or the README is run, links lead somewhere, and lines of prose are short."""
 
 import doctest
 import importlib
@@ -11,8 +11,10 @@ import pytest
 import fastrsx
 import fastrsx.kernels
 
-README = Path(__file__).parent.parent / "README.md"
-GUIDE = README.parent / "docs" / "embedding.md"
+ROOT = Path(__file__).parent.parent
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "embedding.md"
+PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]) if page.name != "CHANGELOG.md"]
+in_checkout = pytest.mark.skipif(not README.exists(), reason="the documentation lies beside the tests only in a checkout")
 PACKAGES = (fastrsx, fastrsx.kernels)
 FOUND = [(package, module) for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
 MODULES = [f"{package.__name__}.{module.name}" for package, module in FOUND if not module.name.startswith("cuda")]  # which need numba-cuda
@@ -35,7 +37,17 @@ def test_public_names_are_documented(name):
     assert len(getattr(fastrsx, name).__doc__) > 40
 
 
-@pytest.mark.skipif(not README.exists(), reason="the README lies beside the tests only in a checkout")
+def outside_fences(page):
+    """The numbered lines of a page that are no code."""
+    is_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code:
+            yield number, line
+
+
+@in_checkout
 def test_readme_examples():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
@@ -45,8 +57,34 @@ def test_readme_examples():
         assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
-@pytest.mark.skipif(not GUIDE.exists(), reason="the guide lies beside the tests only in a checkout")
+@in_checkout
 def test_guide_examples():
     test = doctest.DocTestParser().get_doctest(GUIDE.read_text(encoding="utf-8"), {}, "guide", str(GUIDE), 0)
     assert len(test.examples) > 40
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+@in_checkout
+def test_readme_commands():
+    """ci/readme.sh finds them by this pattern."""
+    commands = re.findall(r"^pip install .* && .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands == ["pip install . && fastrsx demo", "pip install -e '.[test]' && pytest"]
+
+
+@in_checkout
+def test_links_lead_to_files():
+    links = [(page, link) for page in PAGES for _, line in outside_fences(page) for link in re.findall(r"\]\(([^)#]+)[^)]*\)", line)]
+    assert len(links) > 20
+    assert not [f"{page.relative_to(ROOT)}: {link}" for page, link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@in_checkout
+def test_prose_is_at_most_100_characters_wide():
+    prose = [(page, number, line) for page in PAGES for number, line in outside_fences(page) if not line.startswith("| ")]
+    assert len(prose) > 500
+    assert not [f"{page.relative_to(ROOT)}:{number}" for page, number, line in prose if len(line) > 100]
+
+
+@in_checkout
+def test_citation_is_of_this_version():
+    assert f"\nversion: {fastrsx.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
