@@ -1,20 +1,35 @@
 """The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`, `fastrsx cache`."""
 
 import argparse
-import csv
 import importlib.metadata
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, files
+from .files import read_array
 
 OPTIONAL = ("tbb", "matplotlib", "pytest", "pytest-benchmark", "hypothesis", "mpmath", "threadpoolctl")
+CSV = """\
+csv files:
+  Fields are separated by commas and decimals by points; numbers may be quoted.
+  The text is UTF-8, or UTF-16 with its mark. Lines that begin with # may stand
+  above the rows; the last may name the columns. The first other line is
+    a header   where every field is a word, which has a letter;
+    a row      where every field is a number.
+  A line that may be either is refused until --header says which:
+    words beside numbers;
+    whole numbers that go up by one, as years, or pandas' 0,1,2; a 0 alone;
+    whole numbers above columns that all have fractions.
+  A header names every column, each by a name of its own. An unnamed column
+  that numbers the rows is refused: write the file without it (pandas:
+  index=False, R: row.names=FALSE). b, w and x0 are one column, or one row.
+"""
 
 
 def demo() -> int:
@@ -46,47 +61,24 @@ def demo() -> int:
     return 0 if result.success else 1
 
 
-def read_csv(path: str, ndim: Literal[1, 2]) -> Any:
-    """The numbers of a csv file; a header line above them names the columns, unless it has another number of fields."""
-    from .frames import Labelled
-
-    encoding = "utf-8-sig"  # with or without a byte order mark
-    with open(path, encoding=encoding, newline="") as file:
-        first = [field.strip() for field in next(csv.reader(file), [])]
-    try:
-        [float(field) for field in first]
-        names = []
-    except ValueError:
-        names = [first[0].removeprefix("#").lstrip(), *first[1:]]  # as NumPy writes it
-    array = np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=ndim, encoding=encoding)
-    return Labelled(array, names) if ndim == 2 and len(names) == array.shape[1] else array
+def complain(text: str) -> None:
+    """Say something of the files, or an error, in one line."""
+    print("fastrsx solve:", *text.splitlines(), file=sys.stderr)
 
 
-def read_array(source: str, name: str, ndim: Literal[1, 2]) -> Any:
-    """An array from FILE.npy (memory-mapped), FILE.npz or FILE.npz:KEY, or FILE.csv (one header line may stand above the numbers)."""
-    path, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npy":
-        return np.load(path, mmap_mode="r")
-    if suffix == ".npz":
-        with np.load(path) as archive:
-            key = key or (archive.files[0] if len(archive.files) == 1 else name)
-            if key not in archive:
-                raise ValueError(f"{name}: {path} has no array {key!r}, only {', '.join(archive.files)}; name one as {path}:KEY")
-            return archive[key]
-    if suffix == ".csv":
-        return read_csv(path, ndim)
-    raise ValueError(f"{name}: {source} ends in {suffix or 'nothing'}; give a .npy, .npz or .csv file")
-
-
-def read_weights(source: str | None) -> Any:
-    """None, a number, or an array from a file."""
-    if source is None:
-        return None
-    try:
-        return float(source)
-    except ValueError:
-        return read_array(source, "w", 1)
+def read_inputs(args: argparse.Namespace) -> list[Any]:
+    """A, b, w and x0; None where one is not given."""
+    headers = {name: answer == "yes" for name, answer in (spec.split("=") for spec in args.header)}
+    notes: list[str] = []
+    values: list[Any] = []
+    for name in ("A", "b", "w", "x0"):
+        source = getattr(args, name)
+        if source is not None and not (name == "w" and files.is_number(source)):
+            source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
+        values.append(float(source) if isinstance(source, str) else source)
+    for note in notes:  # only now, for an error stands alone
+        complain(note)
+    return values
 
 
 def solve(args: argparse.Namespace) -> int:
@@ -95,12 +87,11 @@ def solve(args: argparse.Namespace) -> int:
     from .solver import newton
 
     try:
-        A, b, w = read_array(args.A, "A", 2), read_array(args.b, "b", 1), read_weights(args.w)
-        x0 = None if args.x0 is None else read_array(args.x0, "x0", 1)
         if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
             raise ValueError(f"output: {args.output} must end in .npy or .csv")
         if args.resume and args.checkpoint is None:
             raise ValueError("resume: give the file to go on from with --checkpoint")
+        A, b, w, x0 = read_inputs(args)
         kept = None if args.checkpoint is None else Checkpoint(args.checkpoint, A, b)
         if args.resume and kept is not None:
             saved = kept.load()
@@ -108,8 +99,8 @@ def solve(args: argparse.Namespace) -> int:
             x0 = x0 if saved is None else saved
         verbose = 1 if args.quiet else 2
         result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=kept, verbose=verbose)
-    except (OSError, ValueError, TypeError) as error:
-        print(f"fastrsx solve: {error}", file=sys.stderr)
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        complain(str(error) or type(error).__name__)
         return 2
     if args.output is None and result.names:
         print(result.table(".17g"))
@@ -207,16 +198,33 @@ def build_parser() -> argparse.ArgumentParser:
     actions.add_parser("info", help="print its directory, how many kernels it holds, their size, and how many are stale")
     actions.add_parser("clear", help="remove its files")
     actions.add_parser("warm", help="compile the kernels that are not in it")
-    files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
-    solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.")
-    solver.add_argument("A", help=f"the data, n x d: {files}")
-    solver.add_argument("b", help="the target, n: the same")
-    solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")
-    solver.add_argument("--x0", help="the start, d: the same (default: 0)")
+    kinds = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY, FILE.csv or FILE.csv.gz"
+    solver = commands.add_parser(
+        "solve",
+        help="solve from files",
+        description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.",
+        epilog=CSV,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    solver.add_argument("A", help=f"the data, n x d: {kinds}; or what scipy.sparse.save_npz wrote")
+    solver.add_argument("b", help="the target, n: the same, but not sparse")
+    solver.add_argument("--w", help="weights of the regulariser, n: the same as b, or a number")
+    solver.add_argument("--x0", help="the start, d: the same as b (default: 0)")
+    answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0") for answer in ("yes", "no")]
+    solver.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        choices=answers,
+        metavar="NAME=yes|no",
+        help="whether the first line of the csv file of A, b, w or x0 is a header (default: see below); once for each file",
+    )
     solver.add_argument("--checkpoint", metavar="FILE.npz", help="where to keep x after each step, for --resume")
     solver.add_argument("--resume", action="store_true", help="go on from the checkpoint, if it is there")
     solver.add_argument(
-        "-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it, with the names of columns where A.csv has a header)"
+        "-o",
+        "--output",
+        help="where to write x: FILE.npy or FILE.csv, a number in each line (default: print it, with the names of columns where A has a header)",
     )
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (default: %(default)s)")
     solver.add_argument("--max-iter", type=int, default=100, help="the most steps (default: %(default)s)")

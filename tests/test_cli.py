@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import fastrsx
 from fastrsx.cli import main
@@ -20,12 +21,14 @@ def files(tmp_path):
     np.savez(tmp_path / "both.npz", A=A, b=b, target=b)
     np.savetxt(tmp_path / "A.csv", A, delimiter=",", fmt="%.17g", header="p,q,r", comments="")
     np.savetxt(tmp_path / "b.csv", b, fmt="%.17g")
+    np.savetxt(tmp_path / "b.csv.gz", b, fmt="%.17g")
     np.savetxt(tmp_path / "w.csv", np.full(60, 1e-3), fmt="%.17g")
     return tmp_path, fastrsx.newton(A, b).x
 
 
 @pytest.mark.parametrize(
-    ("A", "b"), [("A.npy", "b.npy"), ("both.npz", "both.npz"), ("both.npz:A", "both.npz:target"), ("A.csv", "b.csv"), ("A.npy", "b.csv")]
+    ("A", "b"),
+    [("A.npy", "b.npy"), ("both.npz", "both.npz"), ("both.npz:A", "both.npz:target"), ("A.csv", "b.csv"), ("A.npy", "b.csv"), ("A.npy", "b.csv.gz")],
 )
 def test_solve_reads_every_format(files, capsys, A, b):
     folder, x = files
@@ -73,6 +76,91 @@ def test_solve_says_what_is_wrong_with_status_2(files, capsys, monkeypatch, argu
     monkeypatch.chdir(files[0])
     assert main(["solve", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_first_line_is_what_the_user_says(files, capsys, monkeypatch):
+    folder, x = files
+    monkeypatch.chdir(folder)
+    np.savetxt("A.csv", np.load("A.npy"), delimiter=",", fmt="%.17g", header="0,1,2", comments="")
+    np.savetxt("b.csv", np.load("b.npy"), fmt="%.17g", header="0", comments="")
+    given = ["solve", "A.csv", "b.csv", "-q"]
+    assert main(given) == 2
+    assert capsys.readouterr().err.endswith("say --header A=yes or --header A=no\n")
+    assert main([*given, "--header", "A=yes"]) == 2
+    assert capsys.readouterr().err.endswith("say --header b=yes or --header b=no\n")
+    assert main([*given, "--header", "A=yes", "--header", "b=yes"]) == 0
+    np.testing.assert_array_equal([float(line) for line in capsys.readouterr().out.splitlines()[1:]], x)
+    with pytest.raises(SystemExit, match="2"):
+        main([*given, "--header", "yes"])
+
+
+def test_help_says_what_a_header_is(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["solve", "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: fastrsx solve ")
+    for part in (
+        "Exit status: 0 on success",
+        "--header NAME=yes|no",
+        "A line that may be either is refused until --header says which",
+        ".csv.gz",
+        "save_npz",
+    ):
+        assert part in out
+
+
+def test_notes_go_to_stderr(files, capsys, monkeypatch):
+    monkeypatch.chdir(files[0])
+    A = np.column_stack([range(60), np.load("A.npy")])
+    np.savetxt("A.csv", A, delimiter=",", header="id,p,q,r", comments="")
+    assert main(["solve", "A.csv", "b.npy", "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("fastrsx solve: A: A.csv: the first column, 'id', numbers the rows and is a regressor")
+    assert len(out.splitlines()) == 5
+
+
+def test_sparse_a_is_solved_as_such(files, capsys, monkeypatch):
+    monkeypatch.chdir(files[0])
+    sparse.save_npz("S.npz", sparse.csr_array(np.load("A.npy")))
+    seen = []
+    newton = fastrsx.newton
+    monkeypatch.setattr("fastrsx.solver.newton", lambda A, *args, **kwargs: seen.append(A) or newton(A, *args, **kwargs))
+    assert main(["solve", "S.npz", "b.npy", "-o", "x.npy"]) == 0
+    assert sparse.issparse(seen[0])
+    np.testing.assert_allclose(np.load("x.npy"), files[1], atol=1e-8)
+
+
+# -- the process ----------------------------------------------------------------------------------------------
+
+
+def run(folder, *arguments, before=""):
+    """A process of the command line, after some code of `before`."""
+    code = f"{before}\nimport sys\nfrom fastrsx.cli import main\nsys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+WITHOUT_RIGHTS = """
+import ctypes, os
+if os.geteuid() == 0:  # root may do anything until it gives up its capabilities
+    assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are of Linux")
+@pytest.mark.parametrize(
+    ("path", "mode", "arguments", "message"),
+    [
+        ("A.npy", 0, ["A.npy", "b.npy"], "A: A.npy: Permission denied"),
+        ("A.csv", 0, ["A.csv", "b.npy"], "A: A.csv: Permission denied"),
+        ("both.npz", 0, ["both.npz", "b.npy"], "A: both.npz: Permission denied"),
+    ],
+)
+def test_what_may_not_be_read_or_written(files, path, mode, arguments, message):
+    folder = files[0]
+    (folder / path).chmod(mode)
+    done = run(folder, "solve", *arguments, before=WITHOUT_RIGHTS)
+    (folder / path).chmod(0o700)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fastrsx solve: {message}\n")
 
 
 def test_demo_shows_the_fit(capsys):
