@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,20 @@ def complain(text: str) -> None:
     print("fastrsx solve:", *text.splitlines(), file=sys.stderr)
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that cannot be written, before any work."""
+    taken = {name: files.path_of(source) for name in ("A", "b", "w") if (source := getattr(args, name)) is not None}
+    if args.output is not None:
+        if Path(args.output).suffix not in (".npy", ".csv"):
+            raise ValueError(f"output: {args.output} must end in .npy or .csv")
+        files.check_output("output", args.output, taken)
+        taken["the output"] = args.output
+    if args.checkpoint is not None:
+        files.check_output("checkpoint", args.checkpoint, taken)
+    elif args.resume:
+        raise ValueError("resume: give the file to go on from with --checkpoint")
+
+
 def read_inputs(args: argparse.Namespace) -> list[Any]:
     """A, b, w and x0; None where one is not given."""
     headers = {name: answer == "yes" for name, answer in (spec.split("=") for spec in args.header)}
@@ -81,36 +95,54 @@ def read_inputs(args: argparse.Namespace) -> list[Any]:
     return values
 
 
+def saving(checkpoint: Any) -> Callable[[Any], None]:
+    """A callback that saves the checkpoint, and goes on where that fails."""
+
+    def callback(intermediate_result: Any) -> None:
+        try:
+            checkpoint(intermediate_result)
+        except OSError as error:
+            complain(f"checkpoint: {checkpoint.path} could not be written: {files.reason(error)}; the solve goes on")
+
+    return callback
+
+
 def solve(args: argparse.Namespace) -> int:
     """Solve from files; 0 only on success."""
     from .checkpoint import Checkpoint
     from .solver import newton
 
     try:
-        if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
-            raise ValueError(f"output: {args.output} must end in .npy or .csv")
-        if args.resume and args.checkpoint is None:
-            raise ValueError("resume: give the file to go on from with --checkpoint")
+        check_outputs(args)
         A, b, w, x0 = read_inputs(args)
-        kept = None if args.checkpoint is None else Checkpoint(args.checkpoint, A, b)
-        if args.resume and kept is not None:
-            saved = kept.load()
-            print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
-            x0 = x0 if saved is None else saved
+        callback = None
+        if args.checkpoint is not None:
+            kept = Checkpoint(args.checkpoint, A, b)
+            callback = saving(kept)
+            if args.resume:
+                saved = kept.load()
+                print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
+                x0 = x0 if saved is None else saved
         verbose = 1 if args.quiet else 2
-        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=kept, verbose=verbose)
+        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=callback, verbose=verbose)
     except (OSError, ValueError, TypeError, MemoryError) as error:
         complain(str(error) or type(error).__name__)
         return 2
-    if args.output is None and result.names:
-        print(result.table(".17g"))
-    elif args.output is None:
-        np.savetxt(sys.stdout, result.x, fmt="%.17g")
-    elif Path(args.output).suffix == ".csv":
-        np.savetxt(args.output, result.x, fmt="%.17g")
-    else:
-        np.save(args.output, result.x)
-    return 0 if result.success else 1
+    return deliver(result, args.output)
+
+
+def deliver(result: Any, output: str | None) -> int:
+    """Write x, or print it where no file is given or it cannot be written; the exit status."""
+    plain = "\n".join(map(repr, result.x.tolist())) + "\n"  # a 0 is "0.0", which nobody takes for a header
+    if output is not None:
+        try:
+            files.replace(output, lambda file: np.save(file, result.x) if output.endswith(".npy") else file.write(plain.encode()))
+        except OSError as error:
+            complain(f"output: {output} could not be written: {files.reason(error)}; x is printed instead")
+        else:
+            return 0 if result.success else 1
+    print(result.table(".17g") + "\n" if result.names else plain, end="")
+    return 0 if result.success and output is None else 1
 
 
 def vector_width() -> str:
@@ -202,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
     solver = commands.add_parser(
         "solve",
         help="solve from files",
-        description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.",
+        description="Exit status: 0 on success, 1 if the solve failed or x could not be written, 2 for bad input.",
         epilog=CSV,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

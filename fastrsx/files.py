@@ -1,4 +1,4 @@
-"""The files of the command line: arrays from .npy, .npz and .csv.
+"""The files of the command line: arrays from .npy, .npz and .csv, and outputs written whole or not at all.
 
 `np.loadtxt` reads a csv file line by line, so that where it fails the line is at hand. The care goes
 into the lines above the rows, and into columns that number the rows: a header must not become a row,
@@ -17,7 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ ENCODE = "encode a column that is not of numbers, or leave it out"
 
 
 class FileError(ValueError):
-    """A file that cannot be read, or that holds something unsuitable; the message says all."""
+    """A file that cannot be read or written, or that holds something unsuitable; the message says all."""
 
 
 def read_array(source: str, name: str, ndim: Literal[1, 2], header: bool | None = None, note: Note = warnings.warn) -> Any:
@@ -362,3 +362,49 @@ def _check_columns(array: Array, names: list[str], rows: list[tuple[int, list[st
                         f"{where}, line {line}: {fields[j - 1]},{fields[j]} looks like one number with a comma in it; separate decimals by points "
                         "and thousands not at all, or name the columns in a header if it is two numbers"
                     )
+
+
+# -- outputs --------------------------------------------------------------------------------------------------
+
+
+def _part(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The file that is meant, behind links, and the one beside it that is written first."""
+    target = Path(os.path.realpath(path))
+    return target, target.with_name(target.name + ".part")
+
+
+def replace(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a file in place of what was there, or not at all."""
+    target, part = _part(path)
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def check_output(name: str, path: str, inputs: dict[str, str]) -> None:
+    """Refuse an output that cannot be written or would replace an input; leave everything as it was."""
+    target, part = _part(path)
+    where, is_there = f"{name}: {path}", os.path.exists(target)
+    if not os.path.isdir(target.parent):
+        raise FileError(f"{where}: there is no folder {Path(path).parent}; make it, or name another")
+    if is_there and not os.path.isfile(target):
+        raise FileError(f"{where} is no file but a {_kind(target)}; name a file")
+    if is_there and not os.access(target, os.W_OK):
+        raise FileError(f"{where} is there and may not be written; name another file, or remove it")
+    for other, source in inputs.items():
+        if os.path.realpath(source) == str(target) or (is_there and os.path.exists(source) and os.path.samefile(target, source)):
+            raise FileError(f"{where} is also the file of {other}, which it would replace; name another")
+    part_is_there = os.path.exists(part)
+    try:
+        open(part, "ab").close()
+        if not part_is_there:
+            part.unlink()
+    except OSError as error:
+        raise FileError(f"{where} cannot be written: {reason(error)}") from None

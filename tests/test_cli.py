@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -78,6 +79,78 @@ def test_solve_says_what_is_wrong_with_status_2(files, capsys, monkeypatch, argu
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["A.npy", "b.npy", "-o", "missing/x.npy"], ["A.npy", "b.npy", "--checkpoint", "missing/x.npz"]])
+def test_where_to_write_is_checked_before_what_to_read(files, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(files[0])
+    monkeypatch.setattr("fastrsx.files.read_array", None)
+    monkeypatch.setattr("fastrsx.solver.newton", None)
+    assert main(["solve", *arguments]) == 2
+    assert "there is no folder missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["b.npy", "w.csv"])
+@pytest.mark.parametrize("option", ["--output", "--checkpoint"])
+def test_an_input_is_not_overwritten(files, capsys, monkeypatch, option, output):
+    monkeypatch.chdir(files[0])
+    before = (files[0] / output).read_bytes()
+    assert main(["solve", "A.npy", "b.npy", "--w", "w.csv", option, output]) == 2
+    assert f"{output} is also the file of {output[0]}, which it would replace" in capsys.readouterr().err
+    assert (files[0] / output).read_bytes() == before
+
+
+def test_x_and_the_checkpoint_are_two_files(files, capsys, monkeypatch):
+    monkeypatch.chdir(files[0])
+    assert main(["solve", "A.npy", "b.npy", "-o", "x.npy", "--checkpoint", "x.npy"]) == 2
+    assert "x.npy is also the file of the output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bad_input_leaves_the_output_as_it_was(files, monkeypatch, there):
+    monkeypatch.chdir(files[0])
+    if there:
+        (files[0] / "x.npy").write_bytes(b"of yesterday")
+    before = sorted(os.listdir())
+    assert main(["solve", "A.npy", "A.npy", "-o", "x.npy"]) == 2
+    assert sorted(os.listdir()) == before
+    assert not there or (files[0] / "x.npy").read_bytes() == b"of yesterday"
+
+
+def disk_full(path, write):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_x_that_cannot_be_written_is_printed(files, capsys, monkeypatch):
+    folder, x = files
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("fastrsx.files.replace", disk_full)
+    assert main(["solve", "A.npy", "b.npy", "-q", "-o", "x.npy"]) == 1
+    out, err = capsys.readouterr()
+    np.testing.assert_array_equal([float(line) for line in out.splitlines()[1:]], x)
+    assert err == "fastrsx solve: output: x.npy could not be written: No space left on device; x is printed instead\n"
+
+
+def test_a_solve_goes_on_without_its_checkpoint(files, capsys, monkeypatch):
+    folder, x = files
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("fastrsx.files.replace", disk_full)
+    assert main(["solve", "A.npy", "b.npy", "-q", "--checkpoint", "c.npz"]) == 0
+    out, err = capsys.readouterr()
+    np.testing.assert_array_equal([float(line) for line in out.splitlines()[1:]], x)
+    assert "checkpoint: c.npz could not be written: No space left on device; the solve goes on" in err
+
+
+def test_x_is_a_start_again(files, monkeypatch):
+    """Also where its first entry is whole, as a header would be."""
+    monkeypatch.chdir(files[0])
+    A = np.load("A.npy")
+    np.save("A.npy", np.column_stack([np.zeros(60), A]))
+    assert main(["solve", "A.npy", "b.npy", "-o", "x.csv"]) == 0
+    assert main(["solve", "A.npy", "b.npy", "-o", "x.csv", "--x0", "x.csv"]) == 0
+    x = np.loadtxt("x.csv")
+    assert x[0] == 0
+    np.testing.assert_allclose(x[1:], files[1], atol=1e-8)
+
+
 def test_the_first_line_is_what_the_user_says(files, capsys, monkeypatch):
     folder, x = files
     monkeypatch.chdir(folder)
@@ -100,7 +173,7 @@ def test_help_says_what_a_header_is(capsys):
     out = capsys.readouterr().out
     assert out.startswith("usage: fastrsx solve ")
     for part in (
-        "Exit status: 0 on success",
+        "Exit status: 0 on success, 1 if",
         "--header NAME=yes|no",
         "A line that may be either is refused until --header says which",
         ".csv.gz",
@@ -153,10 +226,16 @@ if os.geteuid() == 0:  # root may do anything until it gives up its capabilities
         ("A.npy", 0, ["A.npy", "b.npy"], "A: A.npy: Permission denied"),
         ("A.csv", 0, ["A.csv", "b.npy"], "A: A.csv: Permission denied"),
         ("both.npz", 0, ["both.npz", "b.npy"], "A: both.npz: Permission denied"),
+        ("out", 0o500, ["A.npy", "b.npy", "-o", "out/x.npy"], "output: out/x.npy cannot be written: Permission denied"),
+        ("out", 0, ["A.npy", "b.npy", "-o", "out/x.npy"], "output: out/x.npy cannot be written: Permission denied"),
+        ("out", 0o500, ["A.npy", "b.npy", "--checkpoint", "out/c.npz"], "checkpoint: out/c.npz cannot be written: Permission denied"),
+        ("x.npy", 0o400, ["A.npy", "b.npy", "-o", "x.npy"], "output: x.npy is there and may not be written; name another file, or remove it"),
     ],
 )
 def test_what_may_not_be_read_or_written(files, path, mode, arguments, message):
     folder = files[0]
+    (folder / "out").mkdir()
+    (folder / "x.npy").touch()
     (folder / path).chmod(mode)
     done = run(folder, "solve", *arguments, before=WITHOUT_RIGHTS)
     (folder / path).chmod(0o700)

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from fastrsx.files import FileError, read_array
+from fastrsx.files import FileError, check_output, read_array, replace
 
 A = np.random.default_rng(0).standard_normal((12, 3))
 NAMES = ["price", "hp", "size"]
@@ -450,3 +451,62 @@ def test_no_damage_is_a_traceback(name):
             assert found.startswith(f"A: {name}")
             refusals += 1
     assert refusals > 30
+
+
+# -- outputs --------------------------------------------------------------------------------------------------
+
+
+def test_a_good_output_is_accepted_and_leaves_nothing():
+    os.mkdir("out")
+    for path in ("x.npy", "out/x.csv"):
+        check_output("output", path, {"A": "A.npy"})
+    assert os.listdir() == ["out"]
+    assert os.listdir("out") == []
+    write("x.npy", "old")
+    write("x.npy.part", "mine")
+    check_output("output", "x.npy", {"A": "A.npy"})
+    assert [Path(name).read_text() for name in ("x.npy", "x.npy.part")] == ["old", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("reslts/x.npy", "there is no folder reslts; make it, or name another"),
+        ("A.npy/x.npy", "there is no folder A.npy; make it, or name another"),
+        ("folder.npy", "is no file but a folder; name a file"),
+        (f"{os.devnull}", "is no file but a pipe or a device; name a file"),
+        ("A.npy", "is also the file of A, which it would replace"),
+        ("link.npy", "is also the file of A, which it would replace"),
+        ("twin.npy", "is also the file of A, which it would replace"),
+        ("a" * 251 + ".npy", "cannot be written: File name too long"),
+    ],
+)
+def test_a_bad_output_is_refused(path, message):
+    write("A.npy", "A")
+    os.mkdir("folder.npy")
+    os.symlink("A.npy", "link.npy")
+    os.link("A.npy", "twin.npy")
+    before = sorted(os.listdir())
+    with pytest.raises(FileError) as caught:
+        check_output("output", path, {"A": "A.npy"})
+    assert str(caught.value).startswith(f"output: {path}")
+    assert message in str(caught.value)
+    assert sorted(os.listdir()) == before
+    assert Path("A.npy").read_text() == "A"
+
+
+def test_an_output_is_replaced_whole_or_not_at_all():
+    write("x.npy", "old")
+    os.symlink("x.npy", "link.npy")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        replace("x.npy", fail)
+    assert Path("x.npy").read_text() == "old"
+    replace("link.npy", lambda file: file.write(b"new"))
+    assert os.path.islink("link.npy")
+    assert Path("x.npy").read_text() == "new"
+    assert sorted(os.listdir()) == ["link.npy", "x.npy"]
