@@ -1,13 +1,16 @@
 """The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`, `fastrsx cache`."""
 
 import argparse
+import contextlib
 import importlib.metadata
+import io
+import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -59,6 +62,31 @@ def demo() -> int:
         for i in rows:
             print(f"  {cars.year[i]:>4} {cars.model_id[i]:>6} {cars.b[i]:>9.3e} {f[i]:>9.3e}")
     return 0 if result.success else 1
+
+
+class Stdout(io.TextIOBase):
+    """The standard output, which does not stop the work where it is closed, full, or lacks a letter."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.failure: OSError | None = None  # the one that ended it
+
+    def write(self, text: str) -> int:
+        encoding = self.stream.encoding or "utf-8"
+        self._try(lambda: self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            action()
+        except OSError as error:
+            self.failure = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())  # Python writes the rest of the buffer when it ends
 
 
 def complain(text: str) -> None:
@@ -265,9 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
-    args = build_parser().parse_args(argv)
+def run(args: argparse.Namespace) -> int:
     if args.command == "demo":
         return demo()
     if args.command == "info":
@@ -275,6 +301,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "cache":
         return manage_cache(args.action)
     return solve(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    if sys.stdout is None:  # closed by the shell
+        return run(build_parser().parse_args(argv))
+    out = Stdout(sys.stdout)
+    with contextlib.redirect_stdout(out):
+        try:
+            status = run(build_parser().parse_args(argv))
+        finally:
+            out.flush()
+    if out.failure is None or isinstance(out.failure, BrokenPipeError):  # as `| head` ends it
+        return status
+    print(f"fastrsx: the output could not be printed: {files.reason(out.failure)}", file=sys.stderr)
+    return max(status, 1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from scipy import sparse
 
 import fastrsx
 from fastrsx.cli import main
+from processes import posix
 
 
 @pytest.fixture
@@ -206,10 +207,61 @@ def test_sparse_a_is_solved_as_such(files, capsys, monkeypatch):
 # -- the process ----------------------------------------------------------------------------------------------
 
 
-def run(folder, *arguments, before=""):
+def run(folder, *arguments, module="fastrsx", before="", **options):
     """A process of the command line, after some code of `before`."""
-    code = f"{before}\nimport sys\nfrom fastrsx.cli import main\nsys.exit(main())"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, cwd=folder)
+    code = f"{before}\nimport runpy, sys\nsys.argv[0] = 'x'\nrunpy.run_module({module!r}, run_name='__main__')"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120, "cwd": folder} | options
+    return subprocess.run([sys.executable, "-c", code, *arguments], **options)
+
+
+@pytest.mark.parametrize("module", ["fastrsx", "fastrsx.cli"])
+def test_the_package_is_the_command_line(tmp_path, module):
+    command = [sys.executable, "-m", module]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"fastrsx {fastrsx.__version__}\n")
+    done = subprocess.run([*command, "solve"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: fastrsx solve ")
+
+
+class Closed:
+    """A pipe whose reader has gone."""
+
+    def __enter__(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        self.file = os.fdopen(writer, "w")
+        return self.file
+
+    def __exit__(self, *args):
+        self.file.close()
+
+
+@posix
+@pytest.mark.parametrize("command", [["solve", "A.npy", "b.npy", "-o", "x.npy"], ["solve", "A.csv", "b.npy"], ["info"], ["solve", "--help"]])
+def test_a_reader_that_leaves_stops_nothing(files, command):
+    folder, x = files
+    with Closed() as out:
+        done = run(folder, *command, stdout=out)
+    assert (done.returncode, done.stderr) == (0, "")
+    if "-o" in command:
+        np.testing.assert_array_equal(np.load(folder / "x.npy"), x)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_full_disk_below_stdout_is_said(files):
+    folder, x = files
+    with open("/dev/full", "w") as full:
+        done = run(folder, "solve", "A.npy", "b.npy", "-o", "x.npy", stdout=full)
+    assert (done.returncode, done.stderr) == (1, "fastrsx: the output could not be printed: No space left on device\n")
+    np.testing.assert_array_equal(np.load(folder / "x.npy"), x)
+
+
+def test_names_are_printed_in_any_encoding(files):
+    np.savetxt(files[0] / "A.csv", np.load(files[0] / "A.npy"), delimiter=",", header="größe,q,r", comments="", encoding="utf-8")
+    done = run(files[0], "solve", "A.csv", "b.npy", "-q", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe  " in done.stdout
 
 
 WITHOUT_RIGHTS = """
