@@ -22,7 +22,8 @@ CSV = """\
 csv files:
   Fields are separated by commas and decimals by points; numbers may be quoted.
   The text is UTF-8, or UTF-16 with its mark. Lines that begin with # may stand
-  above the rows; the last may name the columns. The first other line is
+  above the rows; the last may name the columns. A title, one field above lines
+  of three or more, is skipped with a note. The first other line is
     a header   where every field is a word, which has a letter;
     a row      where every field is a number.
   A line that may be either is refused until --header says which:
