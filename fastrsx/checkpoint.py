@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import device
+from . import device, files
 from .inputs import Vector
 
 
@@ -46,22 +47,21 @@ class Checkpoint:
         self.path, self.key, self.d = Path(path), fingerprint(shape, b), shape[1]
 
     def __call__(self, intermediate_result: Any) -> None:
-        part = self.path.with_name(self.path.name + ".part")
-        with open(part, "wb") as file:
-            np.savez(file, x=intermediate_result.x, fun=intermediate_result.fun, nit=intermediate_result.nit, key=self.key)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path)
+        at = intermediate_result
+        files.replace(self.path, lambda file: np.savez(file, x=at.x, fun=at.fun, nit=at.nit, key=self.key))
 
     def load(self) -> Vector | None:
-        """The x that was saved last, or None where there is no file; ValueError where it is of another problem, or no checkpoint."""
+        """The x that was saved last, or None where there is no file.
+
+        ValueError where the file is of another problem, no checkpoint, or damaged.
+        """
         try:
-            with np.load(self.path) as saved:
+            with warnings.catch_warnings(action="ignore"), files.opened_npz(self.path) as saved:
                 x, key = np.asarray(saved["x"], dtype=np.float64), str(saved["key"])
         except FileNotFoundError:
             return None
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{self.path} is no checkpoint of fastrsx: {error}") from None
+        except Exception as error:  # zipfile, zlib and NumPy do not list the exceptions of damaged files
+            raise ValueError(f"{self.path} is no checkpoint of fastrsx, or a damaged one: {files.reason(error)}") from None
         if key != self.key or x.shape != (self.d,):
             raise ValueError(f"{self.path} is of another problem: the shape of A or the entries of b differ; name another file")
         return x

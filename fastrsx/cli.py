@@ -1,20 +1,39 @@
 """The command line: `fastrsx demo`, `fastrsx solve`, `fastrsx info`, `fastrsx cache`."""
 
 import argparse
-import csv
+import contextlib
 import importlib.metadata
+import io
+import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TextIO
 
 import numpy as np
 
-from . import __version__
+from . import __version__, files
+from .files import read_array
 
 OPTIONAL = ("tbb", "matplotlib", "pytest", "pytest-benchmark", "hypothesis", "mpmath", "threadpoolctl")
+CSV = """\
+csv files:
+  Fields are separated by commas and decimals by points; numbers may be quoted.
+  The text is UTF-8, or UTF-16 with its mark. Lines that begin with # may stand
+  above the rows; the last may name the columns. A title, one field above lines
+  of three or more, is skipped with a note. The first other line is
+    a header   where every field is a word, which has a letter;
+    a row      where every field is a number.
+  A line that may be either is refused until --header says which:
+    words beside numbers;
+    whole numbers that go up by one, as years, or pandas' 0,1,2; a 0 alone;
+    whole numbers above columns that all have fractions.
+  A header names every column, each by a name of its own. An unnamed column
+  that numbers the rows is refused: write the file without it (pandas:
+  index=False, R: row.names=FALSE). b, w and x0 are one column, or one row.
+"""
 
 
 def demo() -> int:
@@ -46,47 +65,75 @@ def demo() -> int:
     return 0 if result.success else 1
 
 
-def read_csv(path: str, ndim: Literal[1, 2]) -> Any:
-    """The numbers of a csv file; a header line above them names the columns, unless it has another number of fields."""
-    from .frames import Labelled
+class Stdout(io.TextIOBase):
+    """The standard output, which does not stop the work where it is closed, full, or lacks a letter."""
 
-    encoding = "utf-8-sig"  # with or without a byte order mark
-    with open(path, encoding=encoding, newline="") as file:
-        first = [field.strip() for field in next(csv.reader(file), [])]
-    try:
-        [float(field) for field in first]
-        names = []
-    except ValueError:
-        names = [first[0].removeprefix("#").lstrip(), *first[1:]]  # as NumPy writes it
-    array = np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=ndim, encoding=encoding)
-    return Labelled(array, names) if ndim == 2 and len(names) == array.shape[1] else array
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.failure: OSError | None = None  # the one that ended it
 
+    def write(self, text: str) -> int:
+        encoding = self.stream.encoding or "utf-8"
+        self._try(lambda: self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding)))
+        return len(text)
 
-def read_array(source: str, name: str, ndim: Literal[1, 2]) -> Any:
-    """An array from FILE.npy (memory-mapped), FILE.npz or FILE.npz:KEY, or FILE.csv (one header line may stand above the numbers)."""
-    path, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npy":
-        return np.load(path, mmap_mode="r")
-    if suffix == ".npz":
-        with np.load(path) as archive:
-            key = key or (archive.files[0] if len(archive.files) == 1 else name)
-            if key not in archive:
-                raise ValueError(f"{name}: {path} has no array {key!r}, only {', '.join(archive.files)}; name one as {path}:KEY")
-            return archive[key]
-    if suffix == ".csv":
-        return read_csv(path, ndim)
-    raise ValueError(f"{name}: {source} ends in {suffix or 'nothing'}; give a .npy, .npz or .csv file")
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            action()
+        except OSError as error:
+            self.failure = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())  # Python writes the rest of the buffer when it ends
 
 
-def read_weights(source: str | None) -> Any:
-    """None, a number, or an array from a file."""
-    if source is None:
-        return None
-    try:
-        return float(source)
-    except ValueError:
-        return read_array(source, "w", 1)
+def complain(text: str) -> None:
+    """Say something of the files, or an error, in one line."""
+    print("fastrsx solve:", *text.splitlines(), file=sys.stderr)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that cannot be written, before any work."""
+    taken = {name: files.path_of(source) for name in ("A", "b", "w") if (source := getattr(args, name)) is not None}
+    if args.output is not None:
+        if Path(args.output).suffix not in (".npy", ".csv"):
+            raise ValueError(f"output: {args.output} must end in .npy or .csv")
+        files.check_output("output", args.output, taken)
+        taken["the output"] = args.output
+    if args.checkpoint is not None:
+        files.check_output("checkpoint", args.checkpoint, taken)
+    elif args.resume:
+        raise ValueError("resume: give the file to go on from with --checkpoint")
+
+
+def read_inputs(args: argparse.Namespace) -> list[Any]:
+    """A, b, w and x0; None where one is not given."""
+    headers = {name: answer == "yes" for name, answer in (spec.split("=") for spec in args.header)}
+    notes: list[str] = []
+    values: list[Any] = []
+    for name in ("A", "b", "w", "x0"):
+        source = getattr(args, name)
+        if source is not None and not (name == "w" and files.is_number(source)):
+            source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
+        values.append(float(source) if isinstance(source, str) else source)
+    for note in notes:  # only now, for an error stands alone
+        complain(note)
+    return values
+
+
+def saving(checkpoint: Any) -> Callable[[Any], None]:
+    """A callback that saves the checkpoint, and goes on where that fails."""
+
+    def callback(intermediate_result: Any) -> None:
+        try:
+            checkpoint(intermediate_result)
+        except OSError as error:
+            complain(f"checkpoint: {checkpoint.path} could not be written: {files.reason(error)}; the solve goes on")
+
+    return callback
 
 
 def solve(args: argparse.Namespace) -> int:
@@ -95,31 +142,36 @@ def solve(args: argparse.Namespace) -> int:
     from .solver import newton
 
     try:
-        A, b, w = read_array(args.A, "A", 2), read_array(args.b, "b", 1), read_weights(args.w)
-        x0 = None if args.x0 is None else read_array(args.x0, "x0", 1)
-        if args.output is not None and Path(args.output).suffix not in (".npy", ".csv"):
-            raise ValueError(f"output: {args.output} must end in .npy or .csv")
-        if args.resume and args.checkpoint is None:
-            raise ValueError("resume: give the file to go on from with --checkpoint")
-        kept = None if args.checkpoint is None else Checkpoint(args.checkpoint, A, b)
-        if args.resume and kept is not None:
-            saved = kept.load()
-            print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
-            x0 = x0 if saved is None else saved
+        check_outputs(args)
+        A, b, w, x0 = read_inputs(args)
+        callback = None
+        if args.checkpoint is not None:
+            kept = Checkpoint(args.checkpoint, A, b)
+            callback = saving(kept)
+            if args.resume:
+                saved = kept.load()
+                print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
+                x0 = x0 if saved is None else saved
         verbose = 1 if args.quiet else 2
-        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=kept, verbose=verbose)
-    except (OSError, ValueError, TypeError) as error:
-        print(f"fastrsx solve: {error}", file=sys.stderr)
+        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=callback, verbose=verbose)
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        complain(str(error) or type(error).__name__)
         return 2
-    if args.output is None and result.names:
-        print(result.table(".17g"))
-    elif args.output is None:
-        np.savetxt(sys.stdout, result.x, fmt="%.17g")
-    elif Path(args.output).suffix == ".csv":
-        np.savetxt(args.output, result.x, fmt="%.17g")
-    else:
-        np.save(args.output, result.x)
-    return 0 if result.success else 1
+    return deliver(result, args.output)
+
+
+def deliver(result: Any, output: str | None) -> int:
+    """Write x, or print it where no file is given or it cannot be written; the exit status."""
+    plain = "\n".join(map(repr, result.x.tolist())) + "\n"  # a 0 is "0.0", which nobody takes for a header
+    if output is not None:
+        try:
+            files.replace(output, lambda file: np.save(file, result.x) if output.endswith(".npy") else file.write(plain.encode()))
+        except OSError as error:
+            complain(f"output: {output} could not be written: {files.reason(error)}; x is printed instead")
+        else:
+            return 0 if result.success else 1
+    print(result.table(".17g") + "\n" if result.names else plain, end="")
+    return 0 if result.success and output is None else 1
 
 
 def vector_width() -> str:
@@ -207,16 +259,33 @@ def build_parser() -> argparse.ArgumentParser:
     actions.add_parser("info", help="print its directory, how many kernels it holds, their size, and how many are stale")
     actions.add_parser("clear", help="remove its files")
     actions.add_parser("warm", help="compile the kernels that are not in it")
-    files = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY or FILE.csv"
-    solver = commands.add_parser("solve", help="solve from files", description="Exit status: 0 on success, 1 if the solve failed, 2 for bad input.")
-    solver.add_argument("A", help=f"the data, n x d: {files}")
-    solver.add_argument("b", help="the target, n: the same")
-    solver.add_argument("--w", help="weights of the regulariser, n: the same, or a number")
-    solver.add_argument("--x0", help="the start, d: the same (default: 0)")
+    kinds = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY, FILE.csv or FILE.csv.gz"
+    solver = commands.add_parser(
+        "solve",
+        help="solve from files",
+        description="Exit status: 0 on success, 1 if the solve failed or x could not be written, 2 for bad input.",
+        epilog=CSV,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    solver.add_argument("A", help=f"the data, n x d: {kinds}; or what scipy.sparse.save_npz wrote")
+    solver.add_argument("b", help="the target, n: the same, but not sparse")
+    solver.add_argument("--w", help="weights of the regulariser, n: the same as b, or a number")
+    solver.add_argument("--x0", help="the start, d: the same as b (default: 0)")
+    answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0") for answer in ("yes", "no")]
+    solver.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        choices=answers,
+        metavar="NAME=yes|no",
+        help="whether the first line of the csv file of A, b, w or x0 is a header (default: see below); once for each file",
+    )
     solver.add_argument("--checkpoint", metavar="FILE.npz", help="where to keep x after each step, for --resume")
     solver.add_argument("--resume", action="store_true", help="go on from the checkpoint, if it is there")
     solver.add_argument(
-        "-o", "--output", help="where to write x: FILE.npy or FILE.csv (default: print it, with the names of columns where A.csv has a header)"
+        "-o",
+        "--output",
+        help="where to write x: FILE.npy or FILE.csv, a number in each line (default: print it, with the names of columns where A has a header)",
     )
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (default: %(default)s)")
     solver.add_argument("--max-iter", type=int, default=100, help="the most steps (default: %(default)s)")
@@ -225,9 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
-    args = build_parser().parse_args(argv)
+def run(args: argparse.Namespace) -> int:
     if args.command == "demo":
         return demo()
     if args.command == "info":
@@ -235,6 +302,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "cache":
         return manage_cache(args.action)
     return solve(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    if sys.stdout is None:  # closed by the shell
+        return run(build_parser().parse_args(argv))
+    out = Stdout(sys.stdout)
+    with contextlib.redirect_stdout(out):
+        try:
+            status = run(build_parser().parse_args(argv))
+        finally:
+            out.flush()
+    if out.failure is None or isinstance(out.failure, BrokenPipeError):  # as `| head` ends it
+        return status
+    print(f"fastrsx: the output could not be printed: {files.reason(out.failure)}", file=sys.stderr)
+    return max(status, 1)
 
 
 if __name__ == "__main__":

@@ -105,3 +105,37 @@ def test_of_another_problem_or_no_checkpoint_is_refused(problem, capsys):
     assert "other.npz is no checkpoint of fastrsx" in capsys.readouterr().err
     assert main(given) == 2
     assert "--checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut early", "changed", "empty", "npy", "objects", "no x", "no numbers", "folder"])
+def test_a_damaged_one_is_refused_before_any_work(problem, capsys, monkeypatch, damage):
+    folder, A, b = problem
+    monkeypatch.chdir(folder)
+    kept = fastrsx.Checkpoint("solve.npz", A, b)
+    fastrsx.newton(A, b, kernel="serial", max_iter=1, callback=kept)
+    with open("solve.npz", "rb") as file:
+        data = file.read()
+    match damage:
+        case "folder":
+            os.remove("solve.npz")
+            os.mkdir("solve.npz")
+        case "objects":
+            np.savez("solve.npz", x=np.array([None] * D), key=kept.key)
+        case "no x":
+            np.savez("solve.npz", key=kept.key)
+        case "no numbers":
+            np.savez("solve.npz", x=np.array(["a"] * D), key=kept.key)
+        case "npy":
+            with open("solve.npz", "wb") as file:
+                np.save(file, A)
+        case _:
+            changed = data[:200] + bytes(20) + data[220:]
+            with open("solve.npz", "wb") as file:
+                file.write({"cut": data[:-10], "cut early": data[:300], "changed": changed, "empty": b""}[damage])
+    with pytest.raises(ValueError, match=r"^solve\.npz is no checkpoint of fastrsx, or a damaged one: [^\n]+$"):
+        kept.load()
+    monkeypatch.setattr("fastrsx.solver.newton", None)
+    assert main(["solve", "A.npy", "b.npy", "--checkpoint", "solve.npz", "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "solve.npz is no " in err
