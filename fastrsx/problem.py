@@ -97,8 +97,8 @@ class Problem:
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
         Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and
-        all passes run there; b and w may lie there too. A DataFrame of pandas or Polars is one; missing entries are refused, and an index of b or
-        w must equal that of A.
+        all passes run there; b and w may lie there too. A table of pandas, Polars or pyarrow is one, and so is a structured array; missing entries
+        are refused, and an index of b or w must equal that of A.
     b : (n,) array_like
         The target.
     w : (n,) array_like or float, optional
@@ -116,7 +116,7 @@ class Problem:
     b : (n,) array
     w : (n,) array, empty without weights
     names : tuple of str, or None
-        The columns of A, where it is a DataFrame.
+        The columns of A, where it is a table that names them.
     link : str or Link
     plan : Plan
         What runs, and why.
@@ -152,7 +152,8 @@ class Problem:
         self.b = device.as_vector("b", b, n) if b_there else inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = device.as_vector("w", w, n) if w_there else inputs.as_weights(w, n)
         self.names = frames.names_of(A)
-        frames.check_rows(A, b=b, w=w)
+        frames.check_rows(A, "b", frames.index_of(b))
+        frames.check_rows(A, "w", frames.index_of(w))
         self.link = as_link(link)
         self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
         self._num_threads = num_threads
@@ -354,4 +355,5 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
     [0.2119, 0.7881]
     """
+    A = frames.listed(A)  # which is read twice
     return Problem(A, np.zeros(as_data(A).shape[0]), link=link).predict(x)

@@ -1,10 +1,12 @@
-"""DataFrames and Series of pandas and Polars, and the names that columns of A have."""
+"""Tables and vectors with labels, of pandas, Polars, pyarrow and xarray, and the names that columns of A have."""
 
 import copy
+import datetime
 import pickle
 import re
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -41,6 +43,10 @@ def example():
 def table(library, A, **columns):
     """A frame of A's columns, some replaced."""
     return library.DataFrame(dict(zip(NAMES, A.T.copy(), strict=True)) | columns)
+
+
+def needs(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 def read(A):
@@ -89,6 +95,128 @@ def test_arrow_columns_are_taken(pd, dtype):
         read(frame)
 
 
+@pytest.mark.parametrize("kind", [("decimal32", 9), ("decimal64", 18), ("decimal128", 38), ("decimal256", 76)], ids=str)
+@pytest.mark.parametrize("wrap", ["pandas", "pyarrow"])
+def test_arrow_decimals_are_taken(kind, wrap):
+    pa = needs("pyarrow")
+    name, precision = kind
+    if not hasattr(pa, name):
+        pytest.skip(f"this pyarrow has no {name}")
+    columns = {"x": [Decimal("1.5"), Decimal("-0.125")], "y": [Decimal("2"), None]}
+    frame = pa.table({label: pa.array(column, getattr(pa, name)(precision, 3)) for label, column in columns.items()})
+    if wrap == "pandas":
+        frame = frame.to_pandas(types_mapper=needs("pandas").ArrowDtype)
+    np.testing.assert_array_equal(frames.to_array("A", frame), [[1.5, 2], [-0.125, np.nan]])
+    with pytest.raises(ValueError, match=r"A\[1, 1\] is nan \(1 such in column 'y'\)"):
+        read(frame)
+
+
+def arrow(A, **columns):
+    """A pyarrow Table in chunks of unequal length."""
+    pa = needs("pyarrow")
+    frame = pa.table(dict(zip(NAMES, A.T.copy(), strict=True)) | columns)
+    return pa.concat_tables([frame[:5], frame[5:]])
+
+
+ARROW = {  # from a Table
+    "Table": lambda frame: frame,
+    "RecordBatch": lambda frame: frame.combine_chunks().to_batches()[0],
+}
+
+
+@pytest.mark.parametrize("make", ARROW)
+def test_tables_of_pyarrow(make):
+    A, b = example()
+    pa = needs("pyarrow")
+    x0, w = np.array([0.25, -0.5, 0.125]), np.full(N, 0.125)
+    result = solve(ARROW[make](arrow(A)), pa.array(b), pa.chunked_array([x0[:2], x0[2:]]), w=pa.array(w))
+    assert result.x.tobytes() == solve(A, b, x0, w=w).x.tobytes()
+    assert result.names == NAMES
+    mixed = arrow(A, **{"fuel use": (8 * A[:, 1]).astype(np.int16), "hp": A[:, 2] > 0})
+    np.testing.assert_array_equal(read(ARROW[make](mixed)), np.column_stack([A[:, 0], 8 * A[:, 1], A[:, 2] > 0]))
+    double = ARROW[make](arrow(A).rename_columns(["x", "y", "x"]))
+    assert solve(double, b).names == ("x", "y", "x")
+    np.testing.assert_array_equal(read(double), A)
+
+
+@pytest.mark.parametrize("values", [[1, None], [1.0, None], [True, None], [Decimal("1.5"), None]], ids=["int", "float", "bool", "decimal"])
+@pytest.mark.parametrize("make", ARROW)
+def test_missing_entries_of_pyarrow_are_named(make, values):
+    A, b = example()
+    column = needs("pyarrow").array([*values, *values[:1] * (N - 2)])
+    with pytest.raises(ValueError, match=r"A\[1, 2\] is nan \(1 such in column 'hp'\).*remove or fill it"):
+        solve(ARROW[make](arrow(A, hp=column)), b)
+    with pytest.raises(ValueError, match=r"b\[1\] is nan; 1 of 24 .*remove or fill"):
+        solve(A, column)
+
+
+def test_128_bits_of_polars_are_taken(pl):
+    if not hasattr(pl, "Int128"):
+        pytest.skip("this Polars has no Int128")
+    frame = pl.DataFrame({"a": pl.Series([3, -4], dtype=pl.Int128), "b": [0.5, 0.25]})
+    np.testing.assert_array_equal(read(frame), [[3, 0.5], [-4, 0.25]])
+
+
+@pytest.mark.parametrize("dtype", ["Sparse[float64]", "Sparse[int64]", "Sparse[bool]"])
+def test_sparse_columns_of_pandas_are_taken(pd, dtype):
+    A = np.array([[0, 1], [1, 0], [0, 0]])
+    assert solve(pd.DataFrame(A, columns=["x", "y"]).astype(dtype), [0.5, 0.25, 0.25]).names == ("x", "y")
+    np.testing.assert_array_equal(read(pd.DataFrame(A).astype(dtype)), A)
+
+
+def test_structured_arrays_are_tables():
+    A, b = example()
+    fields = np.array(list(zip(*A.T, strict=True)), dtype=[("price", "<f4"), ("fuel use", ">f8"), ("hp", "f8")])
+    for data in (fields, fields.view(np.recarray), np.rec.fromarrays(A.T, names=list(NAMES))):
+        before = data.tobytes()
+        result = solve(data, b)
+        assert (result.names, result.x.tobytes()) == (NAMES, solve(A, b).x.tobytes())
+        np.testing.assert_array_equal(fastrsx.predict(data, result.x), fastrsx.predict(A, result.x))
+        assert data.tobytes() == before
+    np.testing.assert_array_equal(solve(A, fields["hp"]).x, solve(A, A[:, 2]).x)
+
+
+def test_arrays_of_xarray_give_the_names_of_a_coordinate():
+    xr = needs("xarray")
+    A, b = example()
+    named = xr.DataArray(A, dims=("car", "what"), coords={"what": list(NAMES)})
+    assert solve(named, xr.DataArray(b, dims="car")).names == NAMES
+    assert solve(xr.DataArray(A), b).names is None
+    assert solve(xr.DataArray(A, dims=("columns", "column_names")), b).x.tobytes() == solve(A, b).x.tobytes()
+
+
+class Modin:
+    """A frame as of modin: like one of pandas, of a class of its own."""
+
+    def __init__(self, frame):
+        self.frame, self.columns, self.dtypes, self.index = frame, frame.columns, frame.dtypes, frame.index
+
+    def __len__(self):
+        return len(self.frame)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.frame, dtype, copy=copy)
+
+    def items(self):
+        return self.frame.items()
+
+
+def test_frames_like_those_of_pandas_are_taken(pd):
+    A, b = example()
+    frame = table(pd, A, hp=pd.array(A[:, 2], dtype="Float64"))
+    assert solve(Modin(frame), b).names == NAMES
+    np.testing.assert_array_equal(read(Modin(frame)), A)
+    with pytest.raises(ValueError, match=r"b has an index .*b\.loc\[A\.index\]"):
+        solve(Modin(frame), pd.Series(b)[::-1])
+
+
+def test_iterators_are_read_once():
+    A, b = example()
+    expected = solve(A, b, np.full(D, 0.125), w=np.full(N, 0.5)).x.tobytes()
+    assert solve((row for row in A), iter(b), map(float, [0.125] * D), w=(0.5 for _ in range(N))).x.tobytes() == expected
+    np.testing.assert_array_equal(fastrsx.predict(zip(*A.T, strict=True), iter([0.125] * D)), fastrsx.predict(A, [0.125] * D))
+
+
 def test_polars_decimals_and_booleans_are_taken(pl):
     frame = pl.DataFrame({"a": pl.Series(["1.5", "2.25"]).cast(pl.Decimal(10, 2)), "b": [True, False]})
     np.testing.assert_array_equal(read(frame), [[1.5, 1], [2.25, 0]])
@@ -117,7 +245,10 @@ def test_double_labels_are_read_by_position(pd):
 
 
 def test_neither_library_is_imported():
-    code = "import sys, numpy as np, fastrsx; fastrsx.Problem(np.ones((2, 1)), [1.0, 0.0]); print({'pandas', 'polars'} & set(sys.modules))"
+    code = (
+        "import sys, numpy as np, fastrsx; fastrsx.Problem(np.ones((2, 1)), [1.0, 0.0]); "
+        "print({'pandas', 'polars', 'pyarrow', 'xarray', 'dask', 'torch'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout == "set()\n"
 
 
@@ -167,6 +298,15 @@ NO_NUMBERS = {
     "polars strings": ("polars", words, r"'hp' \(String\)"),
     "polars categories": ("polars", lambda pl: words(pl).cast(pl.Categorical), r"'hp' \(Categorical.*\)"),
     "polars dates": ("polars", lambda pl: pl.Series(range(N)).cast(pl.Date), r"'hp' \(Date\)"),
+    "pandas times with a zone": ("pandas", lambda pd: pd.Series(pd.date_range("2020", periods=N, tz="UTC")), r"'hp' \(datetime64.*\)"),
+    "pandas durations": ("pandas", lambda pd: pd.Series(pd.to_timedelta(range(N))), r"'hp' \(timedelta64.*\)"),
+    "pandas intervals": ("pandas", lambda pd: pd.Series(pd.interval_range(0, N)), r"'hp' \(interval\[int64.*\)"),
+    "polars enums": ("polars", lambda pl: words(pl).cast(pl.Enum(["a", "b", "c"])), r"'hp' \(Enum.*\)"),
+    "polars times": ("polars", lambda pl: pl.Series([datetime.time(1)] * N), r"'hp' \(Time\)"),
+    "polars lists": ("polars", lambda pl: pl.Series([[1.0, 2.0]] * N), r"'hp' \(List.*\)"),
+    "polars arrays": ("polars", lambda pl: pl.Series([[1.0, 2.0]] * N, dtype=pl.Array(pl.Float64, 2)), r"'hp' \(Array.*\)"),
+    "polars structs": ("polars", lambda pl: pl.Series([{"x": 1.0, "y": 2.0}] * N), r"'hp' \(Struct.*\)"),
+    "polars nothing": ("polars", lambda pl: pl.Series([None] * N), r"'hp' \(Null\)"),
 }
 
 
@@ -178,8 +318,41 @@ def test_columns_that_are_no_numbers_are_named(case):
     column = make(library)
     with pytest.raises(TypeError, match=rf"A has columns that are not real numbers: {found}; encode, convert or drop them"):
         solve(table(library, A, hp=column), b)
-    with pytest.raises(TypeError, match=r"b (has dtype|is complex)"):
+    with pytest.raises((TypeError, ValueError), match=r"b (has dtype|is complex|has shape \(24, 2\))"):
         solve(A, column)
+
+
+NO_NUMBERS_OF_ARROW = {  # of a column: how to make it of pyarrow, and its dtype
+    "strings": (lambda pa: pa.array(list("abc" * 8)), "string"),
+    "categories": (lambda pa: pa.array(list("abc" * 8)).dictionary_encode(), "dictionary<values=string.*"),
+    "categories that are numbers": (lambda pa: pa.array([1, 2] * 12).dictionary_encode(), "dictionary<values=int64.*"),
+    "dates": (lambda pa: pa.array([datetime.date(2020, 1, 1)] * N), r"date32\[day\]"),
+    "durations": (lambda pa: pa.array([datetime.timedelta(1)] * N), r"duration\[us\]"),
+    "lists": (lambda pa: pa.array([[1.0]] * N), "list<.*"),
+    "arrays": (lambda pa: pa.array([[1.0]] * N, pa.list_(pa.float64(), 1)), "fixed_size_list<.*"),
+    "nothing": (lambda pa: pa.nulls(N), "null"),
+}
+
+
+@pytest.mark.parametrize("wrap", ["Table", "RecordBatch", "pandas"])
+@pytest.mark.parametrize("case", NO_NUMBERS_OF_ARROW)
+def test_columns_of_arrow_that_are_no_numbers_are_named(case, wrap):
+    make, dtype = NO_NUMBERS_OF_ARROW[case]
+    A, b = example()
+    column = make(needs("pyarrow"))
+    frame = arrow(A, hp=column)
+    frame = frame.to_pandas(types_mapper=needs("pandas").ArrowDtype) if wrap == "pandas" else ARROW[wrap](frame)
+    with pytest.raises(TypeError, match=rf"A has columns that are not real numbers: 'hp' \({dtype}(\[pyarrow\])?\); encode, convert or drop them"):
+        solve(frame, b)
+    with pytest.raises(TypeError, match=f"b has dtype {dtype}; pass real numbers: encode or convert what is none"):
+        solve(A, column)
+
+
+def test_fields_of_a_structured_array_that_are_no_numbers_are_named():
+    fields = np.zeros(N, dtype=[("name", "U3"), ("hp", float), ("size", float, 2), ("both", [("x", float), ("y", float)])])
+    found = "'name' (<U3), 'size' (('<f8', (2,))), 'both' ([('x', '<f8'), ('y', '<f8')]); encode"
+    with pytest.raises(TypeError, match=re.escape(f"A has columns that are not real numbers: {found}")):
+        solve(fields, example()[1])
 
 
 def test_many_such_columns_are_counted(library):
@@ -217,7 +390,7 @@ def test_x0_goes_by_position_unless_its_labels_say_otherwise(pd):
     for start in (labelled, pd.Series(x0)):
         assert solve(frame, b, start).x.tobytes() == expected
         assert solve(A, b, start).x.tobytes() == expected
-    with pytest.raises(ValueError, match=r"x0 has labels that differ.*pass x0\[A\.columns\]"):
+    with pytest.raises(ValueError, match=r"x0 has labels that differ.*pass x0\.loc\[A\.columns\]"):
         solve(frame, b, labelled[::-1])
     with pytest.raises(ValueError, match=r"x0 has labels that differ.*align"):
         solve(frame, b, labelled.rename({"hp": "kW"}))
