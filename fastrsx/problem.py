@@ -36,6 +36,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _for_columns(name: str, value: Any, d: int, names: frames.Names) -> Vector:
+    """What has an entry for each column of A, checked; its labels, where it has some, against the names of the columns."""
+    if type(value) is np.ndarray:
+        return inputs.as_vector(name, value, d, "one for each column of A")
+    vector = inputs.as_vector(name, device.to_host(name, value), d, "one for each column of A")
+    frames.check_columns(names, name, frames.index_of(value))
+    return vector
+
+
 class Factors(NamedTuple):
     """The Hessian as 2 (A^T diag(D) A - v q^T - q v^T).
 
@@ -46,6 +55,8 @@ class Factors(NamedTuple):
         v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
     v, q : (d,) array
         A^T v/alpha and A^T q/alpha: the rank-2 term.
+    names : tuple of str, or None
+        The columns of A, where it is a table that names them.
 
     Examples
     --------
@@ -60,10 +71,11 @@ class Factors(NamedTuple):
     D: Vector
     v: Vector
     q: Vector
+    names: frames.Names = None
 
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
-        p = np.asarray(device.to_host("p", p), dtype=float)
+        p = _for_columns("p", p, len(self.v), self.names)
         if device.is_on_gpu(self.A):
             return 2 * (self._passes().weighed(self.D, p) - self.v * (self.q @ p) - self.q * (self.v @ p))
         product = -self.v * (self.q @ p) - self.q * (self.v @ p)
@@ -98,7 +110,7 @@ class Problem:
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
         Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and
         all passes run there; b and w may lie there too. A table of pandas, Polars or pyarrow is one, and so is a structured array; missing entries
-        are refused, and an index of b or w must equal that of A.
+        are refused. An index of b or w must equal that of A, and labels of an x must be the names of A's columns, in their order.
     b : (n,) array_like
         The target.
     w : (n,) array_like or float, optional
@@ -203,7 +215,7 @@ class Problem:
 
     def _as_x(self, x: Any, name: str = "x") -> Vector:
         """x, or what else has an entry for each column, checked and copied."""
-        return inputs.as_vector(name, device.to_host(name, x), self.A.shape[1], "one for each column of A").copy()
+        return _for_columns(name, x, self.A.shape[1], self.names).copy()
 
     def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
         """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
@@ -273,9 +285,10 @@ class Problem:
         with self._running():
             self._move_to(x, derivatives=True)
             if self._first is None:
-                return Factors(self.A, self._passes.to_caller(self._nan(self.A.shape[0])), *self._nan(2, self.A.shape[1]))
+                v, q = self._nan(2, self.A.shape[1])
+                return Factors(self.A, self._passes.to_caller(self._nan(self.A.shape[0])), v, q, self.names)
             D = self._passes.diagonal(self._a, self._point)
-            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy())
+            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy(), self.names)
 
     def predict(self, x: Any) -> Vector:
         """f(x), (n,), which sums to 1; on the GPU where A is."""

@@ -468,8 +468,7 @@ def newton(
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
-        labelled, x0 = x0, problem._as_x(x0, "x0")
-        frames.check_columns(problem.names, "x0", frames.index_of(labelled))
+        x0 = problem._as_x(x0, "x0")
     if link == "linear":
         if x0 is None:
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")

@@ -215,6 +215,7 @@ def test_iterators_are_read_once():
     expected = solve(A, b, np.full(D, 0.125), w=np.full(N, 0.5)).x.tobytes()
     assert solve((row for row in A), iter(b), map(float, [0.125] * D), w=(0.5 for _ in range(N))).x.tobytes() == expected
     np.testing.assert_array_equal(fastrsx.predict(zip(*A.T, strict=True), iter([0.125] * D)), fastrsx.predict(A, [0.125] * D))
+    assert fastrsx.newton_batch(iter([A, A]), iter([b, b])).x.tobytes() == fastrsx.newton_batch([A, A], [b, b]).x.tobytes()
 
 
 def test_polars_decimals_and_booleans_are_taken(pl):
@@ -394,6 +395,218 @@ def test_x0_goes_by_position_unless_its_labels_say_otherwise(pd):
         solve(frame, b, labelled[::-1])
     with pytest.raises(ValueError, match=r"x0 has labels that differ.*align"):
         solve(frame, b, labelled.rename({"hp": "kW"}))
+
+
+METHODS = ("value", "grad", "hess", "value_and_grad", "value_grad_hess", "factors", "predict", "hess_operator", "jac_operator")
+DOORS = {  # for what has an entry for each column: its name, and a call with A, b and it
+    **{f"Problem.{name}": ("x", lambda A, b, x, name=name: getattr(fastrsx.Problem(A, b, kernel="serial"), name)(x)) for name in METHODS},
+    "Problem.hess_vec, x": ("x", lambda A, b, x: fastrsx.Problem(A, b, kernel="serial").hess_vec(x, np.ones(D))),
+    "Problem.hess_vec, p": ("p", lambda A, b, p: fastrsx.Problem(A, b, kernel="serial").hess_vec(np.zeros(D), p)),
+    "Factors.matvec": ("p", lambda A, b, p: fastrsx.Problem(A, b, kernel="serial").factors(np.zeros(D)).matvec(p)),
+    "predict": ("x", lambda A, b, x: fastrsx.predict(A, x)),
+    "newton": ("x0", lambda A, b, x0: solve(A, b, x0).x),
+    "newton, reduced": ("x0", lambda A, b, x0: solve(A, b, x0, hessian="reduced").x),
+    "newton_batch": ("x0", lambda A, b, x0: fastrsx.newton_batch([A], [b], [x0], max_iter=1).x),
+    "curvature": ("x", fastrsx.curvature),
+    "psd_weights": ("x", fastrsx.psd_weights),
+}
+
+
+def bits(found):
+    """Of whatever a door returns, but for names."""
+    if isinstance(found, tuple):
+        return tuple(map(bits, found[:4] if isinstance(found, fastrsx.Factors) else found))
+    if hasattr(found, "rmatvec"):
+        return found.matvec(np.arange(found.shape[1])).tobytes()
+    return found.tobytes() if isinstance(found, np.ndarray) else found
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_labels_of_what_has_an_entry_for_each_column(pd, door):
+    A, b = example()
+    rows = 2 if "reduced" in door else N  # it is for more columns than rows
+    A, b, x = A[:rows], b[:rows], np.array([0.25, -0.5, 0.125])
+    frame, (name, call) = table(pd, A), DOORS[door]
+    labelled = pd.Series(x, index=NAMES)
+    expected = bits(call(A, b, x))
+    for good in (labelled, pd.Series(x), labelled.to_numpy(), x.tolist()):
+        assert bits(call(frame, b, good)) == expected
+        assert bits(call(A, b, good)) == expected
+    for other in (labelled.sort_values(), labelled[::-1]):
+        with pytest.raises(ValueError, match=rf"\b{name} has labels that differ .*same in another order: pass {name}\.loc\[A\.columns\]"):
+            call(frame, b, other)
+        assert bits(call(frame, b, other.loc[frame.columns])) == expected
+        assert bits(call(frame, b, other.to_numpy())) == bits(call(A, b, other.to_numpy()))
+    with pytest.raises(ValueError, match=rf"\b{name} has labels .*\('kW' where A has 'hp'\), other ones: align .*{name}\.to_numpy\(\)"):
+        call(frame, b, labelled.rename({"hp": "kW"}))
+    for unnamed in (A, pd.DataFrame(A)):
+        with pytest.raises(ValueError, match=rf"\b{name} has labels .*another order: pass {name}\.loc\[list\(range\(3\)\)\]"):
+            call(unnamed, b, pd.Series(x)[::-1])
+
+
+LABELS = {  # of A's columns: as pandas has them
+    "strings": lambda pd: list(NAMES),
+    "years": lambda pd: [2019, 2021, 2020],
+    "numbers in another order": lambda pd: [2, 0, 1],
+    "numbers as strings": lambda pd: ["2", "0", "1"],
+    "levels": lambda pd: pd.MultiIndex.from_tuples([("a", "x"), ("a", "y"), ("b", "x")]),
+    "dates": lambda pd: pd.date_range("2020", periods=D),
+    "all kinds": lambda pd: [1, "x", (2, 3)],
+}
+TABLES = {  # with labels, from an array and strings
+    "polars": lambda A, names: needs("polars").DataFrame(dict(zip(names, A.T, strict=True))),
+    "pyarrow": lambda A, names: needs("pyarrow").table(dict(zip(names, A.T, strict=True))),
+    "structured": lambda A, names: np.rec.fromarrays(A.T, names=list(names)),
+    "xarray": lambda A, names: needs("xarray").DataArray(A, dims=("i", "j"), coords={"j": list(names)}),
+    "header": lambda A, names: frames.Labelled(A, list(names)),
+}
+
+
+def followed(call, name, vector, A):
+    """What the call gives once its advice was followed."""
+    with pytest.raises(ValueError, match=rf"^{name} has labels that differ from the columns of A") as error:
+        call(vector)
+    remedy = re.search(r"pass (.*?); or (.*?) to go by position", str(error.value))
+    eval(remedy[2], {name: vector})  # is there too
+    return call(eval(remedy[1], {name: vector, "A": A}))
+
+
+@pytest.mark.parametrize("case", [*LABELS, *TABLES])
+def test_advice_on_labels_works_whatever_they_are(pd, case):
+    """Where the vector has the labels themselves, and where it has the names that a result gives."""
+    A, b = example()
+    x = np.array([0.25, -0.5, 0.125])
+    data = pd.DataFrame(A, columns=LABELS[case](pd)) if case in LABELS else TABLES[case](A, NAMES)
+    problem = fastrsx.Problem(data, b, kernel="serial")
+    expected = problem.value(x)
+    for labels in (data.columns if case in LABELS else NAMES, problem.names):
+        labelled = pd.Series(x, index=labels)
+        assert problem.value(labelled) == expected
+        for order in ([2, 1, 0], [1, 2, 0]):
+            assert followed(problem.value, "x", labelled.iloc[order], data) == expected
+
+
+def test_labels_of_xarray(pd):
+    xr = needs("xarray")
+    A, b = example()
+    x = np.array([0.25, -0.5, 0.125])
+    data = xr.DataArray(A, dims=("i", "j"), coords={"i": np.arange(N) + 5, "j": list(NAMES)})
+    start, target = xr.DataArray(x, dims="j", coords={"j": list(NAMES)}), xr.DataArray(b, dims="i", coords={"i": data.indexes["i"]})
+    expected = solve(A, b, x).x.tobytes()
+    assert solve(data, target, start).x.tobytes() == solve(data, b, xr.DataArray(x)).x.tobytes() == expected
+    assert followed(lambda x0: solve(data, b, x0), "x0", start[[2, 0, 1]], data).x.tobytes() == expected
+    with pytest.raises(ValueError, match=r"^b has an index .*another order: pass b\.loc\[A\.indexes\['i'\]\]"):
+        solve(data, target[::-1])
+    assert solve(data, target[::-1].loc[data.indexes["i"]], x).x.tobytes() == expected
+    assert solve(data, target[::-1].to_numpy()).nit > 0
+
+
+def test_double_labels_in_another_order_have_no_advice(pd):
+    A, b = example()
+    frame = pd.DataFrame(A, columns=["x", "y", "x"])
+    assert solve(frame, b, pd.Series(np.zeros(D), index=["x", "y", "x"])).nit > 0
+    with pytest.raises(ValueError, match=r"x0 has labels .*and some are double: align them first; or x0\.to_numpy\(\)"):
+        solve(frame, b, pd.Series(np.zeros(D), index=["x", "x", "y"]))
+
+
+ROW_DOORS = {  # for what has an entry for each row
+    "newton": lambda A, b, w: solve(A, b, w=w).x,
+    "Problem": lambda A, b, w: fastrsx.Problem(A, b, w=w, kernel="serial").value(np.zeros(D)),
+    "curvature": lambda A, b, w: fastrsx.curvature(A, b, np.zeros(D), w=w),
+    "psd_weights": lambda A, b, w: fastrsx.psd_weights(A, b, np.zeros(D)),
+    "psd_weights, ball": lambda A, b, w: fastrsx.psd_weights(A, b, radius=1.0, beta=1.0),
+    "lipschitz_bounds": lambda A, b, w: fastrsx.lipschitz_bounds(A, b, 1.0, 1.0, w=w),
+    "newton_batch": lambda A, b, w: fastrsx.newton_batch([A, A], [b, b], w=[w, w]).x,
+}
+
+
+@pytest.mark.parametrize(("door", "name"), [(door, name) for door in ROW_DOORS for name in "bw" if name == "b" or "psd" not in door])
+def test_labels_of_what_has_an_entry_for_each_row(pd, door, name):
+    A, b = example()
+    frame, vectors = table(pd, A).set_index(np.arange(N) + 5), {"b": b / b.sum(), "w": np.linspace(0.125, 1, N)}
+    right, call = pd.Series(vectors[name], index=frame.index), ROW_DOORS[door]
+    expected = bits(call(A, **vectors))
+    assert bits(call(frame, **vectors | {name: right})) == expected
+    with pytest.raises(ValueError, match=rf"\b{name} has an index .*another order: pass {name}\.loc\[A\.index\]"):
+        call(frame, **vectors | {name: right[::-1]})
+    assert bits(call(frame, **vectors | {name: right[::-1].loc[frame.index]})) == expected
+    with pytest.raises(ValueError, match=rf"\b{name} has an index .*other labels: align.*{name}\.to_numpy\(\)"):
+        call(frame, **vectors | {name: right.reset_index(drop=True)})
+
+
+# -- many problems --------------------------------------------------------------------------------------------
+
+
+def batch(pd):
+    """Frames of unequal length with their own indices, and vectors for them."""
+    A, b = example()
+    As = [table(pd, A[:10]), table(pd, A[10:]).set_index(np.arange(10, N))]
+    bs = [pd.Series(b[: len(frame)] / b[: len(frame)].sum(), index=frame.index) for frame in As]
+    return As, bs, [pd.Series([0.25, -0.5, 0.125], index=NAMES)] * 2
+
+
+def test_labels_are_compared_problem_by_problem(pd):
+    As, bs, x0 = batch(pd)
+    plain = [[value.to_numpy() for value in values] for values in (As, bs, x0)]
+    expected = fastrsx.newton_batch(*plain)
+    found = fastrsx.newton_batch(As, bs, x0, w=[0 * b for b in bs])
+    assert (found.x.tobytes(), found.names, expected.names) == (expected.x.tobytes(), NAMES, None)
+    with pytest.raises(ValueError, match=r"^problem 1: b has an index .*pass b\.loc\[A\.index\]"):
+        fastrsx.newton_batch(As, [bs[0], bs[1].sort_values()])
+    with pytest.raises(ValueError, match=r"^problem 0: w has an index .*pass w\.loc\[A\.index\]"):
+        fastrsx.newton_batch(As, bs, w=[bs[0][::-1], bs[1]])
+    with pytest.raises(ValueError, match=r"^problem 1: x0 has labels .*pass x0\.loc\[A\.columns\]"):
+        fastrsx.newton_batch(As, bs, [x0[0], x0[1].sort_values()])
+    with pytest.raises(ValueError, match=r"^problem 1: b has an index .*other labels"):
+        fastrsx.newton_batch(As[:1] * 2, bs[:1] + [bs[0].rename(lambda label: label + 1)])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_may_hold_a_start_in_each_row(pd, library):
+    As, bs, x0 = batch(pd)
+    starts = needs(library).DataFrame({name: [start[name] for start in x0] for name in NAMES})
+    assert fastrsx.newton_batch(As, bs, starts).x.tobytes() == fastrsx.newton_batch(As, bs, x0).x.tobytes()
+    with pytest.raises(ValueError, match=r"^problem 0: x0 has labels that differ from the columns of A"):
+        fastrsx.newton_batch(As, bs, starts[list(NAMES[::-1])])
+
+
+def test_a_frame_may_hold_a_target_in_each_row(pd):
+    A, b = example()
+    frame, b = table(pd, A).set_index(np.arange(N) + 5), b / b.sum()
+    targets = pd.DataFrame([b, b[::-1]], columns=frame.index)
+    assert fastrsx.newton_batch([frame] * 2, targets).x.tobytes() == fastrsx.newton_batch([A] * 2, [b, b[::-1]]).x.tobytes()
+    with pytest.raises(ValueError, match=r"^problem 0: b has an index that differs from that of A, the same labels in another order"):
+        fastrsx.newton_batch([frame] * 2, targets[frame.index[::-1]])
+
+
+def test_labels_of_the_problems_are_compared(pd):
+    As, bs, _ = batch(pd)
+    As, bs = pd.Series(As, index=["x", "y"]), pd.Series(bs, index=["x", "y"])
+    assert fastrsx.newton_batch(As, bs).x.tobytes() == fastrsx.newton_batch(list(As), list(bs)).x.tobytes()
+    with pytest.raises(ValueError, match=r"^b has an index .*another order: pass b\.loc\[A\.index\]"):
+        fastrsx.newton_batch(As, bs[::-1])
+    assert fastrsx.newton_batch(As, bs[::-1].loc[As.index]).success.all()
+    with pytest.raises(ValueError, match=r"^b has an index .*other labels: align them first"):
+        fastrsx.newton_batch(As, bs[:1])
+
+
+def test_names_of_problems_that_differ(pd):
+    As, bs, _ = batch(pd)
+    assert fastrsx.newton_batch([As[0], As[1][list(NAMES[::-1])]], bs).names == [NAMES, NAMES[::-1]]
+    assert fastrsx.newton_batch([As[0], As[1].to_numpy()], bs).names == [NAMES, None]
+
+
+def test_an_array_of_xarray_holds_problems():
+    xr = needs("xarray")
+    A, b = example()
+    data = xr.DataArray([A, A], dims=("k", "i", "j"), coords={"k": ["x", "y"], "i": np.arange(N) + 5, "j": list(NAMES)})
+    targets = xr.DataArray([b, b], dims=("k", "i"), coords={"k": ["x", "y"], "i": np.arange(N) + 5})
+    found = fastrsx.newton_batch(data, targets)
+    assert (found.names, found.x.tobytes()) == (NAMES, fastrsx.newton_batch([A, A], [b, b]).x.tobytes())
+    with pytest.raises(ValueError, match=r"^problem 0: b has an index"):
+        fastrsx.newton_batch(data, targets[:, ::-1])
+    with pytest.raises(ValueError, match=r"^b has an index"):
+        fastrsx.newton_batch(data, targets[::-1])
 
 
 # -- names ----------------------------------------------------------------------------------------------------

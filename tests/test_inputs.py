@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 
 import fastrsx
+from fastrsx import device
 
 N, D = 24, 3
 
@@ -356,6 +357,14 @@ def test_rows_of_a_list_are_looked_at():
         solve(rows, B)
 
 
+def test_tensors_of_half_precision_are_read_in_memory_and_not_on_a_gpu():
+    half = tensor(A).half()
+    assert solve(half, B).x.tobytes() == solve(A, B).x.tobytes()
+    with pytest.raises(TypeError, match=r"^A has dtype torch\.float16; pass A\.float\(\)$"):
+        device.refuse_tensor("A", half, device.DTYPES)
+    device.refuse_tensor("A", half.float(), device.DTYPES)
+
+
 NO_ARRAYS = {  # what is refused without an expression to pass in its place, and with which words
     "None": (None, r"{} is None; pass an array of shape \("),
     "class": (np.ndarray, "{} is the class ndarray; pass an array of shape"),
@@ -389,6 +398,45 @@ def test_tensors_without_entries_or_of_rows_of_many_lengths():
         solve(torch.ones(N, D, device="meta"), B)
     with pytest.raises(TypeError, match=r"^A is nested; pass one whose rows have one length$"):
         solve(quietly(lambda rows: torch.nested.nested_tensor(list(rows)))(torch.tensor(A)), B)
+
+
+COLLECTIONS = {  # of dask: those of matrices and of vectors, in MENDED
+    "array": ("dask array", "dask array"),
+    "delayed": ("dask delayed", "dask delayed"),
+    "bag": ("dask bag", "dask bag"),
+    "frame": ("dask frame", "dask Series"),
+    "in xarray": ("dask in xarray", "dask in xarray"),
+}
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_no_door_computes_a_collection_of_dask(kind):
+    def collection(array):
+        return MENDED[COLLECTIONS[kind][array.ndim == 1]][0](array)
+
+    x = np.zeros(D)
+    problem = fastrsx.Problem(A, B, kernel="serial")
+    doors = {
+        "A": [
+            lambda v: fastrsx.plan(v),
+            lambda v: fastrsx.predict(v, x),
+            lambda v: fastrsx.curvature(v, B, x),
+            lambda v: fastrsx.psd_weights(v, B, x),
+            lambda v: fastrsx.lipschitz_bounds(v, B, 1.0, 1.0),
+            lambda v: fastrsx.newton_batch([v], [B]),
+            lambda v: fastrsx.newton_batch(v, [B]),
+        ],
+        "b": [lambda v: fastrsx.newton_batch([A], [v]), lambda v: fastrsx.newton_batch([A], v), lambda v: fastrsx.curvature(A, v, x)],
+        "w": [lambda v: fastrsx.newton_batch([A], [B], w=[v]), lambda v: fastrsx.newton_batch([A], [B], w=v)],
+        "x0": [lambda v: fastrsx.newton_batch([A], [B], [v]), lambda v: fastrsx.newton_batch([A], [B], v)],
+        "x": [problem.value, problem.hess, lambda v: fastrsx.predict(A, v), lambda v: fastrsx.curvature(A, B, v)],
+        "p": [lambda v: problem.hess_vec(x, v), problem.factors(x).matvec],
+    }
+    for name, calls in doors.items():
+        value = collection({"A": A, "b": B, "w": W}.get(name, x))
+        for call in calls:
+            with pytest.raises(TypeError, match=rf"^(problem 0: )?{name} is a dask collection"):
+                call(value)
 
 
 def test_sparse_arrays_of_pydata_are_read_as_compressed_rows():
