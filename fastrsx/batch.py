@@ -1,6 +1,6 @@
 """Many small problems at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult
 from fastrsx.kernels import batch
 from fastrsx.kernels.links import RSX
 
-from . import device, inputs, threads
+from . import frames, inputs, threads
 from .inputs import Vector
 from .planning import check_kernel
 from .result import Status
@@ -27,6 +27,8 @@ class BatchResult(OptimizeResult):
     ----------
     x : (k, d) array, or list of k arrays where the d_j differ
         The solutions, or the best points found.
+    names : tuple of str, or None, or list of k such where they differ
+        The columns of A, where it holds tables.
     fun : (k,) array
         The losses there; inf or NaN where x0 lies outside the domain or the data are not finite.
     success : (k,) array of bool
@@ -49,7 +51,7 @@ def newton_batch(
     A : (k, n, d) array_like, or sequence of k (n_j, d_j) array_like
         The data. A C-ordered float64 array is read in place; else they are copied.
     b : (k, n) array_like, or sequence of k (n_j,) array_like
-        The targets.
+        The targets. Labels of b, w and x0 are compared with those of A, problem by problem, as in `newton`.
     x0 : (k, d) array_like, or sequence of k (d_j,) array_like, optional
         The starts, by default 0.
     w : float, (k, n) array_like, or sequence of k (n_j,) array_like, optional
@@ -66,7 +68,7 @@ def newton_batch(
     Raises
     ------
     ValueError, TypeError
-        For shapes and dtypes that do not match; the message names the argument and the problem.
+        For shapes, dtypes and labels that do not match; the message names the argument and the problem.
 
     Notes
     -----
@@ -84,14 +86,27 @@ def newton_batch(
     """
     tol, max_iter = inputs.as_positive("tol", tol), inputs.as_count("max_iter", max_iter, 0)
     _, num_threads = check_kernel("auto", num_threads)
-    entries, n, d = _as_batch(A)
-    targets = _joined("b", b, n)
+    A, b, w, x0 = map(frames.listed, (A, b, w, x0))
+    entries, n, d, tables, names = _as_batch(A)
+    for name, value in (("b", b), ("w", w), ("x0", x0)):
+        frames.check_rows(A, name, frames.index_of(value))  # which number the problems
+
+    def check_rows(j: int, name: str, index: Any) -> None:
+        frames.check_rows(tables[j], name, index)
+
+    def check_columns(j: int, name: str, labels: Any) -> None:
+        frames.check_columns(names[j], name, labels)
+
+    targets = _joined("b", b, n, frames.index_of, check_rows)
+    inputs.refuse("w", w)
     is_number = not isinstance(w, (list, tuple)) and np.ndim(w) == 0
-    weights = np.empty(0) if w is None else np.full(n.sum(), inputs.as_number("w", w)) if is_number else _joined("w", w, n)
+    weights = np.empty(0)
+    if w is not None:
+        weights = np.full(n.sum(), inputs.as_number("w", w)) if is_number else _joined("w", w, n, frames.index_of, check_rows)
     if (weights < 0).any():
         i = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"w has {weights[i]} in problem {int(np.searchsorted(np.cumsum(n), i, 'right'))}; weights must be at least 0")
-    x = np.zeros(d.sum()) if x0 is None else _joined("x0", x0, d).copy()
+    x = np.zeros(d.sum()) if x0 is None else _joined("x0", x0, d, frames.labels_of, check_columns).copy()
     places = [np.cumsum(size) - size for size in (n * d, n, d)]
     order = np.lexsort((d, n))  # problems of one shape are solved eight at a time
     read = [inputs.read_only(array) for array in (entries, targets, weights)]
@@ -113,6 +128,7 @@ def newton_batch(
     counts = ((code.name, int((status == code).sum())) for code in Status)
     return BatchResult(
         x=x.reshape(len(n), -1) if (d == d[0]).all() else np.split(x, places[2][1:]),
+        names=names[0] if names.count(names[0]) == len(names) else names,
         fun=fun,
         success=np.isin(status, [code for code in Status if code.success]),
         status=status,
@@ -130,23 +146,29 @@ def _parts(entries: np.ndarray, count: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 
-def _as_batch(A: Any) -> tuple[Vector, np.ndarray, np.ndarray]:
-    """All entries end to end, and the n and d of each problem."""
-    device.refuse("A", A)
-    if hasattr(A, "ndim"):
-        A = A if isinstance(A, np.ndarray) else np.asarray(A)
-        if A.ndim != 3 or 0 in A.shape:
-            raise ValueError(f"A has shape {A.shape}; it must have 3 axes, (k, n, d), none of them empty, or be a list of matrices")
-        entries = inputs.as_ready(inputs.as_data(A.reshape(-1, A.shape[2])))  # in place where A is ready
-        n, d = (np.full(A.shape[0], size) for size in A.shape[1:])
-        return entries.reshape(-1), n, d
-    if not hasattr(A, "__len__"):
-        raise TypeError(f"A is {A!r}; it must be an array of 3 axes, (k, n, d), or a list of matrices")
+def _as_batch(A: Any) -> tuple[Vector, np.ndarray, np.ndarray, list[Any], list[frames.Names]]:
+    """All entries end to end; and of each problem n, d, A as it was passed, and the names of its columns."""
+    inputs.refuse("A", A)
+    if getattr(A, "ndim", 1) != 1:
+        array = inputs.as_real("A", A, "(k, n, d), none of them empty; or pass a list of matrices", 3)
+        if 0 in array.shape:
+            raise ValueError(f"A has shape {array.shape}; none of its 3 axes, (k, n, d), may be empty")
+        entries = inputs.as_ready(array.reshape(-1, array.shape[2]))  # in place where A is ready
+        n, d = (np.full(array.shape[0], size) for size in array.shape[1:])
+        return entries.reshape(-1), n, d, [A[0]] * len(array), [frames.names_of(A[0])] * len(array)
+    if not _is_sequence(A):
+        raise TypeError(f"A is {inputs.shown(A)}; it must be an array of 3 axes, (k, n, d), or a list of matrices")
     if not len(A):
         raise ValueError("A holds no problem; it needs at least one")
     matrices = [_named(j, inputs.as_data, matrix) for j, matrix in enumerate(A)]
     n, d = np.array([matrix.shape for matrix in matrices]).T.copy()
-    return np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float64, copy=False), n, d
+    entries = np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float64, copy=False)
+    return entries, n, d, list(A), list(map(frames.names_of, A))
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether it has entries in order; those of a dict may be in another order than those of another dict."""
+    return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0 and not isinstance(value, (Mapping, Set, str))
 
 
 def _named(j: int, check: Callable[..., Any], *args: Any) -> Any:
@@ -157,15 +179,21 @@ def _named(j: int, check: Callable[..., Any], *args: Any) -> Any:
         raise type(error)(f"problem {j}: {error}") from None
 
 
-def _joined(name: str, values: Any, sizes: np.ndarray) -> Vector:
-    """One vector for each problem, end to end; a ready array is read in place."""
-    if not hasattr(values, "__len__") or len(values) != len(sizes):
-        found = f"of length {len(values)}" if hasattr(values, "__len__") else "no sequence"
+def _joined(name: str, values: Any, sizes: np.ndarray, labels_of: Callable[..., Any], check: Callable[[int, str, Any], None]) -> Vector:
+    """One vector for each problem, end to end; a ready array is read in place. `check` gets the labels of each."""
+    inputs.refuse(name, values)
+    if not _is_sequence(values) or len(values) != len(sizes):
+        found = f"of length {len(values)}" if _is_sequence(values) else f"no sequence, but {frames.kind_of(values)}"
         raise ValueError(f"{name} is {found}; it must have {len(sizes)} vectors, one for each problem")
     if isinstance(values, np.ndarray) and values.shape == (len(sizes), sizes[0]) and (sizes == sizes[0]).all():
         return inputs.as_ready(inputs.of_size(name, values.reshape(-1), values.size, "as given"))
-    values = values if isinstance(values, (list, tuple)) else np.asarray(values)
-    vectors = [
-        _named(j, inputs.of_size, name, value, size, "as its A has it") for j, (value, size) in enumerate(zip(values, sizes.tolist(), strict=True))
-    ]
+    if frames.table_labels(values) or getattr(values, "ndim", 1) == 2:
+        labels = [labels_of(values, 1)] * len(sizes)
+        values = inputs.as_real(name, values, "(k, n)", 2)
+    else:
+        labels = list(map(labels_of, values))
+    vectors = []
+    for j, (value, size) in enumerate(zip(values, sizes.tolist(), strict=True)):
+        vectors.append(_named(j, inputs.of_size, name, value, size, "as its A has it"))
+        _named(j, check, j, name, labels[j])
     return np.concatenate(vectors).astype(np.float64, copy=False)

@@ -152,7 +152,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
 
 
 def _inside(problem: Problem, x: Any) -> Vector:
-    x = inputs.as_vector("x", x, problem.A.shape[1], "one for each column of A")
+    x = problem._as_x(x)
     if not problem.value(x) < np.inf:
         raise ValueError("x lies outside the domain <u, 1> > 0, u = exp(A x) + A x; x = 0 lies in it")
     return x

@@ -11,6 +11,8 @@ CPU_DEVICES = {1: "CPU", 3: "CUDA host"}  # of DLPack: NumPy reads these
 CUDA_DEVICES = {2: "CUDA", 13: "CUDA managed"}
 DEFAULT_STREAM = 1  # CUDA's legacy default stream in DLPack, on which the kernels run
 DTYPES = ("float64", "float32")
+IN_MEMORY = (*DTYPES, "float16")  # those of torch's floating dtypes that NumPy has
+TO_MEMORY = ("get", "cpu", "copy_to_host")  # methods of an array on a GPU: of CuPy, torch, Numba
 
 
 def kernels() -> ModuleType:
@@ -53,13 +55,49 @@ def is_on_gpu(value: Any) -> bool:
     return hasattr(value, "__cuda_array_interface__")
 
 
+def _faults(value: Any, dtypes: tuple[str, ...]) -> tuple[list[str], str]:
+    """Why a tensor of torch cannot be read, and the calls that mend it; neither of what is read, or no tensor."""
+    if not hasattr(type(value), "requires_grad"):
+        return [], ""
+    if value.device.type == "meta":
+        return ["is on the device 'meta', which holds no entries; pass one that does"], ""
+    if value.is_nested:
+        return ["is nested; pass one whose rows have one length"], ""
+    is_other = value.is_floating_point() and str(value.dtype).removeprefix("torch.") not in dtypes
+    faults = (
+        (is_other, f"has dtype {value.dtype}", ".float()"),
+        (value.is_complex(), f"is complex ({value.dtype})", ".real"),
+        (str(value.layout) != "torch.strided", f"has layout {value.layout}", ".to_dense()"),
+        (value.is_neg(), "has its sign in a flag", ".resolve_neg()"),
+        (value.requires_grad, "requires grad", ".detach()"),
+    )
+    found = [(why, call) for is_so, why, call in faults if is_so]
+    return [why for why, _ in found], "".join(call for _, call in reversed(found))
+
+
+def refuse_tensor(name: str, value: Any, dtypes: tuple[str, ...] = IN_MEMORY) -> None:
+    """TypeError for a tensor of torch that cannot be read, with what to pass in its place."""
+    found, calls = _faults(value, dtypes)
+    if found:
+        raise TypeError(f"{name} {' and '.join(found)}" + f"; pass {name}{calls}" * bool(calls)) from None
+
+
+def _in_memory(name: str, value: Any) -> str:
+    """How its caller writes a copy in memory of an array that lies elsewhere."""
+    methods = [method for method in TO_MEMORY if hasattr(value, method)]
+    if not methods and hasattr(value, "__array__"):
+        return f"np.asarray({name})"
+    return " or ".join(f"{name}{_faults(value, IN_MEMORY)[1]}.{method}()" for method in methods or TO_MEMORY)
+
+
 def refuse(name: str, value: Any) -> None:
     """TypeError for an array that memory is needed of, and that lies elsewhere."""
     if is_on_gpu(value):
-        raise TypeError(f"{name} is on a GPU, where an array in memory is needed; pass {name}.get(), {name}.cpu() or {name}.copy_to_host()")
+        raise TypeError(f"{name} is on a GPU, where an array in memory is needed; pass {_in_memory(name, value)}")
     if type(value) is not np.ndarray and _dlpack_type(value) not in (None, *CPU_DEVICES):
         raise TypeError(
-            f"{name} is on a device of DLPack's type {_dlpack_type(value)}, and fastrsx knows memory and GPUs of NVIDIA; copy it to one of them"
+            f"{name} is on a device of DLPack's type {_dlpack_type(value)}, and fastrsx knows memory and GPUs of NVIDIA; "
+            f"pass {_in_memory(name, value)}"
         )
 
 
@@ -93,20 +131,24 @@ def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
 def as_array(name: str, value: Any, ndim: int) -> Any:
     """An array on the GPU as one of Numba's, of `ndim` axes, C-ordered, of float64 or float32; nothing is copied."""
     cuda = kernels().cuda
+    refuse_tensor(name, value, DTYPES)
+    array = value
     if not getattr(value, "__cuda_ndarray__", False):
         try:
-            value = cuda.as_cuda_array(_in_order(value))
-        except BufferError as error:  # one of torch that requires a gradient
+            array = cuda.as_cuda_array(_in_order(value))
+        except BufferError as error:
             raise TypeError(f"{name} cannot be taken over: {error}") from None
     elif value.stream:
         value.stream.synchronize()
-    if value.dtype not in DTYPES:
-        raise TypeError(f"{name} has dtype {value.dtype} on the GPU; pass {' or '.join(DTYPES)}")
-    if len(value.shape) != ndim:
-        raise ValueError(f"{name} has shape {value.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
-    if not value.flags["C_CONTIGUOUS"]:
-        raise ValueError(f"{name} is on the GPU, but not C-ordered; pass cupy.ascontiguousarray({name}) or {name}.contiguous()")
-    return value
+    if array.dtype not in DTYPES:
+        how = f", such as {name}.astype('float64')" if hasattr(value, "astype") else f", such as {name}.double()" if hasattr(value, "double") else ""
+        raise TypeError(f"{name} has dtype {array.dtype} on the GPU; pass {' or '.join(DTYPES)}{how}")
+    if len(array.shape) != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
+    if not array.flags["C_CONTIGUOUS"]:
+        how = f"{name}.contiguous()" if hasattr(value, "contiguous") else f"cupy.ascontiguousarray({name})"
+        raise ValueError(f"{name} is on the GPU, but not C-ordered; pass {how}")
+    return array
 
 
 def as_matrix(A: Any) -> Any:

@@ -1,7 +1,10 @@
 """What callers pass, checked and brought to float64; errors name the argument, what was found and what to do."""
 
 import operator
-from typing import Any
+import sys
+from collections.abc import Mapping, Set
+from numbers import Number
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,33 +17,107 @@ Matrix = npt.NDArray[np.float64]
 
 LARGEST_ENTRY = 1e150  # its square, summed over any n, is finite
 SHORT = 64  # entries that Python adds up sooner than NumPy is called
+PLAIN = (Number, np.generic, list, tuple, str)  # entries of a list that NumPy reads as they are meant
+MOST_SHOWN = 50  # characters of an entry, in a message
 
 
-def _as_real(name: str, value: Any, ndim: int, shape: str) -> npt.NDArray[Any]:
-    """A real array of `ndim` axes, in the caller's dtype and layout."""
+def refuse(name: str, value: Any, ndim: int = 2) -> None:
+    """An error for an array that is not computed yet, lies elsewhere, is sparse or masked, with what to pass in its place."""
+    if type(value) is np.ndarray:
+        return
+    dask = sys.modules.get("dask.base")  # is there where somebody has a collection
+    if dask is not None and dask.is_dask_collection(value):
+        found = f"{name} is a dask collection ({type(value).__name__})"
+        raise TypeError(f"{found}, which fastrsx does not compute; pass {name}.compute() if that fits into memory")
     device.refuse(name, value)
-    if hasattr(value, "tocsr"):
-        raise TypeError(f"{name} is sparse ({type(value).__name__}), where an array is needed; pass {name}.toarray()")
-    if np.ma.is_masked(value):
-        raise ValueError(f"{name} has masked entries; remove their rows or fill them")
-    if type(value) is not np.ndarray:
-        value = frames.to_array(name, value)
+    kind = type(value)
+    if hasattr(kind, "todense"):
+        ravel = ".ravel()" * (ndim == 1 and value.ndim == 2)
+        method = "toarray" if hasattr(kind, "toarray") else "todense"
+        raise TypeError(f"{name} is sparse ({kind.__name__}), where an array is needed; pass {name}.{method}(){ravel}")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked entries; remove their rows or fill them, as {name}.filled(0.0) does")
+
+
+def _refuse_kind(name: str, value: Any, shape: str, ndim: int) -> None:
+    """TypeError for what holds no numbers, or none in an order that is known."""
+    kind = frames.kind_of(value)
+    if value is None:
+        raise TypeError(f"{name} is None; pass an array of shape {shape}")
+    if isinstance(value, type):
+        raise TypeError(f"{name} is the class {value.__name__}; pass an array of shape {shape}")
+    if isinstance(value, Set):
+        raise TypeError(f"{name} is {kind}, which has no order; pass a list")
+    if isinstance(value, dict):
+        raise TypeError(f"{name} is {kind}; pass pandas.{'Series' if ndim == 1 else 'DataFrame'}({name})")
+    if isinstance(value, Mapping):
+        raise TypeError(f"{name} is {kind} of arrays; pass one of them" + "".join(f", such as {name}[{key!r}]" for key in list(value)[:1]))
+
+
+def shown(value: Any) -> str:
+    """A value in a message, on one line and not too long."""
+    return " ".join(repr(value).split())[:MOST_SHOWN]
+
+
+def _refuse_dtype(name: str, value: Any, array: npt.NDArray[Any], shape: str) -> NoReturn:
+    """TypeError for a dtype that is not real, with what to pass in its place if the entries are numbers, else with the first that is none."""
+    dtype = array.dtype
+    if dtype.names:
+        fields = ", ".join(map(repr, dtype.names))
+        raise TypeError(f"{name} has fields in each entry, {fields}; pass one of them, such as {name}[{dtype.names[0]!r}]")
+    if dtype.kind == "c":
+        raise TypeError(f"{name} is complex ({dtype}); the problem is real: pass np.real({name}) if that is meant")
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from None
-    if array.dtype.kind == "c":
-        raise TypeError(f"{name} is complex ({array.dtype}); the problem is real: pass its real part if that is meant")
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {array.dtype}; pass real numbers, such as np.asarray({name}, dtype=float)")
-    if array.ndim != ndim:
-        raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}: {shape}")
+        np.asarray(value, dtype=float)
+    except Exception:  # of whatever the entries are
+        for index, entry in np.ndenumerate(array):
+            try:
+                float(entry)
+            except Exception:
+                where = f"{name}[{', '.join(map(str, index))}]" if index else name
+                found = shown(entry.item() if isinstance(entry, np.generic) else entry)
+                todo = "convert, encode or drop what is none" if index else f"pass an array of shape {shape}"
+                raise TypeError(f"{name} has dtype {dtype}, and {where} is {found}, no real number; {todo}") from None
+        raise TypeError(f"{name} has dtype {dtype}; pass real numbers") from None
+    raise TypeError(f"{name} has dtype {dtype}; pass real numbers, such as np.asarray({name}, dtype=float)")
+
+
+def _refuse_shape(name: str, value: Any, array: npt.NDArray[Any], shape: str, ndim: int, size: int | None) -> NoReturn:
+    """ValueError for another number of axes, with what to pass in its place where that is plain."""
+    todo = ""
+    labels = frames.table_labels(value)
+    if ndim == 2 and array.ndim == 1 and array.size:
+        todo = f"; if it is one column, pass np.reshape({name}, (-1, 1))"
+    elif ndim == 1 and labels and len(array) == size:
+        todo = f"; pass one column, such as {name}[{labels[0]!r}]"
+    elif ndim == 1 and array.size == size:
+        todo = f"; pass np.ravel({name})"
+    raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}: {shape}{todo}")
+
+
+def as_real(name: str, value: Any, shape: str, ndim: int, size: int | None = None, or_number: bool = False) -> npt.NDArray[Any]:
+    """A real array of `ndim` axes, in the caller's dtype and layout; `size` is what it should have, `shape` the words for that."""
+    array = given = value
+    if type(value) is not np.ndarray or array.dtype.kind not in frames.REAL:
+        if type(value) not in (list, tuple):
+            refuse(name, value, ndim)
+            _refuse_kind(name, value, shape, ndim)
+            value = frames.listed(value)
+        if isinstance(value, (list, tuple)):
+            others = {kind for kind in set(map(type, value)) if kind is not np.ndarray and not issubclass(kind, PLAIN)}
+            for i in range(len(value) if others else 0):
+                refuse(f"{name}[{i}]", value[i])
+        array = frames.to_array(name, value)
+    if array.dtype.kind not in frames.REAL and array.dtype.name != "bfloat16":
+        _refuse_dtype(name, given, array, shape)
+    if array.ndim != ndim and not (or_number and array.ndim == 0):
+        _refuse_shape(name, value, array, shape, ndim, size)
     return array
 
 
 def as_data(A: Any) -> npt.NDArray[Any]:
     """A as an array, n x d with n, d >= 1; its entries are not looked at here (see `refuse_column`)."""
-    array = _as_real("A", A, 2, "(n, d)")
+    array = as_real("A", A, "(n, d)", 2)
     if 0 in array.shape:
         raise ValueError(f"A has shape {array.shape}; it needs at least one row and one column")
     return array
@@ -69,7 +146,7 @@ def as_ready(A: npt.NDArray[Any]) -> Matrix:
 
 def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
     """A real vector of the given size, in the caller's dtype and layout; its entries are not looked at."""
-    vector = _as_real(name, value, 1, f"({size},), {what}")
+    vector = as_real(name, value, f"({size},), {what}", 1, size)
     if vector.size != size:
         raise ValueError(f"{name} has {vector.size} entries; it must have {size}, {what}")
     return vector
@@ -93,9 +170,10 @@ def as_weights(w: Any, n: int) -> Vector:
     """The regulariser's weights: n of them, or an empty vector for none, or where all are 0."""
     if w is None:
         return np.empty(0)
-    if np.ndim(w) == 0:
-        w = np.full(n, w)
-    weights = as_vector("w", w, n, "one for each row of A (or pass a scalar)", most=LARGEST_ENTRY)
+    what = "one for each row of A (or pass a scalar)"
+    if type(w) is not np.ndarray:
+        w = as_real("w", w, f"({n},), {what}", 1, n, or_number=True)
+    weights = as_vector("w", np.full(n, w) if w.ndim == 0 else w, n, what, most=LARGEST_ENTRY)
     if (weights < 0).any():
         i = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"w[{i}] is {weights[i]}; weights enter squared and must be at least 0")

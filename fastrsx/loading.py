@@ -68,13 +68,21 @@ def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
     if device.is_on_gpu(A):
         return device.as_matrix(A)
-    if not sparse.issparse(A):
+    if hasattr(type(A), "to_coo"):  # a dictionary of pydata/sparse
+        A = A.to_coo()
+    if not sparse.issparse(A) and not hasattr(type(A), "to_scipy_sparse"):
         array = inputs.as_data(A)
-        return A if isinstance(A, np.memmap) else array
+        return A if isinstance(A, np.memmap) and not A.dtype.names else array
     if A.dtype.kind not in "fiub":
-        raise TypeError(f"A is a sparse matrix of dtype {A.dtype}; pass real numbers, such as A.astype(float)")
+        how = "A.real" if A.dtype.kind == "c" else "A.astype(float)"
+        raise TypeError(f"A is a sparse matrix of dtype {A.dtype}; pass real numbers, such as {how}")
     if A.ndim != 2:
-        raise ValueError(f"A has shape {A.shape}; it must have 2 axes: (n, d)")
+        raise ValueError(f"A has shape {A.shape}; it must have 2 axes: (n, d)" + "; if it is one column, pass A.reshape((-1, 1))" * (A.ndim == 1))
+    if not sparse.issparse(A):
+        try:
+            A = A.to_scipy_sparse()
+        except ValueError as error:  # what fills it is not 0
+            raise ValueError(f"A cannot be read as compressed rows: {error}; pass A.todense()") from None
     if 0 in A.shape:
         raise ValueError(f"A has shape {A.shape}; it needs at least one row and one column")
     if A.shape[1] > np.iinfo(np.int32).max:
@@ -90,7 +98,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         raise ValueError(f"kernel is {kernel!r}, and A is on a GPU; pass kernel='auto', or A in memory: A.get(), A.cpu() or A.copy_to_host()")
     if kernel == "cuda":
         if sparse.issparse(A):
-            raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray(), or another kernel")
+            raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray() (of pydata/sparse, A.todense()), or another kernel")
         return Loader("device copy")
     if sparse.issparse(A):
         if A.format != "csr":

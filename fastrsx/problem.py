@@ -36,6 +36,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _for_columns(name: str, value: Any, d: int, names: frames.Names) -> Vector:
+    """What has an entry for each column of A, checked; its labels, where it has some, against the names of the columns."""
+    if type(value) is np.ndarray:
+        return inputs.as_vector(name, value, d, "one for each column of A")
+    vector = inputs.as_vector(name, device.to_host(name, value), d, "one for each column of A")
+    frames.check_columns(names, name, frames.index_of(value))
+    return vector
+
+
 class Factors(NamedTuple):
     """The Hessian as 2 (A^T diag(D) A - v q^T - q v^T).
 
@@ -46,6 +55,8 @@ class Factors(NamedTuple):
         v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
     v, q : (d,) array
         A^T v/alpha and A^T q/alpha: the rank-2 term.
+    names : tuple of str, or None
+        The columns of A, where it is a table that names them.
 
     Examples
     --------
@@ -60,10 +71,11 @@ class Factors(NamedTuple):
     D: Vector
     v: Vector
     q: Vector
+    names: frames.Names = None
 
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
-        p = np.asarray(device.to_host("p", p), dtype=float)
+        p = _for_columns("p", p, len(self.v), self.names)
         if device.is_on_gpu(self.A):
             return 2 * (self._passes().weighed(self.D, p) - self.v * (self.q @ p) - self.q * (self.v @ p))
         product = -self.v * (self.q @ p) - self.q * (self.v @ p)
@@ -98,8 +110,8 @@ class Problem:
         The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
         file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
         Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and
-        all passes run there; b and w may lie there too. A DataFrame of pandas or Polars is one; missing entries are refused, and an index of b or
-        w must equal that of A.
+        all passes run there; b and w may lie there too. A table of pandas, Polars or pyarrow is one, and so is a structured array; missing entries
+        are refused. An index of b or w must equal that of A, and labels of an x must be the names of A's columns, in their order.
     b : (n,) array_like
         The target.
     w : (n,) array_like or float, optional
@@ -117,7 +129,7 @@ class Problem:
     b : (n,) array
     w : (n,) array, empty without weights
     names : tuple of str, or None
-        The columns of A, where it is a DataFrame.
+        The columns of A, where it is a table that names them.
     link : str or Link
     plan : Plan
         What runs, and why.
@@ -153,7 +165,8 @@ class Problem:
         self.b = device.as_vector("b", b, n) if b_there else inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
         self.w = device.as_vector("w", w, n) if w_there else inputs.as_weights(w, n)
         self.names = frames.names_of(A)
-        frames.check_rows(A, b=b, w=w)
+        frames.check_rows(A, "b", frames.index_of(b))
+        frames.check_rows(A, "w", frames.index_of(w))
         self.link = as_link(link)
         self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
         self._num_threads = num_threads
@@ -203,7 +216,7 @@ class Problem:
 
     def _as_x(self, x: Any, name: str = "x") -> Vector:
         """x, or what else has an entry for each column, checked and copied."""
-        return inputs.as_vector(name, device.to_host(name, x), self.A.shape[1], "one for each column of A").copy()
+        return _for_columns(name, x, self.A.shape[1], self.names).copy()
 
     def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
         """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
@@ -273,9 +286,10 @@ class Problem:
         with self._running():
             self._move_to(x, derivatives=True)
             if self._first is None:
-                return Factors(self.A, self._passes.to_caller(np.zeros(self.A.shape[0])), *np.zeros((2, self.A.shape[1])))
+                v, q = np.zeros((2, self.A.shape[1]))
+                return Factors(self.A, self._passes.to_caller(np.zeros(self.A.shape[0])), v, q, self.names)
             D = self._passes.diagonal(self._a, self._point)
-            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy())
+            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy(), self.names)
 
     def predict(self, x: Any) -> Vector:
         """f(x), (n,), which sums to 1; on the GPU where A is."""
@@ -355,4 +369,5 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
     [0.2119, 0.7881]
     """
+    A = frames.listed(A)  # which is read twice
     return Problem(A, np.zeros(as_data(A).shape[0]), link=link).predict(x)

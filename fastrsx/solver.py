@@ -504,7 +504,6 @@ def newton(
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
-        frames.check_columns(problem.names, x0)
         x0 = problem._as_x(x0, "x0")
         x0[unseen_columns(problem)] = 0.0
     if link == "linear":

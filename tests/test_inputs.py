@@ -1,12 +1,15 @@
 """What callers may pass, what they may not, and that nothing they pass is touched."""
 
 import re
+import warnings
+from decimal import Decimal
 
 import numpy as np
 import pytest
 import scipy.sparse
 
 import fastrsx
+from fastrsx import device
 
 N, D = 24, 3
 
@@ -62,7 +65,7 @@ BAD_OF_BOTH = {  # of newton and Problem: (arguments, error, what the message sa
     "A complex": ({"A": A.astype(complex)}, TypeError, r"A is complex \(complex128\)"),
     "A object": ({"A": A.astype(object)}, TypeError, r"A has dtype object"),
     "A strings": ({"A": A.astype(str)}, TypeError, r"A has dtype <U"),
-    "A None": ({"A": None}, TypeError, r"A has dtype object"),
+    "A None": ({"A": None}, TypeError, r"A is None; pass an array of shape \(n, d\)"),
     "A complex sparse": ({"A": scipy.sparse.csr_array(A + 0j)}, TypeError, r"A is a sparse matrix of dtype complex128.*real"),
     "b nan": ({"b": changed(B, 3, np.nan)}, ValueError, r"b\[3\] is nan"),
     "b inf": ({"b": changed(B, -1, -np.inf)}, ValueError, r"b\[23\] is -inf; 1 of 24"),
@@ -177,6 +180,274 @@ def test_plan_and_predict_refuse(call, name):
 def test_warmup_refuses_an_unknown_kernel():
     with pytest.raises(ValueError, match="kernel is 'gpu'"):
         fastrsx.warmup(kernel="gpu")
+
+
+# -- advice --------------------------------------------------------------------------------------------------
+
+
+def needs(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def tensor(array):
+    return needs("torch").tensor(array)
+
+
+def quietly(make):
+    """Without the warning that such arrays come with."""
+
+    def made(array):
+        with warnings.catch_warnings(action="ignore"):
+            return make(array)
+
+    return made
+
+
+def pydata(array, **options):
+    return needs("sparse").COO.from_numpy(array, **options)
+
+
+class Elsewhere:
+    """An array on a GPU, or where DLPack's type says, which a method copies to memory."""
+
+    def __init__(self, array, dlpack_type=2):
+        self.array, self.shape, self.dtype, self.__dlpack_device__ = array, array.shape, array.dtype, lambda: (dlpack_type, 0)
+
+
+class OfCuPy(Elsewhere):
+    def get(self):
+        return self.array
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("implicit conversion to a NumPy array is not allowed; use .get()")
+
+
+class OfTorch(Elsewhere):
+    def cpu(self):
+        return self.array
+
+
+class OfNumba(Elsewhere):
+    def copy_to_host(self):
+        return self.array
+
+
+class OfJax(Elsewhere):
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype, copy=copy)
+
+
+# What is refused, made of the array that is meant; a text that the message starts with; A, b, w or x0.
+MENDED = {
+    "masked": (lambda a: np.ma.array(a, mask=a > a.max() / 2), "{} has masked entries", "Abwx0"),
+    "complex": (lambda a: a + 0j, "{} is complex (complex128)", "Abwx0"),
+    "list of complex": (lambda a: (a + 0j).tolist(), "{} is complex (complex128)", "Abwx0"),
+    "objects": (lambda a: a.astype(object), "{} has dtype object", "Abwx0"),
+    "strings of numbers": (lambda a: a.astype(str), "{} has dtype <U", "Abwx0"),
+    "list of strings of numbers": (lambda a: a.astype(str).tolist(), "{} has dtype <U", "Abwx0"),
+    "bytes of numbers": (lambda a: a.astype("S9"), "{} has dtype |S9", "Abwx0"),
+    "decimals": (lambda a: [list(map(Decimal, row)) for row in a.tolist()], "{} has dtype object", "A"),
+    "fractions beyond int64": (lambda a: (abs(a) * 2**3).astype(int).astype(object) * 10**20, "{} has dtype object", "A"),
+    "dates": (lambda a: (abs(a) * 8).astype("M8[D]"), "{} has dtype datetime64[D]", "A"),
+    "fields in each entry": (lambda a: a.astype([("x", float)]), "{} has fields in each entry, 'x'", "A"),
+    "one field": (lambda a: np.rec.fromarrays([a], names="x"), "{} has shape", "bwx0"),
+    "fields": (lambda a: np.rec.fromarrays([a, a], names="x,y"), "{} has shape", "bwx0"),
+    "column": (lambda a: a[:, None], "{} has shape", "bwx0"),
+    "row": (lambda a: a[None].tolist(), "{} has shape", "bwx0"),
+    "matrix": (quietly(np.matrix), "{} has shape", "bwx0"),
+    "one column": (lambda a: a[:, 0], "{} has shape (24,)", "A"),
+    "list of one column": (lambda a: a[:, 0].tolist(), "{} has shape (24,)", "A"),
+    "dict of columns": (lambda a: dict(zip("xyz", a.T, strict=True)) if needs("pandas") else None, "{} is a dict", "A"),
+    "dict": (lambda a: dict(enumerate(a)) if needs("pandas") else None, "{} is a dict", "bwx0"),
+    "column of pandas": (lambda a: needs("pandas").DataFrame({"x": a}), "{} has shape", "bwx0"),
+    "row of pandas": (lambda a: needs("pandas").DataFrame([a]), "{} has shape", "bwx0"),
+    "column of Polars": (lambda a: needs("polars").DataFrame({"x": a}), "{} has shape", "bwx0"),
+    "column of pyarrow": (lambda a: needs("pyarrow").table({"x": a}), "{} has shape", "bwx0"),
+    "batch of pyarrow": (lambda a: needs("pyarrow").table({"x": a}).to_batches()[0], "{} has shape", "bwx0"),
+    "one Series": (lambda a: needs("pandas").Series(a[:, 0]), "{} has shape (24,)", "A"),
+    "one Series of Polars": (lambda a: needs("polars").Series(a[:, 0]), "{} has shape (24,)", "A"),
+    "one array of pyarrow": (lambda a: needs("pyarrow").array(a[:, 0]), "{} has shape (24,)", "A"),
+    "objects in pandas": (lambda a: needs("pandas").Series(a, dtype=object), "{} has dtype object", "bwx0"),
+    "LazyFrame": (lambda a: needs("polars").DataFrame(a).lazy(), "{} is a LazyFrame, of which NumPy makes no array", "A"),
+    "dataset of pyarrow": (lambda a: dataset(a), "{} is an InMemoryDataset", "A"),
+    "reader of pyarrow": (lambda a: arrow(a).to_reader(), "{} is a RecordBatchReader", "A"),
+    "sparse of pyarrow": (lambda a: needs("pyarrow").SparseCSRMatrix.from_dense_numpy(a), "{} is a SparseCSRMatrix", "A"),
+    "relation of duckdb": (lambda a: needs("duckdb").from_arrow(arrow(a)), "{} is a DuckDBPyRelation", "A"),
+    "Dataset of xarray": (lambda a: needs("xarray").Dataset({"x": (("i", "j")[: a.ndim], a)}), "{} is a Dataset of arrays", "Abwx0"),
+    "sparse": (scipy.sparse.coo_array, "{} is sparse (coo_array)", "bwx0"),
+    "sparse column": (lambda a: scipy.sparse.csr_array(a[:, None]), "{} is sparse (csr_array)", "bwx0"),
+    "sparse complex": (lambda a: scipy.sparse.csr_array(a + 0j), "{} is a sparse matrix of dtype complex128", "A"),
+    "sparse of one axis": (lambda a: scipy.sparse.coo_array(a[:, 0]), "{} has shape (24,)", "A"),
+    "pydata": (pydata, "{} is sparse (COO)", "bwx0"),
+    "pydata filled": (lambda a: pydata(a, fill_value=0.5), "{} cannot be read as compressed rows", "A"),
+    "pydata complex": (lambda a: pydata(a + 0j), "{} is a sparse matrix of dtype complex128", "A"),
+    "pydata of one axis": (lambda a: pydata(a[:, 0]), "{} has shape (24,)", "A"),
+    "pydata column": (lambda a: needs("sparse").GCXS.from_numpy(a[:, None]), "{} is sparse (GCXS)", "bwx0"),
+    "torch bfloat16": (lambda a: tensor(a).bfloat16(), "{} has dtype torch.bfloat16; pass {}.float()", "Abwx0"),
+    "torch float8": (lambda a: tensor(a).to(needs("torch").float8_e4m3fn), "{} has dtype torch.float8_e4m3fn", "A"),
+    "torch requires grad": (lambda a: tensor(a).requires_grad_(), "{} requires grad; pass {}.detach()", "Abwx0"),
+    "torch Parameter": (lambda a: needs("torch").nn.Parameter(tensor(a)), "{} requires grad; pass {}.detach()", "Abwx0"),
+    "torch both": (lambda a: tensor(a).bfloat16().requires_grad_(), "{} has dtype torch.bfloat16 and requires grad", "Abwx0"),
+    "torch sparse": (lambda a: tensor(a).to_sparse(), "{} has layout torch.sparse_coo; pass {}.to_dense()", "Abwx0"),
+    "torch sparse rows": (quietly(lambda a: tensor(a).half().to_sparse_csr()), "{} has layout torch.sparse_csr; pass {}.to_dense()", "A"),
+    "torch conjugate": (lambda a: tensor(a + 0j).requires_grad_().conj(), "{} is complex (torch.complex128) and requires grad", "Abwx0"),
+    "torch negated": (lambda a: tensor(-1j * a).conj().imag, "{} has its sign in a flag", "Abwx0"),
+    "CuPy": (OfCuPy, "{} is on a GPU, where an array in memory is needed; pass {}.get()", "bw"),
+    "torch on a GPU": (OfTorch, "{} is on a GPU, where an array in memory is needed; pass {}.cpu()", "bw"),
+    "Numba": (OfNumba, "{} is on a GPU, where an array in memory is needed; pass {}.copy_to_host()", "bw"),
+    "JAX": (OfJax, "{} is on a GPU, where an array in memory is needed; pass np.asarray({})", "bw"),
+    "another device": (
+        lambda a: OfTorch(a, 8),
+        "{} is on a device of DLPack's type 8, and fastrsx knows memory and GPUs of NVIDIA; pass {}.cpu()",
+        "Abwx0",
+    ),
+    "dask array": (lambda a: needs("dask.array").from_array(a), "{} is a dask collection (Array), which fastrsx does not compute", "Abwx0"),
+    "dask delayed": (lambda a: needs("dask").delayed(a), "{} is a dask collection (Delayed", "Abwx0"),
+    "dask bag": (lambda a: needs("dask.bag").from_sequence(a.tolist()), "{} is a dask collection (Bag)", "Abwx0"),
+    "dask frame": (lambda a: dask_frame(needs("pandas").DataFrame(a)), "{} is a dask collection (DataFrame)", "A"),
+    "dask Series": (lambda a: dask_frame(needs("pandas").Series(a)), "{} is a dask collection (Series)", "bwx0"),
+    "dask in xarray": (lambda a: needs("xarray").DataArray(needs("dask.array").from_array(a)), "{} is a dask collection (DataArray)", "Abwx0"),
+}
+
+
+def arrow(array):
+    return needs("pyarrow").table({f"x{j}": column for j, column in enumerate(array.T)})
+
+
+def dataset(array):
+    return needs("pyarrow.dataset").dataset(arrow(array))
+
+
+def dask_frame(data):
+    return needs("dask.dataframe").from_pandas(data, npartitions=2)
+
+
+def advice(message):
+    """The expression that a message recommends."""
+    found = re.search(r"(?:such as|pass|, as) ((?:np\.|pandas\.)?\w+[.\[(].*?)(?:$| if | does$)", message)
+    assert found, f"no advice in {message!r}"
+    return found[1]
+
+
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case, (*_, names) in MENDED.items() for name in ("A", "b", "w", "x0") if name in names])
+def test_advice_works_on_what_was_passed(case, name):
+    make, start, _ = MENDED[case]
+    arguments = example()
+    value = make(arguments[name])
+    with pytest.raises((TypeError, ValueError)) as error:
+        solve(**arguments | {name: value})
+    assert str(error.value).startswith(start.replace("{}", name))
+    libraries = {"np": np, "pandas": needs("pandas") if "pandas." in str(error.value) else None}
+    mended = eval(advice(str(error.value)), libraries | {name: value})
+    if name == "A" and "one column" in str(error.value):
+        arguments["x0"] = None
+    assert solve(**arguments | {name: mended}).nit > 0
+
+
+def test_rows_of_a_list_are_looked_at():
+    rows = list(A)
+    rows[3] = np.ma.array(A[3], mask=[False, True, False])
+    with pytest.raises(ValueError, match=r"^A\[3\] has masked entries"):
+        solve(rows, B)
+    rows[3] = scipy.sparse.csr_array(A[3:4])
+    with pytest.raises(TypeError, match=r"^A\[3\] is sparse \(csr_array\)"):
+        solve(rows, B)
+    rows[3] = OfTorch(A[3])
+    with pytest.raises(TypeError, match=r"^A\[3\] is on a GPU"):
+        solve(rows, B)
+
+
+def test_tensors_of_half_precision_are_read_in_memory_and_not_on_a_gpu():
+    half = tensor(A).half()
+    assert solve(half, B).x.tobytes() == solve(A, B).x.tobytes()
+    with pytest.raises(TypeError, match=r"^A has dtype torch\.float16; pass A\.float\(\)$"):
+        device.refuse_tensor("A", half, device.DTYPES)
+    device.refuse_tensor("A", half.float(), device.DTYPES)
+
+
+NO_ARRAYS = {  # what is refused without an expression to pass in its place, and with which words
+    "None": (None, r"{} is None; pass an array of shape \("),
+    "class": (np.ndarray, "{} is the class ndarray; pass an array of shape"),
+    "set": ({1.0, 2.0}, "{} is a set, which has no order; pass a list"),
+    "keys": ({1.0: 0}.keys(), "{} is a dict_keys, which has no order; pass a list"),
+    "object": (object(), "{} is an object, of which NumPy makes no array"),
+    "function": (len, "{} is a builtin_function_or_method, of which NumPy makes no array"),
+    "word": ("ones", r"{} has dtype <U4, and {} is 'ones', no real number; pass an array of shape"),
+    "words": (["a", 1.0], r"{} has dtype <U32, and {}\[0\] is 'a', no real number; convert, encode or drop"),
+    "records": ([{"x": 1.0}, {"x": 2.0}], r"{} has dtype object, and {}\[0\] is {'x': 1\.0}, no real number"),
+    "ragged": ([[1.0, 2.0], [3.0]], "{} is a list, of which NumPy makes no array: .*; pass rows of one length"),
+    "void": (np.zeros(N, "V4"), r"{} has dtype \|V4, and {}\[0\] is"),
+    "entries of two kinds": (np.array([1.5] * 20 + [len], dtype=object), r"{} has dtype object, and {}\[20\] is <built-in function len>, no real"),
+}
+
+
+@pytest.mark.parametrize("name", ["A", "b", "w", "x0"])
+@pytest.mark.parametrize("case", NO_ARRAYS)
+def test_what_is_no_array_is_named(case, name):
+    value, words = NO_ARRAYS[case]
+    if value is None and name in ("w", "x0"):
+        assert solve(**example() | {name: value}).nit > 0
+        return
+    with pytest.raises(TypeError, match="^" + words.replace("{}", name)):
+        solve(**example() | {name: value})
+
+
+def test_tensors_without_entries_or_of_rows_of_many_lengths():
+    torch = needs("torch")
+    with pytest.raises(TypeError, match=r"^A is on the device 'meta', which holds no entries; pass one that does$"):
+        solve(torch.ones(N, D, device="meta"), B)
+    with pytest.raises(TypeError, match=r"^A is nested; pass one whose rows have one length$"):
+        solve(quietly(lambda rows: torch.nested.nested_tensor(list(rows)))(torch.tensor(A)), B)
+
+
+COLLECTIONS = {  # of dask: those of matrices and of vectors, in MENDED
+    "array": ("dask array", "dask array"),
+    "delayed": ("dask delayed", "dask delayed"),
+    "bag": ("dask bag", "dask bag"),
+    "frame": ("dask frame", "dask Series"),
+    "in xarray": ("dask in xarray", "dask in xarray"),
+}
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_no_door_computes_a_collection_of_dask(kind):
+    def collection(array):
+        return MENDED[COLLECTIONS[kind][array.ndim == 1]][0](array)
+
+    x = np.zeros(D)
+    problem = fastrsx.Problem(A, B, kernel="serial")
+    doors = {
+        "A": [
+            lambda v: fastrsx.plan(v),
+            lambda v: fastrsx.predict(v, x),
+            lambda v: fastrsx.curvature(v, B, x),
+            lambda v: fastrsx.psd_weights(v, B, x),
+            lambda v: fastrsx.lipschitz_bounds(v, B, 1.0, 1.0),
+            lambda v: fastrsx.newton_batch([v], [B]),
+            lambda v: fastrsx.newton_batch(v, [B]),
+        ],
+        "b": [lambda v: fastrsx.newton_batch([A], [v]), lambda v: fastrsx.newton_batch([A], v), lambda v: fastrsx.curvature(A, v, x)],
+        "w": [lambda v: fastrsx.newton_batch([A], [B], w=[v]), lambda v: fastrsx.newton_batch([A], [B], w=v)],
+        "x0": [lambda v: fastrsx.newton_batch([A], [B], [v]), lambda v: fastrsx.newton_batch([A], [B], v)],
+        "x": [problem.value, problem.hess, lambda v: fastrsx.predict(A, v), lambda v: fastrsx.curvature(A, B, v)],
+        "p": [lambda v: problem.hess_vec(x, v), problem.factors(x).matvec],
+    }
+    for name, calls in doors.items():
+        value = collection({"A": A, "b": B, "w": W}.get(name, x))
+        for call in calls:
+            with pytest.raises(TypeError, match=rf"^(problem 0: )?{name} is a dask collection"):
+                call(value)
+
+
+def test_sparse_arrays_of_pydata_are_read_as_compressed_rows():
+    data = pydata(A)
+    expected = solve(scipy.sparse.csr_array(A), B)
+    for made in (data, needs("sparse").GCXS.from_numpy(A, compressed_axes=[1]), needs("sparse").DOK.from_numpy(A), data.astype(np.float32)):
+        problem = fastrsx.Problem(made, B, kernel="serial")
+        assert problem.plan.loader.startswith("sparse")
+        assert solve(made, B).x.tobytes() == expected.x.tobytes()
+    with pytest.raises(ValueError, match=r"A has shape \(1, 24, 3\); it must have 2 axes"):
+        solve(pydata(A[None]), B)
 
 
 # -- taken ---------------------------------------------------------------------------------------------------
