@@ -17,8 +17,6 @@ except ImportError as error:
     raise ImportError(NEEDED) from error
 if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA":  # then it is Numba's own, an older one
     raise ImportError(NEEDED)
-if not config.ENABLE_CUDASIM:
-    from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
 
 # Threads of a block as a square, and of a warp; and blocks. The simulator runs each thread as one of Python.
 EDGE, WARP_ROWS, WARP_COLUMNS, MOST_BLOCKS = (4, 2, 2, 2) if config.ENABLE_CUDASIM else (16, 4, 8, 4096)
@@ -37,14 +35,21 @@ def why_unavailable():
     return " ".join((cuda.cuda_error() or "the driver finds none").split())
 
 
-def _configured(kernel, grid, stream):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
+if config.ENABLE_CUDASIM:
+
+    def configured(kernel, grid, stream):
+        """A kernel for a launch; the simulator's is the kernel itself."""
         return kernel[grid, THREADS, stream]
 
+else:
+    from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
 
-# A kernel for a launch, without numba-cuda's warning of few blocks: what ends a sum takes one. The simulator's is the kernel itself.
-configured = _configured if config.ENABLE_CUDASIM else functools.lru_cache(maxsize=256)(_configured)
+    @functools.lru_cache(maxsize=256)
+    def configured(kernel, grid, stream):
+        """A kernel for a launch, without numba-cuda's warning of few blocks: the end of a sum takes one."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
+            return kernel[grid, THREADS, stream]
 
 
 def make_reduction(join):
