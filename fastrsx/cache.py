@@ -1,8 +1,9 @@
 """The compiled kernels on disk."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+HASH = "[0-9a-f]" * 16  # those in the name of a file
 
 
 class Folder(NamedTuple):
@@ -28,12 +29,21 @@ def problem() -> str | None:
     """Why there is no cache, or None."""
     from .kernels import diskcache
 
-    return diskcache.cache_problem
+    if diskcache.cache_problem or diskcache.folders().read:
+        return diskcache.cache_problem
+    return "; ".join(["there is no directory for it", *(f"not in {place}" for place in unusable())])
+
+
+def unusable() -> tuple[str, ...]:
+    """The directories that were to be used and are not, each with the reason."""
+    from .kernels import diskcache
+
+    return diskcache.folders().unusable
 
 
 def files(path: Path) -> list[Path]:
-    """The files of the cache in a directory: kernels, what a killed process left, and those of Numba's own cache."""
-    return sorted(path.glob("*.nb[ci]*"))
+    """The files of the cache in a directory: kernels, and what a killed process left."""
+    return sorted(path.glob(f"*.{HASH}.{HASH}.nbc*"))
 
 
 def folders() -> list[Folder]:
@@ -42,16 +52,14 @@ def folders() -> list[Folder]:
 
     if problem():
         return []
-    cache, build = dense.value._cache, diskcache.build(dense.value.targetctx.codegen())
+    read, written, *_ = diskcache.folders()
+    build = diskcache.build(dense.value.targetctx.codegen())
     found = []
-    for path in cache.folders:
+    for path in read:
         kernels = [file for file in files(path) if file.suffix == ".nbc"]
         stale = sum(f".{build}." not in file.name for file in kernels)
-        found.append(Folder(path, False, len(kernels), stale, sum(file.stat().st_size for file in kernels) / 2**20))
-    with suppress(OSError):
-        cache.ensure_path()
-        found[-1] = found[-1]._replace(is_writable=True)
-    return [*(folder for folder in found[:-1] if folder.kernels), found[-1]]
+        found.append(Folder(path, path == written, len(kernels), stale, sum(file.stat().st_size for file in kernels) / 2**20))
+    return [folder for folder in found if folder.kernels or folder.is_writable] or found[-1:]
 
 
 def clear(path: Path) -> tuple[int, int]:

@@ -190,7 +190,7 @@ def cache_state() -> str:
     from . import cache
 
     problem = cache.problem()
-    return f"off: {problem}" if problem else "; ".join(map(str, cache.folders()))
+    return f"off: {problem}" if problem else "; ".join([*map(str, cache.folders()), *(f"not in {place}" for place in cache.unusable())])
 
 
 def manage_cache(action: str) -> int:
@@ -213,6 +213,8 @@ def manage_cache(action: str) -> int:
         else:
             print(f"kernels    {folder.kernels}, {folder.megabytes:.1f} MB")
             print(f"stale      {folder.stale} (of another source, version or CPU)")
+    for place in cache.unusable():
+        print(f"not in     {place}")
     return 1 if left else 0
 
 
@@ -256,7 +258,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("info", help="print what a bug report needs")
     kept = commands.add_parser("cache", help="show, empty or fill the cache of compiled kernels")
     actions = kept.add_subparsers(dest="action", required=True)
-    actions.add_parser("info", help="print its directory, how many kernels it holds, their size, and how many are stale")
+    actions.add_parser("info", help="print its directories, how many kernels they hold, their size, and how many are stale")
     actions.add_parser("clear", help="remove its files")
     actions.add_parser("warm", help="compile the kernels that are not in it")
     kinds = "FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY, FILE.csv or FILE.csv.gz"

@@ -1,47 +1,166 @@
 """Compiled kernels on disk: one file for each signature, named by all that went into it."""
 
+import errno
 import hashlib
 import os
 import pickle
+import shlex
+import stat
 import sys
+import tempfile
 import uuid
 import warnings
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import llvmlite
 import numba
+import platformdirs
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
-# A kernel has others compiled into it, so a change of any file is a change of all. The names of the files on disk tell one source
-# from another, and no time does: a copy of the package with other times finds its kernels.
-SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-SOURCE_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+import fastrsx.kernels
+
+PACKAGE = fastrsx.kernels.__name__
+
+
+def stamp(root):
+    """A hash of all source below a directory, or None where there is none.
+
+    A kernel has others compiled into it, so a change of any file is a change of all. The names of the files on disk tell one source
+    from another, and no time does: a copy of the package with other times finds its kernels.
+    """
+    sources = [path for path in sorted(root.rglob("*.py")) if path.is_file()]  # the lock of an editor is a link to nowhere
+    found = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in sources]
+    return hashlib.sha256(repr(found).encode()).hexdigest() if found else None
+
+
+SOURCE_STAMP = stamp(Path(fastrsx.kernels.__file__).parent)
+
+SETTING = os.environ.get("FASTRSX_CACHE", "")  # a folder, unless it is one of these
+OFF, ON = ("0", "no", "off", "false"), ("", "1", "yes", "on", "true")
 
 cache_problem: str | None = None
-if os.environ.get("FASTRSX_CACHE", "1") == "0":
-    cache_problem = "turned off by FASTRSX_CACHE=0"
-elif not SOURCES:
+if SETTING.lower() in OFF:
+    cache_problem = f"turned off by FASTRSX_CACHE={SETTING}"
+elif SOURCE_STAMP is None:
     cache_problem = "the source of the kernels is not on disk, so nothing tells two versions apart"
+
+# -- where they are ----------------------------------------------------------------------------------------------
+
+
+HAS_OWNERS = hasattr(os, "geteuid")  # Windows has none; a folder of a user's is that user's alone there
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UnsafeError(PermissionError):
+    """Others than the user and root could put machine code there."""
+
+    def __init__(self, reason):
+        super().__init__(errno.EPERM, f"not read either: {reason}")
+
+
+def _is_foreign(status):
+    return HAS_OWNERS and status.st_uid not in (0, os.geteuid())
+
+
+def _check(place, is_parent):
+    """Raise UnsafeError where others can write to a folder, or put another in its place.
+
+    The folders above it may be of other users and groups: what those put in its place is theirs, and not read.
+    """
+    status = place.stat()
+    if is_parent:
+        is_sticky = status.st_mode & stat.S_ISVTX and not _is_foreign(status)  # as /tmp: only its owner can replace what lies there
+        writers, danger, mode = 0 if is_sticky else stat.S_IWOTH, f"replace it, for {place} has", "o-w"
+    else:
+        writers, danger, mode = OTHERS_WRITE, "write to it,", "700"
+        if _is_foreign(status):
+            raise UnsafeError(f"it belongs to another user, with uid {status.st_uid}")
+    if HAS_OWNERS and status.st_mode & writers:
+        is_mine = status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX  # never advise root to close /tmp
+        remedy = f"; chmod {mode} {shlex.quote(str(place))}" if is_mine else ""
+        raise UnsafeError(f"others can {danger} mode {stat.S_IMODE(status.st_mode):o}{remedy}")
+
+
+def private(folder):
+    """The folder without links, made for the user alone if it is not there; OSError where it cannot be used or should not be."""
+    folder = Path(os.path.abspath(folder))
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and _is_foreign(place.lstat()):
+            raise UnsafeError(f"{place} is a link of another user's")
+    path = Path(os.path.realpath(folder))
+    for place in (*reversed(path.parents), path):
+        if not place.exists():
+            place.mkdir(0o700, exist_ok=True)
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder" if place == path else f"{place} is not a folder")
+        _check(place, is_parent=place != path)
+    return path
+
+
+def _wanted():
+    """The folders that the cache may be in, the most wanted first, and whether the user has named them for it."""
+    if SETTING.lower() not in ON:
+        yield Path(os.path.expanduser(SETTING)), True
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR, "fastrsx"), False
+    home = Path()
+    with suppress(RuntimeError):  # there is no home, as for a user of a container whom it does not know
+        home = platformdirs.user_cache_path("fastrsx", appauthor=False)
+    if home.is_absolute():  # older releases of platformdirs say ~ for it
+        yield home, False
+
+
+class Folders(NamedTuple):
+    """The folders of the cache."""
+
+    read: tuple[Path, ...]  # in this order
+    written: Path | None  # the last of them
+    unusable: tuple[str, ...]  # those that were wanted more, each with the reason
+    refused: bool  # whether one of those is unsafe, or was named for the cache
+
+
+@cache
+def folders():
+    """The most wanted folder that can be written, and before it, to be read only, those that are wanted more."""
+    read, unusable, refused = [], [], False
+    for folder, is_named in _wanted():
+        try:
+            read.append(private(folder))
+        except OSError as error:
+            unusable.append(f"{folder} ({error.strerror})")
+            refused |= is_named or isinstance(error, UnsafeError)
+            continue
+        with suppress(OSError):
+            tempfile.TemporaryFile(dir=read[-1]).close()
+            return Folders(tuple(read), read[-1], tuple(unusable), refused)
+    return Folders(tuple(read), None, tuple(unusable), refused)
+
 
 _warned = False
 
 
-def _warn_once(problem):
+def _warn_once(places, written):
     """Say it once in a process: all kernels have the same problem."""
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(
-            f"fastrsx: compiled kernels cannot be kept, so each process compiles its own ({problem}); set NUMBA_CACHE_DIR "
-            "to a writable directory, or FASTRSX_CACHE=0 to silence this.",
-            RuntimeWarning,
-            stacklevel=2,
+        rest = (
+            f"they are kept in {written}; set FASTRSX_CACHE to a folder that only you can write to."
+            if written
+            else "each process compiles its own; set FASTRSX_CACHE or NUMBA_CACHE_DIR to a folder that only you can write to, "
+            "or FASTRSX_CACHE=0 to silence this."
         )
+        where = "; ".join(places) or "a home, for there is none"
+        warnings.warn(f"fastrsx: compiled kernels cannot be kept in {where}, so {rest}", RuntimeWarning, stacklevel=2)
+
+
+# -- what is in them ---------------------------------------------------------------------------------------------
 
 
 def _hash(*values):
@@ -60,74 +179,71 @@ def is_cacheable(numba_type):
     return own and all(map(is_cacheable, getattr(numba_type, "types", ())))
 
 
-@cache
-def _folders():
-    """The first writable one of numba's directories, and before it, to be read only, those that numba would rather have."""
-    folders = []
-    for locator in (UserProvidedCacheLocator, InTreeCacheLocator, UserWideCacheLocator)[0 if config.CACHE_DIR else 1 :]:
-        place = locator(_hash, __file__)  # of a function only its file counts, and all kernels lie beside this one
-        folders.append(Path(place.get_cache_path()))
-        with suppress(OSError):
-            place.ensure_cache_path()
-            break
-    return folders
-
-
 class Locator(InTreeCacheLocator):
-    """Numba's way to be told of `_folders`."""
+    """Numba's way to be told of `folders`."""
 
-    def __init__(self, py_func, py_file):
-        super().__init__(py_func, py_file)
-        self.folders = _folders()
-        self._cache_path = str(self.folders[-1])
+    def get_cache_path(self):
+        return str(folders().written or "")
 
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        return cls(py_func, py_file)
+    def ensure_cache_path(self):
+        if folders().written is None:
+            raise OSError("there is no folder to write to")
+        private(folders().written)  # it may have gone since
 
-    def get_source_stamp(self):
-        return SOURCE_STAMP
+
+def _read(path):
+    """The bytes of a file, if none but the user and root can have written them: others may have had access to the folder before."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:  # a pipe would wait
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or _is_foreign(status) or (HAS_OWNERS and status.st_mode & OTHERS_WRITE):
+            raise UnsafeError(f"{path} may be of others")
+        return file.read()
 
 
 class KernelFiles:
     """One file for each signature of a kernel: numba's index can give it the data of another, where two processes fill the cache."""
 
-    def __init__(self, name, folders):
-        self._name, self._folders = name, folders
+    def __init__(self, name):
+        self._name = name
 
     def _file_name(self, key):
         build_hash, *_ = key
         return f"{self._name}.{build_hash}.{_hash(key)}.nbc"
 
     def load(self, key):
-        for folder in self._folders:
-            try:
-                content = memoryview((folder / self._file_name(key)).read_bytes())
-            except OSError:
-                continue
-            if hashlib.sha256(content[32:]).digest() == content[:32]:  # else damaged machine code would run
-                held, data = pickle.loads(content[32:])
-                if held == key:
-                    return data
+        for folder in folders().read:
+            with suppress(OSError):
+                content = memoryview(_read(folder / self._file_name(key)))
+                if hashlib.sha256(content[32:]).digest() == content[:32]:  # else damaged machine code would run
+                    held, data = pickle.loads(content[32:])
+                    if held == key:
+                        return data
         return None
 
     def save(self, key, data):
-        path = self._folders[-1] / self._file_name(key)
+        path = folders().written / self._file_name(key)
         temporary = path.with_suffix(f".nbc-{uuid.uuid4().hex}")  # not of tempfile, whose files only their owner can read
         content = dumps((key, data))
         try:
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+            with open(temporary, "xb", opener=partial(os.open, mode=0o644)) as file:
+                file.write(hashlib.sha256(content).digest() + content)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
     def flush(self):
-        for path in self._folders[-1].glob(f"{self._name}.*.nbc"):
+        for path in folders().written.glob(f"{self._name}.*.nbc") if folders().written else ():
             path.unlink(missing_ok=True)
 
 
 class KernelImpl(CompileResultCacheImpl):
-    _locator_classes = (Locator,)
+    """Without numba's search for a place, which may end beside the source."""
+
+    def __init__(self, py_func):
+        self._lineno = py_func.__code__.co_firstlineno
+        self._locator = Locator(py_func, py_func.__code__.co_filename)
+        module = py_func.__module__.rpartition(".")[2]
+        self._filename_base = self.get_filename_base(f"{module}.{py_func.__qualname__}", getattr(sys, "abiflags", ""))
 
 
 class KernelCache(FunctionCache):
@@ -138,17 +254,14 @@ class KernelCache(FunctionCache):
     def __init__(self, dispatcher):
         super().__init__(dispatcher.py_func)
         self._function = dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, sorted(dispatcher.targetoptions.items())
-        # NUMBA_CACHE_LOCATOR_CLASSES may name a locator without `folders`.
-        self.folders = getattr(self._impl.locator, "folders", [Path(self._cache_path)])
-        self._cache_file = KernelFiles(self._impl.filename_base, self.folders)
-
-    def ensure_path(self):
-        self._impl.locator.ensure_cache_path()
+        self._cache_file = KernelFiles(self._impl.filename_base)
 
     def _index_key(self, sig, codegen):
         return (build(codegen), self._function, *super()._index_key(sig, codegen))
 
     def load_overload(self, sig, target_context):
+        if folders().refused:
+            _warn_once(folders().unusable, folders().written)
         try:
             return super().load_overload(sig, target_context) if self._keeps(sig) else None
         except Exception:  # unpickling what another NumPy has pickled can raise anything
@@ -159,7 +272,9 @@ class KernelCache(FunctionCache):
             if self._keeps(sig):
                 super().save_overload(sig, data)
         except OSError as error:  # no directory, no permission, no space
-            _warn_once(error)
+            read, written, unusable, _ = folders()
+            read_only = (f"{path} (it can only be read)" for path in read)
+            _warn_once([f"{written} ({error.strerror})"] if written else [*unusable, *read_only], None)
 
     def _keeps(self, sig):
         return all(map(is_cacheable, normalize_signature(sig)[0]))
@@ -167,11 +282,6 @@ class KernelCache(FunctionCache):
 
 def cached(dispatcher):
     """The dispatcher, with its compiled code kept on disk where that can be."""
-    global cache_problem
-    if cache_problem is None and dispatcher.py_func.__module__.rpartition(".")[0] == __package__:  # no other source is in SOURCE_STAMP
-        try:
-            dispatcher._cache = KernelCache(dispatcher)
-        except RuntimeError as error:  # NUMBA_CACHE_LOCATOR_CLASSES names none that has a directory
-            cache_problem = str(error)
-            _warn_once(error)
+    if cache_problem is None and f"{dispatcher.py_func.__module__}.".startswith(f"{PACKAGE}."):  # no other source is in SOURCE_STAMP
+        dispatcher._cache = KernelCache(dispatcher)
     return dispatcher

@@ -5,9 +5,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """The cache directory that the tests share, so that solves are compiled once."""
-    return os.environ.get("NUMBA_CACHE_DIR") or str(tmp_path_factory.mktemp("cache"))
+def cache():
+    """NUMBA_CACHE_DIR of this process, so that others find the solves that it has compiled; None for the user's own cache."""
+    return os.environ.get("NUMBA_CACHE_DIR")
 
 
 @pytest.fixture(params=["omp", "workqueue", "tbb"])

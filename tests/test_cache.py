@@ -4,7 +4,10 @@ All on `panel.padded`, which compiles in a tenth of a second. FASTRSX_STRESS=1 r
 """
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +61,16 @@ def assert_one_warning(lines):
     assert "FASTRSX_CACHE=0" in line
 
 
+def modes(folder):
+    """The mode of a directory, and of all in it."""
+    return [path.stat().st_mode & 0o7777 for path in (folder, *sorted(folder.rglob("*")))]
+
+
+def tree(folder):
+    """All below a directory, with what is in the files."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
 @pytest.fixture
 def site(tmp_path):
     """A directory with a copy of the package, which the processes that run there import."""
@@ -68,7 +81,24 @@ def site(tmp_path):
     return site
 
 
-IN_TREE = {"NUMBA_CACHE_DIR": None, "HOME": NOWHERE, "XDG_CACHE_HOME": NOWHERE}
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A directory with the two kernels of CHECK."""
+    folder = tmp_path_factory.mktemp("warm") / "cache"
+    assert run(CHECK, folder.parent, "-W", "error", FASTRSX_CACHE=str(folder)) == COMPILED
+    return folder
+
+
+HOMELESS = {"NUMBA_CACHE_DIR": None, "HOME": NOWHERE, "XDG_CACHE_HOME": NOWHERE}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The variables of a user whose caches lie in `home`, as Linux, macOS and Windows have it, and who has set no other."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return {"NUMBA_CACHE_DIR": None} | dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(folder))
+
 
 # -- what is kept ----------------------------------------------------------------------------------------------
 
@@ -84,42 +114,109 @@ def test_one_file_for_each_signature(tmp_path):
     assert run(CHECK, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path)) == LOADED
 
 
-def test_turned_off(site):
-    before = sorted(site.rglob("*"))
-    run(CHECK, site, "-W", "error", "-B", FASTRSX_CACHE="0", **IN_TREE)
-    assert sorted(site.rglob("*")) == before
+@posix
+def test_folder_is_of_the_user_alone(tmp_path, home):
+    """Whatever the umask, also of the folders above that are made for it."""
+    os.chmod(tmp_path, 0o755)
+    for umask, name in (("0", "open"), ("0o077", "closed")):
+        folder = tmp_path / name / "deep" / "kernels"
+        assert run(f"import os\nos.umask({umask})\n{CHECK}", tmp_path, "-W", "error", **home, FASTRSX_CACHE=str(folder)) == COMPILED
+        assert modes(tmp_path / name) == [0o700] * 3 + [0o644 if umask == "0" else 0o600] * 2
 
 
-def test_upgraded_package(site):
+@pytest.mark.parametrize(("word", "variables"), [("0", "home"), ("off", "homeless")])
+def test_turned_off(site, home, word, variables):
+    """Nothing is made and nothing is said."""
+    before = tree(site.parent)
+    run(CHECK, site, "-W", "error", "-B", **(home if variables == "home" else HOMELESS), FASTRSX_CACHE=word)
+    assert tree(site.parent) == before
+
+
+def test_upgraded_package(site, home):
     """Any other source is other files; going back finds those that were there."""
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == COMPILED
+    assert run(CHECK, site, "-W", "error", **home) == COMPILED
     before = {name: (site / "fastrsx" / "kernels" / name).read_text(encoding="utf-8") for name in ("panel.py", "simd.py")}
     for name, change, answer in (("panel.py", "padded = serial(lambda d: 24)", 24), ("simd.py", "# a comment", 8)):
         file = site / "fastrsx" / "kernels" / name
         file.write_text(f"{before[name]}{change}\n", encoding="utf-8")
         upgraded = f"{IMPORT}assert panel.padded(5) == {answer}\nfrom fastrsx.cli import main\nmain(['cache', 'info'])"
-        out = run(upgraded, site, "-W", "error", **IN_TREE)
+        out = run(upgraded, site, "-W", "error", **home)
         assert f"kernels    {3 if answer == 24 else 4}, " in out
         assert f"stale      {2 if answer == 24 else 3} " in out
         file.write_text(before[name], encoding="utf-8")
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == LOADED
+    assert run(CHECK, site, "-W", "error", **home) == LOADED
 
 
-def test_copied_package(site, tmp_path):
+def test_stamp_of_the_source(tmp_path):
+    """Any change of a file, of its name or its folder is another source, and so are lines that moved to the next file; a copy is not."""
+
+    def stamp(**files):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, source in files.items():
+            file = root / f"{name.replace('__', '/')}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(source, encoding="utf-8")
+        return diskcache.stamp(root)
+
+    whole = stamp(a="1\n2\n", b="3\n", cpu__c="4\n")
+    assert stamp(a="1\n2\n", b="3\n", cpu__c="4\n") == whole
+    others = [
+        stamp(a="1\n2\n", b="3\n", cpu__c="5\n"),
+        stamp(a="1\n2\n", b="3\n", cpu__d="4\n"),
+        stamp(a="1\n2\n", b="3\n", c="4\n"),
+        stamp(a="1\n", b="2\n3\n", cpu__c="4\n"),
+        stamp(a="1\n2\n", b="3\n"),
+    ]
+    assert len({whole, *others}) == 6
+    assert stamp() is None
+
+
+@posix
+def test_lock_of_an_editor(tmp_path):
+    """Emacs puts one beside a file with changes that are not saved: a link to nowhere."""
+    (tmp_path / "panel.py").write_text("1\n")
+    before = diskcache.stamp(tmp_path)
+    (tmp_path / ".#panel.py").symlink_to("me@here.1:2")
+    assert diskcache.stamp(tmp_path) == before
+
+
+def test_copied_package(site, tmp_path, home):
     """As layers of a container are, with other times."""
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == COMPILED
+    assert run(CHECK, site, "-W", "error", **home) == COMPILED
     shutil.copytree(site, tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*"):
         os.utime(path, (10**9, 10**9))
     shutil.rmtree(site)
-    assert run(CHECK, tmp_path / "copy", "-W", "error", **IN_TREE) == LOADED
+    assert run(CHECK, tmp_path / "copy", "-W", "error", **home) == LOADED
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("warm")
-    assert run(CHECK, folder, "-W", "error", NUMBA_CACHE_DIR=str(folder)) == COMPILED
-    return folder
+def test_kernels_in_subpackages(site, home):
+    """They are kept as others are, by their full name, and their source counts for all kernels."""
+    for part in ("formulas", "cpu"):
+        folder = site / "fastrsx" / "kernels" / part
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        (folder / "rows.py").write_text(f"from ..jit import serial\n\n\n@serial\ndef name(x):\n    return '{part}'\n", encoding="utf-8")
+    code = """
+from fastrsx.kernels import panel
+from fastrsx.kernels.cpu import rows as cpu
+from fastrsx.kernels.formulas import rows as formulas
+assert (cpu.name(1), formulas.name(1), panel.padded(5)) == ("cpu", "formulas", 8)
+print(*[kernel.stats.cache_hits.total() for kernel in (cpu.name, formulas.name, panel.padded)])
+"""
+    assert run(code, site, "-W", "error", **home) == "0 0 0"
+    assert run(code, site, "-W", "error", **home) == "1 1 1"
+    rows = site / "fastrsx" / "kernels" / "cpu" / "rows.py"
+    rows.write_text(f"{rows.read_text(encoding='utf-8')}# a comment\n", encoding="utf-8")
+    assert run(code, site, "-W", "error", **home) == "0 0 0"
+
+
+@pytest.mark.parametrize("module", ["__main__", "fastrsx.kernels_of_mine"])
+def test_kernels_of_other_packages_are_not_kept(tmp_path, home, module):
+    """Their source is not in the stamp."""
+    code = f"from fastrsx.kernels.jit import serial\n__name__ = '{module}'\nmine = serial(lambda x: x)\nmine(1)\nassert not mine._cache.cache_path"
+    run(code, tmp_path, "-W", "error", **home)
+    assert not kernels(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +237,7 @@ def test_damaged_file_is_a_miss(warm, tmp_path, damage):
     whole = [path.read_bytes() for path in files]
     for path, data, other in zip(files, whole, whole[::-1], strict=True):
         path.write_bytes(damage(data, other))
-    assert run(CHECK, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path / "cache")) == COMPILED
+    assert run(CHECK, tmp_path, "-W", "error", FASTRSX_CACHE=str(tmp_path / "cache")) == COMPILED
     assert kernels(tmp_path / "cache") == files
     assert all(path.read_bytes() != damage(data, other) for path, data, other in zip(files, whole, whole[::-1], strict=True))
 
@@ -217,40 +314,310 @@ kernel._cache.save_overload(signature, compiled)
     assert not [path for path in kernels(tmp_path) if path.name.startswith("dense.predictions")]
 
 
+# -- where they are --------------------------------------------------------------------------------------------
+
+
+def test_cache_of_the_user(site, tmp_path, home):
+    """By the convention of the platform, and nothing in the package."""
+    before = tree(site)
+    assert run(CHECK, site, "-W", "error", "-B", **home) == COMPILED
+    assert tree(site) == before
+    folder = Path(home["HOME"]) / "fastrsx" / ("Cache" if os.name == "nt" else "")
+    assert [path.parent for path in kernels(tmp_path)] == [folder] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms have other folders")
+def test_home_of_linux(tmp_path, home):
+    run(CHECK, tmp_path, "-W", "error", **home | {"XDG_CACHE_HOME": None})
+    assert modes(tmp_path / "home" / ".cache")[:2] == [0o700] * 2
+    assert len(kernels(tmp_path / "home" / ".cache" / "fastrsx")) == 2
+
+
+def test_folders_that_the_user_names(tmp_path, home):
+    """FASTRSX_CACHE before NUMBA_CACHE_DIR before the home; each is made if it is not there."""
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path / "numba" / "cache"), "FASTRSX_CACHE": str(tmp_path / "ours" / "cache")}
+    for name, folder in zip(variables, (tmp_path / "numba" / "cache" / "fastrsx", tmp_path / "ours" / "cache"), strict=True):
+        later = {other: value for other, value in variables.items() if name == other or name == "FASTRSX_CACHE"}
+        assert run(CHECK, tmp_path, "-W", "error", **home | later) == COMPILED
+        assert len(kernels(folder)) == 2
+    assert not kernels(tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR"])
+def test_relative_folder(tmp_path, home, name):
+    """It is below the directory that the process started in, wherever it goes then."""
+    code = CHECK.replace("check(5", "os.chdir('home')\ncheck(5")
+    assert run(code, tmp_path, "-W", "error", **home | {name: "here/cache"}) == COMPILED
+    assert len(kernels(tmp_path / "here" / "cache")) == 2
+    assert not kernels(tmp_path / "home")
+
+
+@pytest.mark.parametrize("word", ["", "1", "on"])
+def test_turned_on(monkeypatch, word):
+    monkeypatch.setattr(diskcache, "SETTING", word)
+    assert not any(is_named for _, is_named in diskcache._wanted())
+
+
+@posix
+def test_tilde(monkeypatch):
+    """No shell has seen the variables of a Dockerfile or a service."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(diskcache, "SETTING", "~/mine")
+    assert (Path("/home/me/mine"), True) in diskcache._wanted()
+
+
+def test_cache_in_the_package_is_left_alone(site, home, warm):
+    """Earlier versions kept their kernels there."""
+    folder = site / "fastrsx" / "kernels" / "__pycache__"
+    shutil.copytree(warm, folder)
+    before = tree(folder)
+    assert run(CHECK, site, "-W", "error", "-B", **home) == COMPILED
+    assert tree(folder) == before
+
+
+def test_locators_of_numba_are_not_asked(site, home):
+    """Some of them would write to the package."""
+    assert run(CHECK, site, "-W", "error", **home, NUMBA_CACHE_LOCATOR_CLASSES="InTreeCacheLocator") == COMPILED
+    assert not kernels(site)
+    assert len(kernels(home["HOME"])) == 2
+
+
+# -- where others can write ------------------------------------------------------------------------------------
+
+root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give a file to another user")
+SOMEBODY = 12345
+
+
+def give_away(path):
+    os.chown(path, SOMEBODY, -1, follow_symlinks=False)
+
+
+def behind_a_link(path):
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+    give_away(path)
+
+
+UNSAFE = {
+    "all can write": (lambda folder: folder.chmod(0o777), "mode 777; chmod 700"),
+    "the group can write": (lambda folder: folder.chmod(0o770), "mode 770; chmod 700"),
+    "others can write": (lambda folder: folder.chmod(0o702), "mode 702; chmod 700"),
+    "all can add files": (lambda folder: folder.chmod(0o1777), "mode 1777)"),
+    "all can replace it": (lambda folder: folder.parent.chmod(0o777), "shared has mode 777; chmod o-w"),
+    "all can replace a folder above": (lambda folder: folder.parent.parent.chmod(0o777), "top has mode 777; chmod o-w"),
+}
+UNSAFE_BY_ROOT = {
+    "another user's": (give_away, f"it belongs to another user, with uid {SOMEBODY}"),
+    "another user's link": (behind_a_link, "cache is a link of another user's"),
+    "another user's link above": (lambda folder: behind_a_link(folder.parent), "shared is a link of another user's"),
+    "a folder above is shared, and another's": (lambda folder: [folder.parent.chmod(0o1777), give_away(folder.parent)], "shared has mode 1777)"),
+}
+
+
+def remedy(text):
+    """The command that a message advises."""
+    return re.search(r"chmod [^)]*", text).group()
+
+
+@posix
+@pytest.mark.parametrize("case", [*UNSAFE, *(pytest.param(case, marks=root) for case in UNSAFE_BY_ROOT)])
+def test_unsafe_folder_is_refused(tmp_path, case):
+    """The message says why and what to do; done, the folder is used."""
+    folder = diskcache.private(tmp_path / "top" / "shared" / "cache")
+    makes_unsafe, reason = (UNSAFE | UNSAFE_BY_ROOT)[case]
+    makes_unsafe(folder)
+    with pytest.raises(diskcache.UnsafeError) as refused:
+        diskcache.private(folder)
+    assert refused.value.strerror.startswith("not read either: ")
+    assert reason in f"{refused.value.strerror})"
+    if "chmod" in reason:
+        subprocess.run(remedy(refused.value.strerror), shell=True, check=True)
+        assert diskcache.private(folder) == folder
+
+
+@root
+def test_no_advice_for_the_owner_alone(tmp_path, monkeypatch):
+    """Another user cannot change the mode of root's folder."""
+    folder = diskcache.private(tmp_path / "cache")
+    folder.chmod(0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    with pytest.raises(diskcache.UnsafeError, match=r"others can write to it, mode 777$"):
+        diskcache.private(folder)
+
+
+@posix
+@pytest.mark.parametrize("case", [case for case in UNSAFE if "replace" in case])
+def test_nothing_is_made_in_an_unsafe_folder(tmp_path, case):
+    parent = diskcache.private(tmp_path / "top" / "shared" / "cache")
+    UNSAFE[case][0](parent)
+    with pytest.raises(diskcache.UnsafeError):
+        diskcache.private(parent.parent / "other" / "cache")
+    assert sorted(tree(tmp_path)) == [*parent.parents[1::-1], parent]
+
+
+@posix
+@pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_unsafe_folder_is_neither_read_nor_written(tmp_path, home, warm, name):
+    """There is one warning, and `fastrsx cache info` and `fastrsx info` say it too."""
+    shared = tmp_path / "shared"
+    folder = shared / ("" if name == "FASTRSX_CACHE" else "fastrsx")
+    variables = home | {name: str(shared)}
+    shutil.copytree(warm, folder)
+    folder.chmod(0o777)
+    before = tree(shared)
+    info = "from fastrsx.cli import main\nmain(['cache', 'info'])\nmain(['info'])\nassert panel.padded.stats.cache_misses.total() == 2"
+    out = run(f"import sys\nsys.stderr = sys.stdout\n{CHECK}\n{info}", tmp_path, "-W", "always", **variables)
+    (line,) = (line for line in out.splitlines() if "Warning: " in line)
+    assert f"fastrsx: compiled kernels cannot be kept in {folder} (not read either: others can write to it, mode 777; chmod 700 {folder})" in line
+    assert out.count(f"{folder} (not read either: ") == 3
+    assert tree(shared) == before
+    elsewhere = kernels(tmp_path / "home")
+    assert len(elsewhere) == (0 if name == "XDG_CACHE_HOME" else 2)
+    assert f"so they are kept in {elsewhere[0].parent}; set FASTRSX_CACHE" in line if elsewhere else "so each process compiles its own" in line
+    subprocess.run(remedy(line), shell=True, check=True)
+    assert run(CHECK, tmp_path, "-W", "error", **variables) == LOADED
+
+
+@root
+def test_two_users_with_one_home(tmp_path, home, warm):
+    """The second is told once, and that folder is left as it is; a folder of one's own is the remedy."""
+    shutil.copytree(warm, tmp_path / "home" / "fastrsx")
+    for path in (tmp_path / "home", *tree(tmp_path / "home")):
+        give_away(path)
+    before = tree(tmp_path / "home")
+    assert_one_warning(warnings_of(CHECK, tmp_path, **home))
+    assert tree(tmp_path / "home") == before
+    assert run(CHECK, tmp_path, "-W", "error", **home, FASTRSX_CACHE=str(tmp_path / "mine")) == COMPILED
+
+
+SAFE = {
+    "all can read": lambda folder: folder.chmod(0o755),
+    "only read": lambda folder: folder.chmod(0o555),
+    "as /tmp": lambda folder: folder.parent.chmod(0o1777),
+    "a group's folder above": lambda folder: folder.parent.chmod(0o2775),
+    "own link": lambda folder: [folder.rename(folder.with_name("moved")), folder.symlink_to("moved")],
+    "own link above": lambda folder: [folder.parent.rename(folder.parent.with_name("moved")), folder.parent.symlink_to("moved")],
+}
+SAFE_BY_ROOT = {"another user's folder above": lambda folder: give_away(folder.parent)}
+
+
+@posix
+@pytest.mark.parametrize("case", [*SAFE, *(pytest.param(case, marks=root) for case in SAFE_BY_ROOT)])
+def test_safe_folder_is_used(tmp_path, case):
+    folder = diskcache.private(tmp_path / "shared" / "cache")
+    (SAFE | SAFE_BY_ROOT)[case](folder)
+    assert diskcache.private(folder) == folder.resolve()
+
+
+@posix
+def test_what_belongs_to_root_is_trusted(monkeypatch):
+    """So a cache of the whole system, which root has filled, is read by all; root itself trusts nobody else."""
+    (theirs,) = {os.stat("/")} if os.stat("/").st_uid == 0 else pytest.skip("/ does not belong to root here")
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    assert not diskcache._is_foreign(theirs)
+    assert diskcache._is_foreign(os.stat_result((0, 0, 0, 0, SOMEBODY + 1, 0, 0, 0, 0, 0)))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert diskcache._is_foreign(os.stat_result((0, 0, 0, 0, SOMEBODY, 0, 0, 0, 0, 0)))
+
+
+def replaced_by_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+HARMS = {
+    "the group can write": lambda path: path.chmod(0o664),
+    "others can write": lambda path: path.chmod(0o646),
+    "a pipe": replaced_by_a_pipe,
+    "another user's": give_away,
+}
+
+
+@posix
+@pytest.mark.parametrize("case", [pytest.param(case, marks=root if case == "another user's" else ()) for case in HARMS])
+def test_unsafe_file_is_not_read(tmp_path, monkeypatch, case):
+    """As others have left it in a directory that they could write to before; it is replaced."""
+    monkeypatch.setattr(diskcache, "folders", lambda: diskcache.Folders((tmp_path,), tmp_path, (), False))
+    files, key = diskcache.KernelFiles("panel.padded"), ("build", "signature")
+    files.save(key, 1)
+    assert files.load(key) == 1
+    (path,) = kernels(tmp_path)
+    HARMS[case](path)
+    assert files.load(key) is None
+    files.save(key, 2)
+    assert files.load(key) == 2
+    assert kernels(tmp_path) == [path]
+
+
 # -- where nothing can be written ------------------------------------------------------------------------------
-
-
-def test_package_is_writable_but_the_home_is_not(site):
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == COMPILED
-    assert len(kernels(site / "fastrsx" / "kernels" / "__pycache__")) == 2
 
 
 @posix
 @pytest.mark.parametrize("cache_dir", [None, NOWHERE])
-def test_read_only_install_without_a_home(site, cache_dir):
-    (site / "fastrsx" / "kernels" / "__pycache__").touch()  # a file, so not a directory to write to
-    nowhere = IN_TREE | {"NUMBA_CACHE_DIR": cache_dir}
-    assert_one_warning(warnings_of(CHECK, site, **nowhere))
-    assert not warnings_of(CHECK, site, **nowhere, FASTRSX_CACHE="0")
+def test_no_home(site, cache_dir):
+    """One warning, also where the package could be written to."""
+    before = tree(site)
+    nowhere = HOMELESS | {"NUMBA_CACHE_DIR": cache_dir}
+    assert_one_warning(warnings_of(f"import sys\nsys.dont_write_bytecode = True\n{CHECK}", site, **nowhere))
+    assert tree(site) == before
+
+
+UNKNOWN = "import pwd\ndef getpwuid(uid): raise KeyError(uid)\npwd.getpwuid = getpwuid\n"  # the uid of this process
 
 
 @posix
-@pytest.mark.parametrize("place", ["beside the package", "NUMBA_CACHE_DIR"])
-def test_read_only_cache_is_read(site, tmp_path, place):
+def test_user_whom_the_system_does_not_know(tmp_path):
+    """As in a container that runs with any uid: nothing named ~ is made."""
+    homeless = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"))
+    (line,) = warnings_of(f"{UNKNOWN}{CHECK}", tmp_path, **homeless)
+    assert_one_warning([line])
+    assert "cannot be kept in a home, for there is none, so each process" in line
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+@pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("value", ["", "not/absolute", "~"])
+def test_home_that_is_no_path(monkeypatch, name, value):
+    """Nothing is made in the working directory."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # KeyError
+    assert all(folder.is_absolute() for folder, is_named in diskcache._wanted() if not is_named)
+
+
+@posix
+def test_home_that_can_only_be_read(tmp_path, home):
+    (tmp_path / "home").chmod(0o555)
+    assert_one_warning(warnings_of(UNPRIVILEGED + CHECK, tmp_path, **home))
+
+
+@posix
+@pytest.mark.parametrize("place", ["home", "NUMBA_CACHE_DIR"])
+def test_read_only_cache_is_read(tmp_path, home, warm, place):
     """And what it lacks is written to the next directory, if there is one."""
-    variables = IN_TREE | ({"NUMBA_CACHE_DIR": str(tmp_path / "cache")} if place == "NUMBA_CACHE_DIR" else {})
-    assert run(CHECK, site, "-W", "error", **variables) == COMPILED
-    (folder,) = {path.parent for path in kernels(tmp_path)}
-    for read_only in (folder, site / "fastrsx" / "kernels" / "__pycache__"):
-        read_only.mkdir(exist_ok=True)
-        read_only.chmod(0o555)
-    assert run(UNPRIVILEGED + CHECK, site, "-W", "error", **variables) == LOADED
+    folder = tmp_path / "cache" / "fastrsx"
+    name = "XDG_CACHE_HOME" if place == "home" else place
+    variables = HOMELESS | {name: str(tmp_path / "cache")}
+    shutil.copytree(warm, folder)
+    folder.chmod(0o555)
+    assert run(UNPRIVILEGED + CHECK, tmp_path, "-W", "error", **variables) == LOADED
     more = f"{UNPRIVILEGED}{CHECK}\npanel.padded(5j.imag > 1)"
-    assert_one_warning(warnings_of(more, site, **variables))
-    home = str(tmp_path / "home")
-    run(more, site, "-W", "error", **variables | {"HOME": home, "XDG_CACHE_HOME": home})
-    assert len(kernels(home)) == 1
+    assert_one_warning(warnings_of(more, tmp_path, **variables))
+    if place != "home":
+        run(more, tmp_path, "-W", "error", **home | {name: str(tmp_path / "cache")})
+        assert len(kernels(tmp_path / "home")) == 1
     assert len(kernels(folder)) == 2
+
+
+@pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR"])
+def test_file_in_place_of_a_folder(tmp_path, home, name):
+    """The next folder is written. Numba is silent about its own variable, so that is left at that."""
+    (tmp_path / "file").write_text("not a folder")
+    lines = warnings_of(CHECK, tmp_path, **home | {name: str(tmp_path / "file")})
+    assert len(lines) == (name == "FASTRSX_CACHE")
+    assert all(f"cannot be kept in {tmp_path / 'file'} (not a folder), so they are kept in " in line for line in lines)
+    assert len(kernels(tmp_path / "home")) == 2
 
 
 WRITE_ERRORS = {
@@ -274,42 +641,36 @@ def test_directory_that_vanished_is_made_again(tmp_path):
     assert len(kernels(tmp_path)) == 2
 
 
-def test_locators_of_the_user(site, tmp_path):
-    assert run(CHECK, site, "-W", "error", **IN_TREE, NUMBA_CACHE_LOCATOR_CLASSES="InTreeCacheLocator") == COMPILED
-    assert len(kernels(site / "fastrsx" / "kernels" / "__pycache__")) == 2
-    assert_one_warning(warnings_of(CHECK, tmp_path, NUMBA_CACHE_LOCATOR_CLASSES="IPythonCacheLocator"))
-
-
 # -- the command line ------------------------------------------------------------------------------------------
 
 
-def test_cache_info_and_clear(site):
+def test_cache_info_and_clear(tmp_path, home, warm):
     """Only our own files go."""
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == COMPILED
-    folder = site / "fastrsx" / "kernels" / "__pycache__"
-    (folder / "dense.value-294.py311.nbi").touch()  # of Numba's own cache
-    others = [folder / "dense.cpython-310.pyc", folder / "notes.txt"]
+    folder = shutil.copytree(warm, tmp_path / "cache")
+    variables = home | {"FASTRSX_CACHE": str(folder)}
+    (folder / f"{kernels(folder)[0].name}-0123").touch()  # of a process that was killed
+    others = [folder / name for name in ("dense.cpython-310.pyc", "notes.txt", "mine.value-294.py311.nbi", "mine.value-294.py311.1.nbc")]
+    others.append(tmp_path / kernels(folder)[0].name)
     for file in others:
         file.touch()
     code = "from fastrsx.cli import main\nfor action in ('info', 'clear', 'info'): assert main(['cache', action]) == 0"
-    lines = run(code + "\nmain(['info'])", site, "-W", "error", **IN_TREE).splitlines()
+    lines = run(code + "\nmain(['info'])", tmp_path, "-W", "error", **variables).splitlines()
     assert lines[0] == lines[3] == lines[5] == f"directory  {folder}"
     assert lines[1].startswith("kernels    2, 0.")
     assert lines[2].startswith("stale      0 ")
     assert lines[4] == "removed    3 files"
     assert lines[6].startswith("kernels    0, 0.0 MB")
     assert f"cache      {folder}, 0 compiled kernels, 0.0 MB" in lines
-    assert not kernels(folder)
-    assert all(file.exists() for file in others)
+    assert sorted(tree(tmp_path)) == sorted([*others, folder, tmp_path / "home"])
 
 
 @posix
-def test_cache_clear_of_a_read_only_directory(site):
-    assert run(CHECK, site, "-W", "error", **IN_TREE) == COMPILED
-    (site / "fastrsx" / "kernels" / "__pycache__").chmod(0o555)
+def test_cache_clear_of_a_read_only_directory(tmp_path, warm):
+    variables = HOMELESS | {"FASTRSX_CACHE": str(tmp_path / "cache")}
+    shutil.copytree(warm, tmp_path / "cache").chmod(0o555)
     code = f"{UNPRIVILEGED}\nfrom fastrsx.cli import main\nassert main(['cache', 'clear']) == 1"
-    out = run(code, site, "-W", "error", **IN_TREE)
-    assert "__pycache__ (read only)\nremoved    0 files, 2 cannot be" in out
+    out = run(code, tmp_path, "-W", "error", **variables)
+    assert "cache (read only)\nremoved    0 files, 2 cannot be" in out
 
 
 def test_cache_warm(capsys, monkeypatch):
@@ -325,3 +686,10 @@ def test_cache_command_without_a_cache(capsys, monkeypatch, action):
     monkeypatch.setattr(diskcache, "cache_problem", "turned off")
     assert main(["cache", action]) == 1
     assert capsys.readouterr().err == "fastrsx cache: off: turned off\n"
+
+
+def test_cache_command_without_a_directory(tmp_path):
+    code = "import sys\nsys.stderr = sys.stdout\nfrom fastrsx.cli import main\nassert main(['cache', 'info']) == 1"
+    out = run(code, tmp_path, "-W", "error", **HOMELESS)
+    assert out.startswith("fastrsx cache: off: there is no directory for it; not in ")
+    assert NOWHERE in out
