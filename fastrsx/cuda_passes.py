@@ -48,6 +48,7 @@ class CudaPasses(Passes):
                 "evaluate_plane": self._evaluate_plane_into,
                 "plane_derivatives": self._plane_derivatives_into,
                 "largest": self.largest,
+                "is_penalised": lambda image, w, unit: solve.is_penalised(self.to_host(image), self.to_host(w), unit),
                 "spread": self._spread,
             },
         )
@@ -217,6 +218,11 @@ class CudaPasses(Passes):
     def weighted_gram(self, h: DeviceVector) -> Matrix:
         kernels.fill(self._with_gram().combined, self._work, 0.0)
         return self._weighed_gram(h)
+
+    def gram(self) -> Matrix:
+        ones = self.empty()
+        kernels.fill(ones, self._work, 1.0)
+        return self.weighted_gram(ones)
 
     def curvature(self, a: DeviceVector, point: Point, p: Vector, da: DeviceVector) -> Vector:
         self.count += 1 if self.shape[1] <= kernels.WIDEST else 2

@@ -51,6 +51,22 @@ class Data(NamedTuple):
         return self.A.shape
 
 
+class Recast:
+    """A times a matrix, its rows formed where they are asked for."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, A: Any, matrix: Matrix) -> None:
+        self.A, self.matrix = A, matrix
+        self.shape = A.shape[0], matrix.shape[1]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, which: Any) -> Matrix:
+        return np.asarray(as_rows(self.A, which) @ self.matrix)
+
+
 def as_rows(A: Any, which: Any) -> Matrix:
     """Some rows of an array or csr_array, by a slice or by numbers, as a float64 matrix."""
     rows = device.to_host("A", A[which])
@@ -66,6 +82,8 @@ def chunks(A: Any, rows: int = CHUNK) -> Iterator[tuple[slice, Matrix]]:
 
 def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
+    if isinstance(A, Recast):
+        return A
     if device.is_on_gpu(A):
         return device.as_matrix(A)
     if hasattr(type(A), "to_coo"):  # a dictionary of pydata/sparse
@@ -92,6 +110,8 @@ def as_data(A: Any) -> Any:
 
 def loader_of(A: Any, kernel: str = "auto") -> Loader:
     """How A, from `as_data`, would be read; `kernel` is as in `Problem`."""
+    if isinstance(A, Recast):
+        return Loader("stream")
     if device.is_on_gpu(A):
         if kernel in ("auto", "cuda"):
             return Loader("device")

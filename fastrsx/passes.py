@@ -37,6 +37,11 @@ class Point(NamedTuple):
         return float(self.raw[fold.POINT_SHIFT])
 
     @property
+    def squares(self) -> float:
+        """<c, c>."""
+        return float(self.raw[fold.POINT_SQUARES])
+
+    @property
     def noise(self) -> float:
         """The rounding error of fun."""
         return float(fold.noise(self.raw))
@@ -329,6 +334,10 @@ class Passes:
         out = np.empty((self.shape[1],) * 2)
         self.run(dense, "weighted_gram", self.source, h, out, self.workspace())
         return out
+
+    def gram(self) -> Matrix:
+        """A^T A."""
+        return self.weighted_gram(np.ones(self.shape[0]))
 
     def row_squares(self, B: Matrix) -> Vector:
         """||A_i B||^2 for each row, B (padded d x 8)."""

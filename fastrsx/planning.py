@@ -60,6 +60,11 @@ class Plan(NamedTuple):
         """The same plan for Newton steps from this Hessian."""
         return self._replace(hessian=hessian, reason=f"{self.reason}; {why}" if why else self.reason)
 
+    def in_basis(self, condition: float) -> "Plan":
+        """The same plan for steps in an orthonormal basis of the columns, which have that condition."""
+        why = f"steps in an orthonormal basis of the columns, as these are nearly dependent (condition {condition:.1e} once scaled)"
+        return self._replace(reason=f"{self.reason}; {why}")
+
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
         where = "" if self.kernel == "cuda" else f" on {self.threads} thread{plural}"

@@ -128,7 +128,8 @@ class NewtonResult(OptimizeResult):
     alpha, log_alpha : float
         <u, 1> at x (may be inf), and its logarithm (never inf).
     min_eig : float
-        The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS; its sign is the Hessian's own. Of a sampled Hessian,
+        The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS, or in the basis that steps were taken in; its
+        sign is the Hessian's own. Of a sampled Hessian,
         that one's; without one, as 60 steps of Lanczos's method show it at the minimum, NaN elsewhere.
     history : History
         One record for each accepted step.

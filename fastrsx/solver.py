@@ -14,16 +14,20 @@ import numpy as np
 
 from fastrsx.kernels import dense, solve
 from fastrsx.kernels import newton as iteration
+from fastrsx.kernels.dependence import PROMISED
 
 from . import frames, inputs
 from .approximate import Steps
+from .basis import Orthonormal
 from .eigenvalues import smallest
+from .limits import constant_direction
 from .linking import Link
 from .passes import EMPTY, QUIET, Point
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
 from .result import HEADER, History, NewtonResult, Record, Status
+from .variables import Chained, Variables
 from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
@@ -50,12 +54,12 @@ class _Solver:
         seed: int,
         callback: Callable[[Any], None] | None,
         verbose: int,
-        reduction: Reduction | None = None,
+        variables: Variables | None = None,
     ) -> None:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
-        self.reduction = reduction  # of which `problem` is the reduced one, and x its y
-        self.unseen = unseen_columns(problem if reduction is None else reduction.original)
+        self.variables = variables  # of which `problem` is the one in y, and x is y
+        self.unseen = unseen_columns(problem if variables is None else variables.original)
         d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
         self.iterate = self.passes.alloc_iterate(exact)
@@ -67,12 +71,13 @@ class _Solver:
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, iteration.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
-        # By products alone it is not asked for; a reduced problem has full column rank.
-        self.null_is_known = problem.plan.hessian == "matrix-free" or (reduction is not None and not reduction.softmax)
+        # By products alone it is not asked for; a problem in other variables has full column rank.
+        self.null_is_known = problem.plan.hessian == "matrix-free" or (variables is not None and not variables.softmax)
         self.history = History()
         self.farthest = 0.0  # max |A step| since A x was formed, or max |a| there
         self.nit = self.nhev = 0
         self.result: NewtonResult | None = None  # once the solve has ended
+        self.has_asked_for_limit = False
         self.shown_nit, self.shown_x = 0, EMPTY  # the point that the callback has seen last
         self.started = time.perf_counter()
         self.callers_warnings = np.geterr()
@@ -121,8 +126,8 @@ class _Solver:
 
     @QUIET
     def run(self, x0: np.ndarray | None) -> NewtonResult:
-        if self.reduction is not None:
-            self.x[:], self.a[:] = self.reduction.y0, self.reduction.a0
+        if self.variables is not None:
+            self.variables.start(self.x, self.a)
         elif x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
@@ -147,6 +152,7 @@ class _Solver:
         if self.verbose > 1:
             print(HEADER)
         self.accepted = self.x.copy(), self.point.fun, self.nit
+        self.first = self.x.copy(), self.point.fun
         try:
             stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
             while stop is None:
@@ -164,9 +170,24 @@ class _Solver:
             verdict = self.iterate_once()
         if verdict != solve.GO_ON and self.renew():
             verdict = solve.GO_ON
-        stop = self.stop(verdict) or self.out_of_steps()
+        stop = self.stop(verdict) or self.limit() or self.out_of_steps()
         self.accepted = self.x.copy(), self.point.fun, self.nit
         return stop
+
+    def limit(self) -> Stop:
+        """Whether long steps lead to an exact fit at infinity; asked once in a solve, as it takes five passes."""
+        residual = math.sqrt(self.point.squares)
+        is_long = self.history and self.history[-1].step >= iteration.LONG
+        if self.has_asked_for_limit or not is_long or residual > iteration.FLAT * self.norm_b or self.problem.link != "rsx" or self.problem.w.size:
+            return None
+        self.has_asked_for_limit = True
+        direction = constant_direction(self.problem, residual)
+        if direction is None:
+            return None
+        return Status.NO_MINIMISER, (
+            f"The infimum is not attained: the loss tends to 0 as x grows along {self.name_columns(direction)}, where a constant is added to A x, "
+            "for exp(A x) fits b exactly without the A x beside it. Pass link='softmax', or weights w > 0, to have a minimiser."
+        )
 
     def out_of_steps(self) -> Stop:
         if self.nit < self.max_iter:
@@ -278,7 +299,7 @@ class _Solver:
 
     def callers(self, x: np.ndarray) -> np.ndarray:
         """x in the caller's columns, a copy."""
-        return x.copy() if self.reduction is None else self.reduction.lift(x)
+        return x.copy() if self.variables is None else self.variables.lift(x)
 
     def call_back(self) -> Stop:
         """Show the callback the last accepted point, unless it has seen that."""
@@ -301,8 +322,12 @@ class _Solver:
     # -- the report -------------------------------------------------------------------------------------------
 
     def name_columns(self, direction: np.ndarray) -> str:
-        """The columns that carry most of a direction, largest first."""
-        weight = np.abs(direction if self.reduction is None else self.reduction.direction(direction))
+        """The columns that carry most of a direction of the variables, largest first."""
+        return self.heaviest(direction if self.variables is None else self.variables.direction(direction))
+
+    def heaviest(self, direction: np.ndarray) -> str:
+        """The columns that carry most of a direction of scaled columns, largest first."""
+        weight = np.abs(direction)
         order = np.argsort(-weight, kind="stable")
         main = [frames.column_name(j, self.problem.names) for j in order[:MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
         return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
@@ -316,6 +341,11 @@ class _Solver:
     def notes(self, status: Status) -> str:
         """What the user may not know of b and A, to stand behind any message."""
         notes, total = "", self.passes.sum_b
+        if self.variables is not None and not status.success and self.variables.condition > PROMISED:
+            notes += (
+                f" C{self.heaviest(self.variables.weakest)[1:]} are nearly dependent, with a condition of "
+                f"{self.variables.condition:.0e} once scaled: centre and standardise them before they are squared or multiplied, or drop one."
+            )
         if abs(total - 1) > SUM_TOL and status is not Status.EXACT_FIT:
             shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
             notes += f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
@@ -328,8 +358,20 @@ class _Solver:
             )
         return notes
 
+    def back_to_start(self) -> None:
+        """Be at the start again: steps that each rose by no more than rounding have come to a higher loss."""
+        it, now = self.iterate, self.now
+        it.x[:] = self.first[0]
+        self.passes.products(it.x, it.a[now])
+        self.point = self.passes.evaluate(it.a[now])
+        it.points[now], it.scalars[iteration.DERIVED] = self.point.raw, 0.0
+
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
+        if status is not Status.NONFINITE and self.point.fun > self.first[1] + self.point.noise * status.success:
+            self.back_to_start()
+            status = Status.STALLED if status.success else status
+            message = f"{message or status.sentence} No step came below x0 by more than rounding, so x is x0."
         if status is not Status.NONFINITE and not it.scalars[iteration.DERIVED]:
             if steps is not None:
                 steps.derive(self.a, self.point, it)
@@ -357,7 +399,7 @@ class _Solver:
             hess=hess,
             success=status.success,
             status=status,
-            message=(message or status.sentence) + self.notes(status),
+            message=message or status.sentence,
             nit=self.nit,
             nfev=self.passes.evaluations,
             njev=steps.gradients if steps else self.nhev,
@@ -372,14 +414,26 @@ class _Solver:
             min_eig=min_eig,
             history=self.history,
         )
-        if self.reduction is not None:
-            self.reduction.rewrite(result, self.a)
+        if self.variables is not None:
+            self.variables.rewrite(result, self.a)
+        result.message += self.notes(result.status)
         result.x[self.unseen] = 0.0
         self.result = result
         self.call_back()
         if self.verbose > 0:
             print(result.summary(), flush=True)
         return result
+
+
+def variables_of(problem: Problem, x0: np.ndarray | None, kernel: str, num_threads: int | None) -> Variables | None:
+    """What to take steps in, if not in x; the plan says so."""
+    reduction = Reduction(problem, x0, kernel, num_threads) if problem.plan.hessian == "reduced" else None
+    at, start = (problem, x0) if reduction is None else (reduction.problem, reduction.y0)
+    basis = Orthonormal.where_needed(at, start, kernel, num_threads)
+    if basis is None:
+        return reduction
+    problem.plan = problem.plan.in_basis(basis.condition)
+    return basis if reduction is None else Chained(reduction, basis)
 
 
 def newton(
@@ -405,8 +459,10 @@ def newton(
     A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
     two passes over A. For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
     products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative (as far as
-    the rows drawn, or the products, show), and says so where the infimum is not attained. Independent of the scale of A's columns
-    and, but for which rows are drawn, of the order of its rows.
+    the rows drawn, or the products, show), and says so where the infimum is not attained. Independent of the basis of A's column
+    space: columns are scaled to unit RMS, and where they are then nearly dependent (a condition of 20 or more), as raw years beside
+    their squares, steps are taken in an orthonormal basis, which takes a copy of A where there is room for one; `kernel` of the
+    result says so (docs/theory.md, "Any basis of the columns"). But for which rows are drawn, independent of the order of A's rows.
 
     Parameters
     ----------
@@ -500,7 +556,6 @@ def newton(
     n, d = problem.A.shape
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
     if precision == "mixed":
-        problem._passes.use_mixed()
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
     if x0 is not None:
@@ -511,9 +566,10 @@ def newton(
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")
         if problem.w.size:
             raise ValueError("w has weights, but with link='linear' f does not change with the length of x, so they would shrink x to 0: pass w=None")
-    reduction = Reduction(problem, x0, kernel, num_threads) if problem.plan.hessian == "reduced" else None
-    if reduction is not None:
-        reduction.problem.names = problem.names
-        problem = reduction.problem
+    variables = variables_of(problem, x0, kernel, num_threads)
+    if variables is not None:
+        problem = variables.problem
+    if precision == "mixed":
+        problem._passes.use_mixed()
     with problem._running():
-        return _Solver(problem, tol, max_iter, rows, seed, callback, verbose, reduction).run(x0)
+        return _Solver(problem, tol, max_iter, rows, seed, callback, verbose, variables).run(x0)

@@ -17,7 +17,7 @@ from fastrsx.kernels.panel import padded
 from . import inputs
 from .frames import Names
 from .inputs import Matrix, Vector
-from .loading import Data, Loader
+from .loading import Data, Loader, Recast
 from .memory import room_for
 from .passes import EMPTY, Derivatives, Passes, Point
 from .planning import ON_GPU, Plan
@@ -31,33 +31,45 @@ class Chunks:
     """The rows of A in C-ordered chunks, whose size depends on the number of columns alone; iterate to read them once.
 
     A C-ordered map is read from its file and not through the map, whose pages would stay resident. Anything else is copied through it.
+    Of a `Recast` A the rows are read likewise, and then multiplied.
     """
 
-    def __init__(self, A: np.memmap[Any, Any]) -> None:
+    def __init__(self, A: np.memmap[Any, Any] | Recast) -> None:
         self.A, (n, d) = A, A.shape
         dtype = np.float32 if A.dtype == np.float32 else np.float64
         rows = max(fold.ROWS, CHUNK_BYTES // (8 * d) // fold.ROWS * fold.ROWS)
         self.rows = min(rows, n)
         with room_for(f"reading A in chunks of {self.rows} rows", BUFFERS * self.rows * d):
             self.buffers = [np.empty((self.rows, d), dtype) for _ in range(BUFFERS)]
-        self.place = file_place(A) if A.dtype == dtype else None
+        stored = A.A if isinstance(A, Recast) else A
+        self.place = file_place(stored) if isinstance(stored, np.memmap) and stored.dtype in (np.float32, np.float64) else None
+        self.unchanged: Matrix | None = None  # a chunk as it is on disk
+        if isinstance(A, Recast) and self.place is not None:
+            self.unchanged, self.matrix = np.empty((self.rows, stored.shape[1]), stored.dtype), A.matrix
 
     def _read(self, start: int) -> Matrix:
-        n, d = self.A.shape
-        buffer = self.buffers[start // self.rows % BUFFERS][: min(self.rows, n - start)]
+        buffer = self.buffers[start // self.rows % BUFFERS][: min(self.rows, len(self.A) - start)]
         if self.place is None:
             np.copyto(buffer, self.A[start : start + len(buffer)])
-            return buffer
+        elif self.unchanged is None:
+            self._read_from_file(start, buffer)
+        else:
+            stored = self.unchanged[: len(buffer)]
+            self._read_from_file(start, stored)
+            np.matmul(stored, self.matrix, out=buffer)
+        return buffer
+
+    def _read_from_file(self, start: int, buffer: Matrix) -> None:
+        assert self.place is not None
         path, offset = self.place
         with open(path, "rb", buffering=0) as file:
-            file.seek(offset + start * d * buffer.itemsize)
-            view, done = memoryview(buffer).cast("B"), 0
+            file.seek(offset + start * buffer[0].nbytes)
+            view, done = memoryview(buffer).cast("B"), 0  # type: ignore[arg-type]
             while done < len(view):
                 count = file.readinto(view[done:])
                 if not count:
                     raise OSError(f"{path} ended at {file.tell()} bytes, while A has rows beyond; it was cut while it was read")
                 done += count
-        return buffer
 
     def __iter__(self) -> Iterator[tuple[slice, Matrix]]:
         starts = iter(range(0, len(self.A), self.rows))

@@ -8,17 +8,19 @@ from scipy.linalg import qr, solve_triangular
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpocon, dpotrf, dtpqrt
 
+from fastrsx.kernels.dependence import MISSED
+
 from .inputs import Matrix, Vector
 from .memory import room_for
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import tolerance
 from .result import NewtonResult, Status
+from .variables import Variables
 
 CHUNK = 2**22  # numbers of A that are copied at a time: 32 MB
 WELL_CONDITIONED = 1e-8  # the inverse condition of A A^T, its rows scaled to length 1, from which its Cholesky factor serves: that of A is 1e-4
 QR_BLOCK = 32  # columns that dtpqrt takes together
 MOST_CORRECTIONS = 6
-MISSED = 1e-6  # of the loss: an x that misses by more what was found has not come there
 EPS = float(np.finfo(float).eps)
 Rows = npt.NDArray[np.intp]
 
@@ -73,7 +75,7 @@ def _factor(A: Matrix, scale: Vector) -> tuple[Rows, Matrix]:
     return order[:rank], B
 
 
-class Reduction:
+class Reduction(Variables):
     """A diag(1/scale) = B Q^T, with orthonormal Q (d x r) and B (n x r) of full column rank: A x = B y for y = Q^T (scale * x).
 
     `scale` is the RMS of A's columns. y is as long as scale * x, so that `newton` has the same trust region for B as for A. Q is never formed: `rows`
@@ -97,37 +99,24 @@ class Reduction:
     """
 
     def __init__(self, original: Problem, x0: Vector | None, kernel: str = "auto", num_threads: int | None = None) -> None:
+        super().__init__(original, x0)
         n, d = original.A.shape
-        self.original, self.scale = original, original._column_scale
         with room_for(f"the reduced problem for {n} x {d}", 4 * n * n + CHUNK):
             self.rows, B = _factor(original.A, self.scale)
         self.L = B[self.rows]
         if not len(self.rows):  # A is 0; a Problem has columns
             B = np.zeros((n, 1))
-        w = original.w if original.w.size else None
-        self.problem = Problem(B, original.b, w=w, link=original.link, kernel=kernel, num_threads=num_threads)
-        self.problem._column_scale = np.ones(B.shape[1])  # scaled already
-        self.x0, self.a0, self.y0 = np.zeros(d), np.zeros(n), np.zeros(B.shape[1])
+        self._solve_over(B, kernel, num_threads)
+        self.a0, self.y0 = np.zeros(n), np.zeros(B.shape[1])
         if x0 is not None:
-            self._start(x0)
+            self.a0 = self._start_image()
+            self.y0[: len(self.rows)] = self._solve(self.L, self.a0[self.rows])
 
-    def _start(self, x0: Vector) -> None:
-        a0 = self.original._times(x0)
-        length = np.abs(a0).max()
-        divides = self.original.link == "linear" and 0 < length < np.inf and np.isfinite(x0 / length).all()
-        if not divides:  # as the solver does, so here x0 too
-            length = 1.0
-        self.x0 = x0 / length
-        self.a0 = self.original._times(self.x0) if length != 1.0 else a0
-        self.y0[: len(self.rows)] = self._solve(self.L, self.a0[self.rows])
+    def start(self, y: Vector, a: Vector) -> None:
+        y[:], a[:] = self.y0, self.a0
 
     def _solve(self, L: Matrix, y: Vector, transposed: bool = False) -> Vector:
         return np.asarray(solve_triangular(L, y, lower=True, trans=int(transposed), check_finite=False)) if len(y) else y
-
-    @property
-    def softmax(self) -> bool:
-        """Whether the loss does not see what is the same in all entries of A x."""
-        return self.original.link == "softmax" and not self.original.w.size
 
     # -- from y to x ------------------------------------------------------------------------------------------
 
@@ -137,8 +126,7 @@ class Reduction:
         full[self.rows] = z
         return self.original._transposed_times(full) / scale
 
-    def direction(self, y: Vector) -> Vector:
-        """Q y: a direction of scaled columns of A."""
+    def direction(self, y: Vector) -> Vector:  # Q y
         return self._transposed(self._solve(self.L, y[: len(self.rows)], transposed=True), self.scale)
 
     def _reach(self, x: Vector, ax: Vector, a: Vector, L: Matrix, scale: Vector) -> tuple[Vector, float]:
@@ -168,7 +156,6 @@ class Reduction:
         return self._reach(self.x0.copy(), self.a0, a, self.L, self.scale)
 
     def lift(self, y: Vector) -> Vector:
-        """The x that y stands for, of all the nearest to x0 in scaled columns, as is each iterate of `newton` without a reduction."""
         return self._nearest(y)[0]
 
     def least_norm(self, y: Vector, a: Vector) -> Vector:
@@ -210,7 +197,6 @@ class Reduction:
             result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad
 
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
-        """Of the reduced problem's result at a = A x that of the original."""
         y, original = result.x, self.original
         result.x = self.least_norm(y, a) if result.success else self.lift(y)
         result.jac = np.full(len(self.x0), np.nan)

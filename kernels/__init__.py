@@ -3,7 +3,8 @@
 Read them in this order: `simd` (a register as a Numba type), `exp`, `links` (u and its derivatives), `microkernel` (outer products into
 registers), `panel` (rows as it wants them; its loaders are `strided` for any layout and dtype and `csr` for sparse rows), `fold` (rows fold into a
 state, states combine), `dense` (the public kernels: the fold over blocks, in parallel or serial); then `cholesky`, `trust_region`, `plane` (the
-search that follows a step), `newton` (an iteration) and `solve` (what iterations come to, and a whole solve in one call); `lanes` and `batch` (many
+search that follows a step), `newton` (an iteration), `dependence` (columns that are nearly dependent) and `solve` (what iterations come to, and
+a whole solve in one call); `lanes` and `batch` (many
 small problems, eight to a register); `sample` (rows drawn for a Hessian), `stream` (one read for an iteration) and `mixed` (a Gram matrix in
 float32 and float64).
 

@@ -29,7 +29,7 @@ from .panel import ROWS, padded
 from .simd import LANES
 
 LEAST_ENTRY = 1e-140  # of a column, the largest: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
-UNSEEN = 1e150  # the scale of a column below that
+UNSEEN = 1e151  # the scale of a column below that, which no other has
 
 
 class Workspace(NamedTuple):

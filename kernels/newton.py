@@ -25,7 +25,7 @@ STEPPED = 0  # none: the step is taken
 NOT_FINITE = 1  # the Hessian
 SINGULAR = 2  # its smallest eigenvalue is rounding, and it is not known whether A has a null space
 LONG_STEPS = 3  # several in a row gained next to nothing
-SINGULAR_STEPS = 4  # so did several with a singular Hessian, or the last
+SINGULAR_STEPS = 4  # so did several with a singular Hessian, or the last with one that is not certainly positive
 SATURATED = 5  # the terms of the Hessian cancel to rounding
 CONVERGED = 6
 NO_STEP = 7  # no part of the step lowers the loss
@@ -223,7 +223,7 @@ def find_event(tol, norm_b, null_is_known, it):
         return LONG_STEPS
     if s[CANCELLATION] <= SATURATION:
         return SATURATED
-    if s[SINGULAR_COUNT] >= SUSPECTS or (singular and converged):
+    if s[SINGULAR_COUNT] >= SUSPECTS or (converged and (singular or s[MIN_EIG] < 0.0)):
         s[SINGULAR_COUNT] = 0.0
         return SINGULAR_STEPS
     return CONVERGED if converged else STEPPED

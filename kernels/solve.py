@@ -12,6 +12,7 @@ import numpy as np
 
 from .cholesky import dot
 from .dense import Workspace, alloc_workspace, columns_serial, evaluate, evaluate_serial, products, products_serial
+from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
 from .fold import POINT_FUN, POINT_STEP, noise
 from .jit import part, serial, serial_twin
 from .links import RSX
@@ -27,6 +28,7 @@ from .newton import (
     LONG_STEPS,
     MIN_EIG,
     NO_STEP,
+    NOISE_STEP,
     NOT_FINITE,
     NOW,
     PASSES,
@@ -68,6 +70,7 @@ NO_RAY = -1
 
 AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
 BEHIND = 64  # and behind, by quarters
+DOUBLED = 17  # times that a short step may be, up to as far
 ROUNDING = 1e-10  # max |A p| of a unit vector p, columns of unit RMS, that lies in the null space of A
 MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
 
@@ -82,6 +85,15 @@ def verdict_at(point, norm_b, link):
     return GO_ON
 
 
+@serial
+def is_penalised(image, w, unit):
+    """Whether 1/2 ||w * a||^2 grows without end along a ray."""
+    grows = False
+    for i in range(w.shape[0]):
+        grows = grows or (w[i] > 0.0 and abs(image[i]) > ROUNDING * unit)
+    return grows
+
+
 @part
 def falls_ahead(image, unit, by, b, w, it, work):
     """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end.
@@ -90,7 +102,7 @@ def falls_ahead(image, unit, by, b, w, it, work):
     """
     s, now = it.scalars, int(it.scalars[NOW])
     here = it.points[now]
-    falls, lowest, tau = unit > ROUNDING, here[POINT_FUN], 1
+    falls, lowest, tau = unit > ROUNDING and not is_penalised(image, w, unit), here[POINT_FUN], 1
     while falls and tau <= AHEAD:
         s[EVALUATIONS] += 1.0
         fun = evaluate(work.link, it.a[now], image, tau / unit, b, w, work.a, work.sums, work.point)
@@ -122,7 +134,27 @@ def lowest_behind(image, unit, b, w, it, work):
 
 
 @part
-def move_back(image, t, b, w, scale, it, work, row):
+def falls_beside(image, unit, tol, b, w, it, work):
+    """The t of the lowest loss among short steps both ways, doubled while it falls, or 0 where none is lower by more than tol and rounding.
+
+    A short step has max |A p| = 1e-3: the model cannot tell a slightly negative curvature from 0, but the loss may.
+    """
+    s, here = it.scalars, it.points[int(it.scalars[NOW])]
+    best, lowest = 0.0, (1.0 - tol) * here[POINT_FUN] - noise(here)
+    for way in range(-1, 2, 2):
+        t = way * NOISE_STEP / unit
+        for _ in range(DOUBLED):
+            s[EVALUATIONS] += 1.0
+            fun = evaluate(work.link, it.a[int(s[NOW])], image, t, b, w, work.a, work.sums, work.point)
+            if not fun < lowest:
+                break
+            best, lowest = t, fun
+            t *= 2.0
+    return best
+
+
+@part
+def move_along(image, t, b, w, scale, it, work, row):
     """Move to x + t times the direction in it.flattest, and forget the radius."""
     s, now = it.scalars, int(it.scalars[NOW])
     ahead = after(now)
@@ -139,8 +171,8 @@ def move_back(image, t, b, w, scale, it, work, row):
 
 
 @part
-def follow_ray(event, A, flat_image, b, w, scale, norm_b, it, work, records):
-    """What the ray that an event suggests comes to: ON_A_RAY, the verdict after a step back over it, else NO_RAY.
+def follow_ray(event, A, flat_image, b, w, scale, tol, norm_b, it, work, records):
+    """What the ray that an event suggests comes to: ON_A_RAY, the verdict after a step back over it or beside what is no minimum, else NO_RAY.
 
     Leaves the direction, of scaled columns, in it.flattest. An A without rows is not there: `flat_image` is then A times that direction.
     """
@@ -162,12 +194,15 @@ def follow_ray(event, A, flat_image, b, w, scale, norm_b, it, work, records):
         for i in range(it.x.shape[0]):
             it.flattest[i] = it.x[i] * scale[i]
         image, unit, by = it.a[now], float(AHEAD), 0.5
-    if not falls_ahead(image, unit, by, b, w, it, work):
-        return NO_RAY
-    t, rises = lowest_behind(image, unit, b, w, it, work)
-    if t == 0.0:
-        return ON_A_RAY if rises else NO_RAY
-    move_back(image, t, b, w, scale, it, work, records[int(s[STEPS])])
+    if falls_ahead(image, unit, by, b, w, it, work):
+        t, rises = lowest_behind(image, unit, b, w, it, work)
+        if t == 0.0:
+            return ON_A_RAY if rises else NO_RAY
+    else:
+        t = falls_beside(image, unit, tol, b, w, it, work) if s[CONVERGES] > 0.0 and unit > ROUNDING else 0.0
+        if t == 0.0:
+            return NO_RAY
+    move_along(image, t, b, w, scale, it, work, records[int(s[STEPS])])
     return verdict_at(it.points[int(s[NOW])], norm_b, work.link)
 
 
@@ -218,7 +253,7 @@ def advance(what, A, flat_image, b, w, scale, null, null_is_known, tol, norm_b, 
         if event == SINGULAR_STEPS and A.shape[0] == 0 and flat_image.shape[0] == 0:
             return NEEDS_IMAGE
         if event in (LONG_STEPS, SINGULAR_STEPS, SATURATED):
-            ray = follow_ray(event, A, flat_image, b, w, scale, norm_b, it, work, records)
+            ray = follow_ray(event, A, flat_image, b, w, scale, tol, norm_b, it, work, records)
             if ray != NO_RAY:
                 return ray
         if event == SATURATED:
@@ -235,7 +270,8 @@ def advance(what, A, flat_image, b, w, scale, null, null_is_known, tol, norm_b, 
 
 falls_ahead_serial = serial_twin(falls_ahead)
 lowest_behind_serial = serial_twin(lowest_behind)
-move_back_serial = serial_twin(move_back)
+falls_beside_serial = serial_twin(falls_beside)
+move_along_serial = serial_twin(move_along)
 follow_ray_serial = serial_twin(follow_ray)
 advance_serial = serial_twin(advance)
 
@@ -253,6 +289,7 @@ class SmallWorkspace(NamedTuple):
     panel: np.ndarray  # n x padded d: A as the passes want it
     b: np.ndarray  # n: b and w in float64
     w: np.ndarray  # n
+    basis: np.ndarray  # d x d: R of A = Q R, where columns of A are nearly dependent and the panel has Q
 
 
 class SmallResult(NamedTuple):
@@ -273,7 +310,7 @@ STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
 def alloc_small(n, d, link=RSX):
     """Room for `newton_small` on n x d data."""
     it, work = alloc_iterate(n, d, True), alloc_workspace(n, d, True, link)
-    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, padded(d))), np.empty(n), np.empty(n))
+    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, padded(d))), np.empty(n), np.empty(n), np.empty((d, d)))
 
 
 @serial
@@ -281,7 +318,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     """Minimise over x (d), in place, from the x given: `fastrsx.newton` with the exact Hessian in one call, on one thread.
 
     A, x, b and w are float64 or float32, and an empty w means none. Where columns of A are linearly dependent, x is one of the
-    solutions. With a start outside the domain the status is NONFINITE.
+    solutions; where they nearly are, steps are taken in an orthonormal basis. With a start outside the domain the status is NONFINITE.
     """
     it, work, scale = small.it, small.work, small.scale
     s = it.scalars
@@ -297,6 +334,12 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     panel, b64, w64 = read_only(small.panel), read_only(small.b), read_only(small.w[: w.shape[0]])
     verdict, fun, nit, nfev = NONFINITE, np.nan, 0, 0
     if columns_serial(A, MOST_ENTRY, scale, work.buffers, work.vectors) < 0:
+        condition = 0.0
+        if independence(small.panel, it.x.shape[0], scale) < ENOUGH:
+            condition = orthonormalise(small.panel, it.x.shape[0], scale, small.basis)
+            scale[:] = 1.0
+            for i in range(it.x.shape[0]):
+                it.x[i] = dot(small.basis[i], it.x, i)
         products_serial(panel, it.x, it.a[0], work.buffers)
         fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
         nfev = 1
@@ -309,6 +352,15 @@ def newton_small(A, x, b, w, tol, max_iter, small):
                 nit += int(s[STEPS])
                 nfev += int(s[EVALUATIONS])
             fun = it.points[int(s[NOW]), POINT_FUN]
+            if condition > 0.0:
+                solve_basis(small.basis, it.x, it.step)
+                it.x[:] = it.step
+                pack_rows(A, 0, A.shape[0], small.panel)
+                products_serial(panel, it.x, it.a[0], work.buffers)
+                found = fun
+                fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
+                if is_missed(fun, found, noise(it.points[0]), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
+                    verdict = NO_DESCENT
             x[:] = it.x
     status = STATUS[verdict]
     return SmallResult(status <= 1, status, fun, nit, nfev)

@@ -183,3 +183,19 @@ def test_newton_small(real):
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call(*problems(3, 40, 2))
+
+
+def test_nearly_dependent_columns():
+    """Raw years and their squares: in lanes, and alone."""
+    times = np.arange(1971.0, 1991.0)
+    t = np.linspace(-1, 1, 20)
+    b = np.exp(-(((t - np.linspace(-0.1, 0.1, 9)[:, None]) / 0.5) ** 2))
+    b /= b.sum(axis=1, keepdims=True)
+    raw = fastrsx.newton_batch(np.broadcast_to(np.vander(times, 3), (9, 20, 3)), b)
+    easy = fastrsx.newton_batch(np.broadcast_to(np.vander(t, 3), (9, 20, 3)), b)
+    np.testing.assert_array_equal(raw.success, easy.success)
+    np.testing.assert_allclose(raw.fun, easy.fun, rtol=1e-6, atol=1e-17)
+    assert easy.success.any()
+    assert (raw.nit <= 1.5 * easy.nit + 3).all()
+    for j in range(9):
+        assert raw.fun[j] == pytest.approx(fastrsx.Problem(np.vander(times, 3), b[j]).value(raw.x[j]), rel=1e-12)

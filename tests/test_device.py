@@ -81,6 +81,16 @@ def test_newton_of_linearly_dependent_columns():
     assert there.x[0] == pytest.approx(there.x[2])
 
 
+def test_newton_of_nearly_dependent_columns():
+    times = np.arange(1971.0, 1991.0)
+    A, b = np.vander(times, 3), np.exp(-(((times - 1980) / 4) ** 2))
+    b /= b.sum()
+    here, there = fastrsx.newton(A, b), fastrsx.newton(cuda.to_device(A), b)
+    assert "orthonormal basis" in there.kernel
+    assert there.status is here.status
+    assert there.fun == pytest.approx(here.fun, rel=1e-9)
+
+
 def test_newton_searches_the_plane():
     """A start so far away that steps are refused."""
     rng = np.random.default_rng(4)
