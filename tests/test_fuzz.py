@@ -82,6 +82,7 @@ LAYOUTS = {
 SPARSE = ("csr", "csc", "coo")
 VECTORS = ["C", "strided", "reversed", "unaligned", "byte-swapped", "list", "float32", "longdouble"]
 
+SPOILT = ["intercept", "equal rows", "equal columns", "zero column", "zero row", "sum of columns", "near copy", "near dummies"]
 exponents = st.sampled_from([0] * 6 + [-8, -3, 1, 2, 3, 6, 20, -20, 100, -100, -155, 149, 150, 151, -300, -308, -320, 300])
 specials = st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, -1e150, 1e151, np.nan, np.inf, -np.inf])
 
@@ -89,18 +90,18 @@ specials = st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, -1e150, 1
 @st.composite
 def matrices(draw, rng, n, d):
     """n x d numbers of one kind, then some spoilt."""
-    kind = draw(st.sampled_from(["normal", "normal", "uniform", "whole", "one-hot", "constant", "exponential"]))
+    kind = draw(st.sampled_from(["normal", "normal", "uniform", "whole", "one-hot", "constant", "exponential", "years"]))
+    years = rng.integers(1500, 2100) + np.sort(rng.integers(0, draw(st.sampled_from([5, 20, 200])), n)) * 1.0
     A = {
         "normal": rng.standard_normal((n, d)),
         "uniform": rng.random((n, d)),
         "whole": rng.integers(-3, 4, (n, d)) * 1.0,
         "one-hot": np.eye(d)[rng.integers(0, d, n)],
         "constant": np.ones((n, d)),
+        "years": years[:, None] ** np.arange(d)[::-1],  # their powers as they are
         "exponential": rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, d)),
     }[kind]
-    for spoil in draw(
-        st.lists(st.sampled_from(["intercept", "equal rows", "equal columns", "zero column", "zero row", "sum of columns"]), max_size=2)
-    ):
+    for spoil in draw(st.lists(st.sampled_from(SPOILT), max_size=2)):
         i, j = rng.integers(0, n, 2), rng.integers(0, d, 2)
         if spoil == "intercept":
             A[:, j[0]] = 1.0
@@ -112,8 +113,13 @@ def matrices(draw, rng, n, d):
             A[:, j[0]] = 0.0
         elif spoil == "zero row":
             A[i[0]] = 0.0
-        else:
+        elif spoil == "sum of columns":
             A[:, j[0]] = A.sum(axis=1)
+        elif spoil == "near copy":
+            A[:, j[0]] = A[:, j[1]] * (1 + 10.0 ** -rng.integers(2, 14) * rng.standard_normal(n))
+        elif spoil == "near dummies":
+            A[:, : d - 1], A[:, d - 1] = np.eye(d)[rng.integers(0, d, n)][:, : d - 1], 1.0
+            A[i[0], j[0]] += 10.0 ** -rng.integers(2, 14)
     with np.errstate(all="ignore"):
         if draw(st.booleans()):
             A = A * 10.0 ** draw(exponents)
