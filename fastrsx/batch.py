@@ -14,7 +14,7 @@ from fastrsx.kernels.links import RSX
 from . import frames, inputs, threads
 from .inputs import Vector
 from .planning import check_kernel
-from .result import Status
+from .result import SUM_TOL, Status
 
 LEAST, MOST = 2**14, 2**22  # entries of A in one call of the kernel, which Ctrl-C waits for: from 0.1 ms, what a thread is worth, to some 20 ms
 PARTS = 8  # calls for each thread, so that none waits long for the last
@@ -125,17 +125,27 @@ def newton_batch(
     status, fun, nit, nfev = (np.empty_like(array) for array in results)
     for array, result in zip((status, fun, nit, nfev), results, strict=True):
         array[order] = result
-    counts = ((code.name, int((status == code).sum())) for code in Status)
+    success = np.isin(status, [code for code in Status if code.success])
     return BatchResult(
         x=x.reshape(len(n), -1) if (d == d[0]).all() else np.split(x, places[2][1:]),
         names=names[0] if names.count(names[0]) == len(names) else names,
         fun=fun,
-        success=np.isin(status, [code for code in Status if code.success]),
+        success=success,
         status=status,
-        message=", ".join(f"{count} {name}" for name, count in counts if count),
+        message=_message(status, np.flatnonzero(~success), targets, places[1], n),
         nit=nit,
         nfev=nfev,
     )
+
+
+def _message(status: np.ndarray, failed: np.ndarray, targets: Vector, starts: np.ndarray, n: np.ndarray) -> str:
+    """How many ended in which way, and how many of those that failed have a b that does not sum to 1."""
+    counts = ((code.name, int((status == code).sum())) for code in Status)
+    message = ", ".join(f"{count} {name}" for name, count in counts if count)
+    off = [j for j in failed.tolist() if abs(targets[starts[j] : starts[j] + n[j]].sum() - 1) > SUM_TOL]
+    if off:
+        message += f"; of those without success {len(off)} have a b that does not sum to 1, as f does: the first is problem {off[0]}"
+    return message
 
 
 def _parts(entries: np.ndarray, count: int) -> list[slice]:

@@ -314,6 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.redirect_stdout(out):
         try:
             status = run(build_parser().parse_args(argv))
+        except RuntimeError as error:  # what is wrong with the environment, as NUMBA_DISABLE_JIT or a missing driver
+            print(f"fastrsx: {error}", file=sys.stderr)
+            status = 2
         finally:
             out.flush()
     if out.failure is None or isinstance(out.failure, BrokenPipeError):  # as `| head` ends it

@@ -40,6 +40,7 @@ _SENTENCES = {
 }
 
 
+SUM_TOL = 1e-8  # of b's sum from 1, to which f sums
 HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'ms':>9}"
 
 

@@ -26,13 +26,12 @@ from .passes import EMPTY, QUIET, Point
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
-from .result import HEADER, History, NewtonResult, Record, Status
+from .result import HEADER, SUM_TOL, History, NewtonResult, Record, Status
 from .variables import Chained, Variables
 from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
-SUM_TOL = 1e-8  # of b's sum from 1
 MOST_NAMED = 5  # columns, in a message
 Stop = tuple[Status, str] | None
 

@@ -199,3 +199,14 @@ def test_nearly_dependent_columns():
     assert (raw.nit <= 1.5 * easy.nit + 3).all()
     for j in range(9):
         assert raw.fun[j] == pytest.approx(fastrsx.Problem(np.vander(times, 3), b[j]).value(raw.x[j]), rel=1e-12)
+
+
+def test_a_b_that_does_not_sum_to_one_is_named_where_a_problem_fails():
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((3, 200, 4))
+    b = np.array([fastrsx.predict(A[j], [0.5, -1, 0.2, 0.1]) for j in range(3)]) * rng.uniform(0.7, 1.3, (3, 200))
+    b /= b.sum(axis=1, keepdims=True)
+    assert "sum to 1" not in fastrsx.newton_batch(A, b).message
+    b[1] *= 1e9
+    message = fastrsx.newton_batch(A, b).message
+    assert message.endswith("of those without success 1 have a b that does not sum to 1, as f does: the first is problem 1")

@@ -24,3 +24,11 @@ def test_it_is_said(call):
     run = subprocess.run([sys.executable, "-c", f"import fastrsx; {call}"], env=env, cwd=Path.home(), capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("RuntimeError: NUMBA_DISABLE_JIT is set, and the kernels of fastrsx are vector code")
+
+
+def test_the_command_line_says_it_in_one_line():
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    run = subprocess.run([sys.executable, "-m", "fastrsx", "demo"], env=env, cwd=Path.home(), capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("fastrsx: NUMBA_DISABLE_JIT is set")
+    assert len(run.stderr.splitlines()) == 1
