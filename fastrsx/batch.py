@@ -142,7 +142,7 @@ def _message(status: np.ndarray, failed: np.ndarray, targets: Vector, starts: np
     """How many ended in which way, and how many of those that failed have a b that does not sum to 1."""
     counts = ((code.name, int((status == code).sum())) for code in Status)
     message = ", ".join(f"{count} {name}" for name, count in counts if count)
-    off = [j for j in failed.tolist() if abs(targets[starts[j] : starts[j] + n[j]].sum() - 1) > SUM_TOL]
+    off = [j for j in failed.tolist() if SUM_TOL < abs(targets[starts[j] : starts[j] + n[j]].sum() - 1) < np.inf]
     if off:
         message += f"; of those without success {len(off)} have a b that does not sum to 1, as f does: the first is problem {off[0]}"
     return message
