@@ -4,6 +4,7 @@ import numpy as np
 
 from .eigenvalues import shifted_factor, solve
 from .inputs import Vector
+from .planning import REDUCED_UP_TO
 from .problem import Problem
 
 CONSTANT = 1e-6  # how far from 1 the image of a direction may be, as closely as columns of moderate condition give it
@@ -17,7 +18,7 @@ def constant_direction(problem: Problem, residual: float) -> Vector | None:
     """
     passes, scale = problem._passes, problem._column_scale
     b = passes.to_host(passes.b)
-    if not b.min() > 0:
+    if not b.min() > 0 or len(scale) > REDUCED_UP_TO:  # then there is no room for a Gram matrix
         return None
     gram = passes.gram() / scale / scale[:, None]
     U = shifted_factor(gram, 0.0)
