@@ -367,7 +367,8 @@ class _Solver:
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
-        if status is not Status.NONFINITE and self.point.fun > self.first[1] + self.point.noise * status.success:
+        rose = status is not Status.NONFINITE and self.point.fun > self.first[1]
+        if rose and not (status.success and self.point.fun <= self.first[1] + self.point.noise):
             self.back_to_start()
             status = Status.STALLED if status.success else status
             message = f"{message or status.sentence} No step came below x0 by more than rounding, so x is x0."
