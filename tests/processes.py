@@ -21,7 +21,7 @@ def start(code, cwd, *options, **variables):
 def finish(process):
     """What it printed, once it has ended well."""
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, err
