@@ -14,7 +14,7 @@ from fastrsx.kernels.dependence import CONDITION, DEPENDENT, ENOUGH, PROMISED, i
 from . import device
 from .eigenvalues import smallest
 from .inputs import Matrix, Vector
-from .loading import Recast, as_rows, chunks
+from .loading import STREAMED_FROM, Recast, as_rows, chunks
 from .memory import LARGE, free, room_for
 from .passes import Point
 from .planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO
@@ -90,7 +90,7 @@ def recast(problem: Problem, matrix: Matrix) -> Any:
         for which, rows in chunks(A):
             out[which].copy_to_device(rows @ matrix)
         return out
-    if loader == "stream" or (size > LARGE and size > 0.5 * free()):
+    if loader == "stream" or (size > LARGE and size > STREAMED_FROM * free()):
         return Recast(A, matrix)
     with room_for("A in an orthonormal basis", shape[0] * shape[1]):
         out = np.empty(shape)
@@ -167,10 +167,11 @@ class Orthonormal(Variables):
             elif result.success and is_missed(point.fun, found, point.noise, self.condition, original._passes.largest(ax), original._passes.norm_b):
                 result.status, result.success = Status.STALLED, False
                 result.message = "No x in float64 has the A x that the solve came to."
-            if not result.success and not point.fun <= self._at(self.x0)[1].fun:
-                result.x = self.x0
-                ax, point = self._at(self.x0)
-                result.message += " The x for it has a higher loss than x0, so x is x0."
+            if not result.success:
+                start = self._at(self.x0)
+                if not point.fun <= start[1].fun:
+                    result.x, (ax, point) = self.x0, start
+                    result.message += " The x for it has a higher loss than x0, so x is x0."
             result.fun, result.alpha, result.log_alpha = point.fun, point.alpha, point.log_alpha
             if result.hess is None:
                 result.jac = original._passes.gradient(ax, point).grad

@@ -32,7 +32,6 @@ from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
-MOST_NAMED = 5  # columns, in a message
 Stop = tuple[Status, str] | None
 
 
@@ -328,7 +327,7 @@ class _Solver:
         """The columns that carry most of a direction of scaled columns, largest first."""
         weight = np.abs(direction)
         order = np.argsort(-weight, kind="stable")
-        main = [frames.column_name(j, self.problem.names) for j in order[:MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
+        main = [frames.column_name(j, self.problem.names) for j in order[: frames.MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
         return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
 
     def ray_message(self, direction: np.ndarray) -> str:
@@ -349,8 +348,8 @@ class _Solver:
             shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
             notes += f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
         if self.unseen.size:
-            names = [frames.column_name(j, self.problem.names) for j in self.unseen[:MOST_NAMED].tolist()]
-            names += ["..."] * (self.unseen.size > MOST_NAMED)
+            names = [frames.column_name(j, self.problem.names) for j in self.unseen[: frames.MOST_NAMED].tolist()]
+            names += ["..."] * (self.unseen.size > frames.MOST_NAMED)
             notes += (
                 f" Column{'s' * (self.unseen.size > 1)} {', '.join(names)} of A, without an entry beyond {dense.LEAST_ENTRY:g}, "
                 "counted as 0: multiply by a constant what should count."
