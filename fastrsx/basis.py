@@ -16,12 +16,11 @@ from .eigenvalues import smallest
 from .inputs import Matrix, Vector
 from .loading import STREAMED_FROM, Recast, as_rows, chunks
 from .memory import LARGE, free, room_for
-from .passes import Point
 from .planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
 from .result import NewtonResult, Status
-from .variables import Variables
+from .variables import UNATTAINABLE, Variables
 
 
 class Axes(NamedTuple):
@@ -133,7 +132,11 @@ class Orthonormal(Variables):
         return np.asarray(self.axes.vectors @ (y / self.axes.sizes))
 
     def lift(self, y: Vector) -> Vector:
-        return np.asarray(self.x0 + self.from_y @ (y - self.y0))
+        change, null = y - self.y0, self.axes.null
+        if np.abs(change).max() <= np.abs(y).max():
+            return np.asarray(self.x0 + self.from_y @ change)
+        # From 0, where it is the nearer: x0 would leave the rounding of its size.
+        return np.asarray(self.from_y @ y + null @ (null.T @ (self.scale * self.x0)) / self.scale)
 
     def _least_norm(self, x: Vector) -> Vector:
         original, null = self.original, self.axes.null
@@ -156,33 +159,20 @@ class Orthonormal(Variables):
         original, inner, found = self.original, self.problem, result.fun
         result.x = self._least_norm(self.lift(result.x)) if result.success else self.lift(result.x)
         result.kernel = str(original.plan)
-        if result.status is Status.NONFINITE:
-            result.jac, result.npass = np.full(len(self.x0), np.nan), original.npass + inner.npass
-            return
         with original._running():
             ax, point = self._at(result.x)
             if result.success and self.axes.null.size and self.condition > PROMISED:  # no gap between what is dependent and what is not
                 result.status, result.success = Status.STALLED, False
                 result.message = "Columns of A depend on each other to a degree that float64 does not tell from rounding."
             elif result.success and is_missed(point.fun, found, point.noise, self.condition, original._passes.largest(ax), original._passes.norm_b):
-                result.status, result.success = Status.STALLED, False
-                result.message = "No x in float64 has the A x that the solve came to."
-            if not result.success:
-                start = self._at(self.x0)
-                if not point.fun <= start[1].fun:
-                    result.x, (ax, point) = self.x0, start
-                    result.message += " The x for it has a higher loss than x0, so x is x0."
+                result.status, result.success, result.message = Status.STALLED, False, UNATTAINABLE
+            ax, point = self._not_above_start(result, ax, point)
             result.fun, result.alpha, result.log_alpha = point.fun, point.alpha, point.log_alpha
-            if result.hess is None:
+            if result.status is Status.NONFINITE:
+                result.jac = np.full(len(self.x0), np.nan)
+            elif result.hess is None:
                 result.jac = original._passes.gradient(ax, point).grad
             else:
                 first, result.hess = original._passes.hessian(ax, point)
                 result.jac = first.grad
         result.npass = original.npass + inner.npass
-
-    def _at(self, x: Vector) -> tuple[Any, Point]:
-        """A x and the point there."""
-        passes = self.original._passes
-        ax = passes.empty()
-        passes.products(x, ax)
-        return ax, passes.evaluate(ax)

@@ -74,10 +74,9 @@ def free() -> int:
 def room_for(what: str, numbers: int) -> Iterator[None]:
     """Allocate so many float64 numbers in the body; MemoryError, with the size, where they would not fit."""
     size = 8 * numbers
-    needs = f"{what} needs {size / 1e9:.3g} GB"
     if size > LARGE and size > (left := free()):
-        raise MemoryError(f"{needs}, and {left / 1e9:.3g} GB are free")
+        raise MemoryError(f"{what} needs {size / 1e9:.3g} GB, and {left / 1e9:.3g} GB are free")
     try:
         yield
     except MemoryError:
-        raise MemoryError(f"{needs}, which this process did not get") from None
+        raise MemoryError(f"{what} needs {size / 1e9:.3g} GB, which this process did not get") from None

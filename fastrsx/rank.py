@@ -9,7 +9,7 @@ from .inputs import Matrix, Vector
 from .loading import CHUNK, chunks
 
 
-def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
+def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: float = 1.0) -> Matrix:
     """An orthonormal basis, d x k, of the null space of (A - centre) diag(1/scale); k = 0 where that has full column rank.
 
     Parameters
@@ -19,6 +19,8 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
         The RMS of the columns, 1 for a zero column.
     centre : (d,) array or float, optional
         Taken from every row.
+    condition : float, optional
+        How many eps of its largest entry each entry of A is known to.
 
     Examples
     --------
@@ -27,7 +29,7 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0) -> Matrix:
     [[0.707107], [0.707107]]
     """
     _, singular, Vt = svd(triangular_factor(A, scale, centre), full_matrices=True)
-    rank = np.count_nonzero(singular > tolerance(singular, A.shape))
+    rank = np.count_nonzero(singular > condition * tolerance(singular, A.shape))
     return np.ascontiguousarray(Vt[rank:].T)
 
 

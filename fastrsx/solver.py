@@ -32,12 +32,14 @@ from .wide import Reduction
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
+NO_COLUMNS = np.empty(0, dtype=np.intp)
 Stop = tuple[Status, str] | None
 
 
 def unseen_columns(problem: Problem) -> np.ndarray:
     """The numbers of A's columns that count as 0, see `fastrsx.kernels.dense.finish_columns`."""
-    return np.flatnonzero(problem._column_scale == dense.UNSEEN)
+    scale = problem._column_scale
+    return np.flatnonzero(scale == dense.UNSEEN) if scale.max() >= dense.UNSEEN else NO_COLUMNS
 
 
 class _Solver:
@@ -134,7 +136,8 @@ class _Solver:
             if 0 < length < np.inf and np.isfinite(self.x / length).all():
                 self.x[:] /= length
                 self.passes.products(self.x, self.a)  # not a / length: x0 may be subnormal, and A x0 have few digits
-        self.point, self.farthest = self.passes.evaluate(self.a), self.passes.largest(self.a)
+        is_at_zero = self.variables is None and x0 is None
+        self.point, self.farthest = self.passes.evaluate(self.a), 0.0 if is_at_zero else self.passes.largest(self.a)
         if not self.point.fun < np.inf:
             if not math.isfinite(self.farthest) or not self.point.scaled_alpha <= 0:  # the weights may be what is too large
                 return self.finish(Status.NONFINITE)
@@ -179,7 +182,7 @@ class _Solver:
         if self.has_asked_for_limit or not is_long or residual > iteration.FLAT * self.norm_b or self.problem.link != "rsx" or self.problem.w.size:
             return None
         self.has_asked_for_limit = True
-        direction = constant_direction(self.problem, residual)
+        direction = constant_direction(self.problem, residual, self.point.log_alpha)
         if direction is None:
             return None
         return Status.NO_MINIMISER, (
@@ -265,7 +268,8 @@ class _Solver:
         # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
         n = problem.A.shape[0]
         centre = problem._transposed_times(np.ones(n)) / n if problem.link == "softmax" and not problem.w.size else 0.0
-        self.null, self.null_is_known = null_space(problem.A, self.scale, centre), True
+        condition = 1.0 if self.variables is None else self.variables.condition
+        self.null, self.null_is_known = null_space(problem.A, self.scale, centre, condition), True
 
     @property
     def flat(self) -> np.ndarray:
@@ -369,7 +373,8 @@ class _Solver:
         rose = status is not Status.NONFINITE and self.point.fun > self.first[1]
         if rose and not (status.success and self.point.fun <= self.first[1] + self.point.noise):
             self.back_to_start()
-            status = Status.STALLED if status.success else status
+            if status.success or status is Status.NO_MINIMISER:  # which x0 shows nothing of
+                status, message = Status.STALLED, ""
             message = f"{message or status.sentence} No step came below x0 by more than rounding, so x is x0."
         if status is not Status.NONFINITE and not it.scalars[iteration.DERIVED]:
             if steps is not None:
@@ -416,7 +421,8 @@ class _Solver:
         if self.variables is not None:
             self.variables.rewrite(result, self.a)
         result.message += self.notes(result.status)
-        result.x[self.unseen] = 0.0
+        if self.unseen.size:
+            result.x[self.unseen] = 0.0
         self.result = result
         self.call_back()
         if self.verbose > 0:

@@ -1,12 +1,16 @@
 """Newton's method in other variables than x: y, with A x = B y for the B that a problem of its own has in place of A."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
 from .inputs import Matrix, Vector
+from .passes import Point
 from .problem import Problem
-from .result import NewtonResult
+from .result import NewtonResult, Status
+
+UNATTAINABLE = "No x in float64 has the A x that the solve came to."
 
 
 class Variables(ABC):
@@ -60,6 +64,24 @@ class Variables(ABC):
     def softmax(self) -> bool:
         """Whether the loss does not see what is the same in all entries of A x."""
         return self.original.link == "softmax" and not self.original.w.size
+
+    def _at(self, x: Vector) -> tuple[Any, Point]:
+        """A x and the point there."""
+        passes = self.original._passes
+        ax = passes.empty()
+        passes.products(x, ax)
+        return ax, passes.evaluate(ax)
+
+    def _not_above_start(self, result: NewtonResult, ax: Any, point: Point) -> tuple[Any, Point]:
+        """A x and the point there, having put x back to x0 where x has a higher loss; of a success, by more than rounding."""
+        start = self._at(self.x0)
+        if point.fun <= start[1].fun + (point.noise if result.success else 0.0):
+            return ax, point
+        result.x = self.x0
+        if result.success or result.status is Status.NO_MINIMISER:  # which x0 shows nothing of
+            result.status, result.success, result.message = Status.STALLED, False, UNATTAINABLE
+        result.message += " The x for it has a higher loss than x0, so x is x0."
+        return start
 
     @abstractmethod
     def start(self, y: Vector, a: Vector) -> None:

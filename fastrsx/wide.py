@@ -15,7 +15,7 @@ from .memory import room_for
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import tolerance
 from .result import NewtonResult, Status
-from .variables import Variables
+from .variables import UNATTAINABLE, Variables
 
 CHUNK = 2**22  # numbers of A that are copied at a time: 32 MB
 WELL_CONDITIONED = 1e-8  # the inverse condition of A A^T, its rows scaled to length 1, from which its Cholesky factor serves: that of A is 1e-4
@@ -168,7 +168,7 @@ class Reduction(Variables):
         L = _by_cholesky(A, self.rows, scale)
         if L is None:
             L = _by_qr(A, self.rows, scale)
-        allowed = max(LEAST_NORM_TOL * np.abs(a).max(), 4 * error)
+        allowed = max(LEAST_NORM_TOL * np.abs(a).max(), error)
         x, error = self._reach(np.zeros(len(scale)), np.zeros(len(a)), a, L, scale) if np.abs(L.diagonal()).min() > 0 else (nearest, np.inf)
         if not error <= allowed:
             return nearest
@@ -183,16 +183,16 @@ class Reduction(Variables):
     def _report_at(self, result: NewtonResult, a: Vector) -> None:
         """The gradient at a, and what else does not depend on y alone; all that is reported at A x, where x misses a."""
         original = self.original
-        ax = original._times(result.x)
-        missed, size = float(np.abs(ax - a).max()), float(np.abs(a).max())
         with original._running():
-            point = original._passes.evaluate(ax)
+            ax, point = self._at(result.x)
+            missed, size = float(np.abs(ax - a).max()), float(np.abs(a).max())
             if self.softmax and result.success:  # the loss does not see what is the same in all rows, but alpha does
                 result.alpha, result.log_alpha = point.alpha, point.log_alpha
             elif not missed <= LEAST_NORM_TOL * size:
-                if not point.fun - result.fun <= MISSED * result.fun + point.noise:
+                if not (point.fun < np.inf and point.fun - result.fun <= MISSED * result.fun + point.noise) and result.success:
                     result.status, result.success = Status.STALLED, False
-                    result.message = "No x in float64 has the A x that the solve came to; multiply columns of A that are tiny."
+                    result.message = f"{UNATTAINABLE[:-1]}; multiply columns of A that are tiny."
+                ax, point = self._not_above_start(result, ax, point)
                 a, result.fun, result.alpha, result.log_alpha = ax, point.fun, point.alpha, point.log_alpha
             result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad
 

@@ -37,6 +37,7 @@ from .newton import (
     SATURATED,
     SINGULAR,
     SINGULAR_STEPS,
+    SLOPE,
     STEPPED,
     STEPS,
     TAKE,
@@ -194,6 +195,10 @@ def follow_ray(event, A, flat_image, b, w, scale, tol, norm_b, it, work, records
         for i in range(it.x.shape[0]):
             it.flattest[i] = it.x[i] * scale[i]
         image, unit, by = it.a[now], float(AHEAD), 0.5
+    if event != SATURATED and s[CONVERGES] == 0.0:  # on a ray that gives less than the step promises up to there, rather take the step
+        t = min(1.0, AHEAD / it.points[after(now), POINT_STEP])
+        promised = -t * s[SLOPE] + t * t * (s[DECREASE] + s[SLOPE])
+        by = 0.5 * min(1.0, max(0.0, promised - noise(it.points[now])) / it.points[now, POINT_FUN])
     if falls_ahead(image, unit, by, b, w, it, work):
         t, rises = lowest_behind(image, unit, b, w, it, work)
         if t == 0.0:

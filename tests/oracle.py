@@ -8,8 +8,9 @@ A solve works in float64, so its outcome is only determined up to rounding, and 
 E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest. Where x was moved
 in the null space of A, which the package does to max |a| 1e-12, that is added. What E does to u, f, L, the gradient and the Hessian follows to first
 order in f, and exactly in exp, by magnitudes; their own sums add SUMS eps times the magnitudes of their terms. So where E is 1 nothing is known, and
-where |A| |x| is small a digit counts. Only these are not rounding but promises of the package: `tol`, and that eigenvalues above -1e-10 of the
-largest count as not negative.
+where |A| |x| is small a digit counts. Only these are not rounding but promises of the package: `tol`; that eigenvalues above -1e-10 of the
+largest count as not negative; that directions along which A x is 1e-12 of its largest count as a null space; and that a Hessian of 1e-9 of its terms
+counts as rounding, where the loss alone is looked at.
 """
 
 import numpy as np
@@ -23,6 +24,12 @@ FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: k
 NEAR_POLE = 1e6
 LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
 SCALED_UP_TO = real(20)  # the condition of scaled columns
+DEPENDENT = real(1e-11)  # of the largest axis; ten times what the package takes for dependent, for axes here are not principal
+PROMISED = real(1e8)  # the condition up to which an x in float64 has the A x of the solve
+SATURATION = real(1e-9)  # of the Hessian's terms
+LEAST_ENTRY = real(1e-140)  # without a larger one a column counts as 0
+FLUSHED = np.exp(real(-708))  # the package has 0 for an exponential that is less
+STEPS = 60  # of Newton's method, which comes to a minimum that is near in fewer
 BESIDE = real(1e-3)  # max |A p| of a short step
 AHEAD = 64  # units of max |A p| on a ray, as far as the package says it has looked
 
@@ -52,8 +59,8 @@ class Point:
         e = np.exp(a - top) if link != "linear" else 0 * a
         k = np.exp(-top) if link != "softmax" else real(0)
         most = np.minimum(a - top + error + near_top, 1000)
-        e_error = np.exp(most) - e if link != "linear" else 0 * a
-        k_error = k * np.expm1(np.minimum(near_top, 1000)) if link == "rsx" else real(0)
+        e_error = np.exp(most) - e + np.where(e < FLUSHED, e, 0) if link != "linear" else 0 * a
+        k_error = k * np.expm1(np.minimum(near_top, 1000)) + k * (k < FLUSHED) if link == "rsx" else real(0)
         self.u, self.v, self.e = e + k * a, e + k, e
         sizes = e + k * abs(a)
         u_error = e_error + k * error + k_error * abs(a) + SUMS * EPS * sizes
@@ -81,13 +88,17 @@ class Point:
         if not self.known:
             self.noise = real(np.inf)
 
+    def at(self, a):
+        """The point at another A x, which has no error."""
+        out = object.__new__(Point)
+        out.A, out.b, out.w, out.link, out.a = self.A, self.b, self.w, self.link, a
+        out.error = 0 * a
+        out._terms()
+        return out
+
     def along(self, image, t):
         """L at a + t image."""
-        out = object.__new__(Point)
-        out.A, out.b, out.w, out.link, out.a = self.A, self.b, self.w, self.link, self.a + t * image
-        out.error = 0 * self.a
-        out._terms()
-        return out.value
+        return self.at(self.a + t * image).value
 
     @property
     def scale(self):
@@ -114,6 +125,11 @@ class Point:
         H_error = (abs(A).T * h_error) @ abs(A) + 2 * (outer + outer.T)
         return A.T @ r, abs(A).T @ r_error, (H + H.T) / 2, H_error
 
+    def curvature_terms(self, A):
+        """A^T |diag(h)| A, what the Hessian is where its terms do not cancel."""
+        v, e, cs = self.v / self.alpha, self.e / self.alpha, abs(self.c) + abs(self.s)
+        return (abs(A).T * (2 * v**2 + 2 * e * cs + self.w**2)) @ abs(A)
+
 
 def orthonormal(A):
     """Columns of mean square 1 that span what those of A do, to rounding in float64, by Gram and Schmidt, twice; and the condition of A, scaled."""
@@ -121,7 +137,7 @@ def orthonormal(A):
     rest = A / np.where(np.sqrt((A**2).mean(axis=0)) > 0, np.sqrt((A**2).mean(axis=0)), 1)
     with np.errstate(all="ignore"):
         sizes = np.linalg.svd(rest.astype(float), compute_uv=False)
-    basis, dropped = np.empty((n, 0), real), real(1e-12)
+    basis, dropped = np.empty((n, 0), real), DEPENDENT
     for _ in range(min(n, d)):
         length = np.sqrt((rest**2).mean(axis=0))
         j = int(np.argmax(length))
@@ -146,6 +162,7 @@ class Spectrum:
 
     def __init__(self, point, flat=FLAT):
         self.basis, condition = orthonormal(point.A)
+        self.condition = condition
         # The package's own basis is off by rounding times the condition; below 20 it has scaled columns for one.
         flat = max(flat * min(condition, SCALED_UP_TO) ** 2, SUMS * EPS * condition)
         g, g_error, H, H_error = point.derivatives(self.basis)
@@ -153,7 +170,8 @@ class Spectrum:
         values, vectors = np.linalg.eigh((H / size).astype(float))
         values = values.astype(real) * size
         self.values, self.vectors, self.gradient = values, vectors.astype(real), g
-        self.error = np.sqrt((H_error**2).sum()) + len(g) * EPS * size
+        self.error = np.sqrt((H_error**2).sum()) + len(g) * EPS * size + (len(point.a) + 8) * TINY
+        self.is_saturated = absolute(values) <= SATURATION * absolute(point.curvature_terms(self.basis))
         self.least = values.min(initial=0) + self.error + flat * absolute(values)
         floor = self.error + flat * absolute(values)
         along = np.maximum(abs(self.vectors.T @ g) - abs(self.vectors.T) @ g_error, 0)
@@ -161,12 +179,26 @@ class Spectrum:
         self.decrement = (along**2 / self.curvatures).sum() / 2
 
     def directions(self):
-        """Of the basis: Newton's, down, and those of least curvature."""
+        """Of the basis: Newton's, those of trust regions, down, and those of least curvature."""
         slopes, size = self.vectors.T @ self.gradient, absolute(self.values)
         floors = [floor for floor in (FLAT * size, *(self.error * real(10) ** -np.arange(0, 16, 2))) if floor > 0]
         newton = [-self.vectors @ (slopes / np.maximum(abs(self.values), floor)) for floor in floors]
         flat = [sign * self.vectors[:, j] for j in range(len(slopes)) for sign in (1, -1)]
-        return [*newton, -self.gradient, *flat]
+        return [*newton, *regularised(self.vectors, self.values, slopes), -self.gradient, *flat]
+
+
+def regularised(vectors, values, slopes):
+    """The steps of trust regions of all sizes: -(H + shift I)^-1 g."""
+    size = absolute(values)
+    return [-vectors @ (slopes / (np.maximum(values, 0) + size * real(10) ** (-k / real(4)))) for k in range(72)] if size > 0 else []
+
+
+def in_columns(point):
+    """The images of such steps in A's scaled columns, which are another metric."""
+    g, _, H, _ = point.derivatives()
+    size = absolute(H) or real(1)
+    values, vectors = (part.astype(real) for part in np.linalg.eigh((H / size).astype(float)))
+    return [point.A / point.scale @ p for p in regularised(vectors, values * size, vectors.T @ g)]
 
 
 def falls_for_ever(point, image, unit):
@@ -183,13 +215,30 @@ def falls_for_ever(point, image, unit):
     return ahead[-1] < point.value - point.noise or any(not value <= point.value + point.noise for value in behind)
 
 
+def comes_to_a_minimum(point):
+    """Whether Newton's method comes from there to a point of second order, which proves that there is a minimum; in longdouble."""
+    for _ in range(STEPS):
+        spectrum = Spectrum(point)
+        if spectrum.decrement <= real(1e-10) * point.value and spectrum.least >= 0:
+            return True
+        images = [spectrum.basis @ p for p in spectrum.directions()]
+        value, best = min(((point.along(image, 1), k) for k, image in enumerate(images)), default=(point.value, 0))
+        if not value < point.value:
+            return False
+        point = point.at(point.a + images[best])
+    return False
+
+
 def is_on_a_ray(point):
+    """Whether the infimum may not be attained: a ray shows it, and a minimum disproves it. A valley may have a bend."""
     if not point.known:
         return True
     spectrum = Spectrum(point)
-    images = [spectrum.basis @ p for p in spectrum.directions()]
+    if spectrum.condition > PROMISED:  # the solve has seen another A x than x has
+        return True
+    images = [spectrum.basis @ p for p in spectrum.directions()] + in_columns(point)
     candidates = [(image, absolute(image)) for image in images] + [(point.a, absolute(point.a)), (point.a, real(AHEAD))]
-    return any(falls_for_ever(point, image, unit) for image, unit in candidates)
+    return any(falls_for_ever(point, image, unit) for image, unit in candidates) or not comes_to_a_minimum(point)
 
 
 def overflows(point):
@@ -205,7 +254,7 @@ def overflows(point):
 
 def counted(A):
     """A without the columns that count as 0, which the package says: those without an entry beyond 1e-140."""
-    return np.where(abs(A).max(axis=0) < real(1e-140), 0, A)
+    return np.where(abs(A).max(axis=0) < LEAST_ENTRY, 0, A)
 
 
 def is_refused(A, b, w, x0, link="rsx"):
@@ -272,7 +321,8 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
     g, g_error, H, H_error = point.derivatives()
     lowest = (n + 8) * TINY / point.scale  # what is subnormal is rounded by that much; a vector of a rank-2 term as well
     counts = (A != 0).any(axis=0)
-    wrong = (abs(result.jac / point.scale - g) > g_error + lowest) & (counts | (abs(result.jac) > real(1e-130)))
+    small = LEAST_ENTRY * (n * (2 * point.v * (abs(point.c) + abs(point.s)) / point.alpha + point.w**2 * abs(point.a)).max())
+    wrong = np.where(counts, abs(result.jac / point.scale - g) > g_error + lowest, abs(result.jac) > 2 * small)
     if wrong.any():
         return f"jac is {result.jac / point.scale} in scaled columns, not {g} up to {g_error}"
     if result.hess is not None and result.kernel.find("exact Hessian") >= 0:
@@ -283,9 +333,9 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
             return f"hess is off by {off.max()} times its error"
     if status == "CONVERGED" and second_order:
         spectrum = Spectrum(point, FLAT_BY_PRODUCTS if "matrix-free" in result.kernel else FLAT)
-        if not spectrum.decrement <= real(tol) * point.value + point.noise:
+        if not (spectrum.decrement <= real(tol) * point.value + point.noise or spectrum.is_saturated):
             return f"the decrement is {spectrum.decrement} at L = {point.value}, with noise {point.noise}"
-        if not spectrum.least >= 0:
+        if not (spectrum.least >= 0 or spectrum.is_saturated):
             return f"the Hessian has the eigenvalue {spectrum.values[0]} of {spectrum.values[-1]}, known to {spectrum.error}"
         image = spectrum.basis @ spectrum.vectors[:, 0] if len(spectrum.values) else np.zeros(n, real)
         for way in (1, -1):

@@ -337,3 +337,39 @@ def test_no_point_above_the_start_is_returned():
     x0 = [0.52254153, -0.37771966, 0.55668953, 0.40376263]
     result = fastrsx.newton(A, [5e5, 5e5], x0, link="linear")
     assert result.fun <= Problem(A, [5e5, 5e5], link="linear").value(x0)
+
+
+def test_where_x_is_x0_again_the_message_speaks_of_no_pole():
+    years = np.array([2087.0, 2092.0, 2102.0])
+    A = np.column_stack([np.ones(3), years**2, years, np.ones(3)])
+    result = fastrsx.newton(A, [3.547846749285817e19, 2.0791468550554812e19, 1.1638940957447789e19], hessian="matrix-free")
+    assert result.status is Status.STALLED
+    assert "x is x0" in result.message
+    assert "pole" not in result.message
+    assert not result.x.any()
+
+
+def test_a_fit_that_is_attained_is_none_at_infinity():
+    """All rows equal fit b at any height, which long steps on the way there do not show."""
+    group = np.array([0, 0, 2, 2, 3, 3, 3, 0, 0, 2, 2, 0, 3])
+    A = np.column_stack([group == 0, group == 1, group == 2, np.ones(13)]).astype(float)
+    result = fastrsx.newton(A, np.full(13, 1 / 13), [3.8242925771941847, 15.421361344745266, -1.2037780878911306, 68.41982617700124])
+    assert result.success
+    assert result.fun <= 1e-17
+
+
+def test_softmax_does_not_see_a_constant_that_columns_nearly_hide():
+    """The difference of the columns is constant, which the basis has to rounding times their condition."""
+    years = np.array([1616, 1617, 1618, 1619, 1623, 1624, 1625, 1626, 1628, 1630, 1632, 1634.0]).repeat(2)
+    b = np.random.default_rng(0).random(24)
+    result = fastrsx.newton(np.column_stack([years, years + 1]), b / b.sum(), link="softmax")
+    assert result.success
+    assert np.isclose(result.fun, fastrsx.newton((years - years.mean())[:, None], b / b.sum(), link="softmax").fun, rtol=1e-9, atol=0)
+
+
+def test_near_0_x_has_no_rounding_of_a_distant_start():
+    years = np.linspace(1970, 2030, 34)
+    A = np.vander(years, 5)
+    result = fastrsx.newton(A, np.full(34, 1 / 34), [-6.9e-13, 3.2e-9, 2.3e-6, 0.0034, -2.54], w=0.5)
+    assert result.success
+    assert np.abs(A @ result.x).max() <= 1e-17
