@@ -168,7 +168,7 @@ class Reduction(Variables):
         L = _by_cholesky(A, self.rows, scale)
         if L is None:
             L = _by_qr(A, self.rows, scale)
-        allowed = max(LEAST_NORM_TOL * np.abs(a).max(), error)
+        allowed = max(LEAST_NORM_TOL * np.abs(a).max(), min(4 * error, MISSED * np.abs(a).max()))
         x, error = self._reach(np.zeros(len(scale)), np.zeros(len(a)), a, L, scale) if np.abs(L.diagonal()).min() > 0 else (nearest, np.inf)
         if not error <= allowed:
             return nearest

@@ -4,6 +4,20 @@ from importlib.metadata import PackageNotFoundError, files
 import pytest
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Few: what one compiles another may be compiling too."""
+    return min(4, os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file to a worker: its tests share compiled signatures."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def cache():
     """NUMBA_CACHE_DIR of this process, so that others find the solves that it has compiled; None for the user's own cache."""
