@@ -7,7 +7,7 @@ columns of unit RMS is a flat ellipsoid where they are nearly dependent, and the
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, svd
 
 from fastrsx.kernels.dependence import CONDITION, DEPENDENT, ENOUGH, PROMISED, independence, is_missed, rows_to_look_at
 
@@ -18,7 +18,7 @@ from .loading import STREAMED_FROM, Recast, as_rows, chunks
 from .memory import LARGE, free, room_for
 from .planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO
 from .problem import LEAST_NORM_TOL, Problem
-from .rank import least_norm, null_space
+from .rank import least_norm, null_space, triangular_factor
 from .result import NewtonResult, Status
 from .variables import UNATTAINABLE, Variables
 
@@ -57,22 +57,18 @@ def _gram(problem: Problem) -> Matrix:
 
 
 def axes_of(problem: Problem) -> Axes | None:
-    """The principal axes, from a Gram matrix and, for what that cannot tell from 0, from products; None for a zero A."""
+    """The principal axes, from a Gram matrix or, where that cannot tell all of them from 0, by QR; None for a zero A."""
     A, scale = problem.A, problem._column_scale
     n, d = A.shape
     gram = _gram(problem)
     squares, vectors = eigh(gram)
-    sizes = np.sqrt(np.maximum(squares, 0.0))
-    lost = squares <= 1e3 * d * np.finfo(float).eps * squares[-1]  # rounding has more than a thousandth of these
-    if lost.all():
+    if not squares[-1] > 0:
         return None
-    if lost.any():
-        directions, total = vectors[:, lost], np.zeros((int(lost.sum()),) * 2)
-        for _, rows in chunks(A):
-            image = (rows / scale) @ directions
-            total += image.T @ image
-        left, turned = eigh(total / n)
-        sizes[lost], vectors[:, lost] = np.sqrt(np.maximum(left, 0.0)), directions @ turned
+    if squares[0] > 1e3 * d * np.finfo(float).eps * squares[-1]:  # rounding has less than a thousandth of each
+        return Axes(vectors, np.sqrt(squares), np.empty((d, 0)))
+    _, lengths, Vt = svd(triangular_factor(A, scale), full_matrices=True)
+    sizes, vectors = np.zeros(d), Vt[::-1].T
+    sizes[d - len(lengths) :] = lengths[::-1] / np.sqrt(n)
     is_null = sizes <= DEPENDENT * sizes[-1]
     kept = vectors[:, ~is_null]
     kept[gram.diagonal() == 0] = 0.0  # of zero columns, where rounding leaves something

@@ -75,7 +75,7 @@ class Variables(ABC):
     def _not_above_start(self, result: NewtonResult, ax: Any, point: Point) -> tuple[Any, Point]:
         """A x and the point there, having put x back to x0 where x has a higher loss; of a success, by more than rounding."""
         start = self._at(self.x0)
-        if point.fun <= start[1].fun + (point.noise if result.success else 0.0):
+        if point.fun <= start[1].fun + (start[1].noise if result.success else 0.0):
             return ax, point
         result.x = self.x0
         if result.success or result.status is Status.NO_MINIMISER:  # which x0 shows nothing of

@@ -118,4 +118,4 @@ def solve_basis(R, z, x):
 def is_missed(fun, found, noise, condition, largest, norm_b):
     """Whether the loss at A x, as float64 has it, is above what was found beyond what the rounding of x explains; largest = max |A x|."""
     rounded = 64 * EPS * min(condition, PROMISED) * max(1.0, largest)  # of a, and of f by as much
-    return not fun - found <= MISSED * found + noise + (rounded * norm_b) ** 2
+    return not (fun < np.inf and fun - found <= MISSED * found + noise + (rounded * norm_b) ** 2)

@@ -136,7 +136,8 @@ def kernels(A, x, p, b, w, suffix):
 def methods(A, x, p, b, link):
     problem = fastrsx.Problem(A, b, link=link)
     factors = problem.factors(x)
-    return [np.float64(problem.value(x)), problem.grad(x), problem.hess(x), problem.hess_vec(x, p), problem.predict(x), *factors[:4]]
+    values = [np.float64(problem.value(x)), problem.grad(x), problem.hess(x), problem.hess_vec(x, p), problem.predict(x)]
+    return [*values, factors.D, factors.v, factors.q]
 
 
 def digest(outcome):

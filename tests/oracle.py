@@ -25,6 +25,7 @@ NEAR_POLE = 1e6
 LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
 SCALED_UP_TO = real(20)  # the condition of scaled columns
 DEPENDENT = real(1e-11)  # of the largest axis; ten times what the package takes for dependent, for axes here are not principal
+ROUNDING = 1e-14  # of the largest axis
 PROMISED = real(1e8)  # the condition up to which an x in float64 has the A x of the solve
 SATURATION = real(1e-9)  # of the Hessian's terms
 LEAST_ENTRY = real(1e-140)  # without a larger one a column counts as 0
@@ -132,7 +133,10 @@ class Point:
 
 
 def orthonormal(A):
-    """Columns of mean square 1 that span what those of A do, to rounding in float64, by Gram and Schmidt, twice; and the condition of A, scaled."""
+    """Columns of mean square 1 that span what those of A do, to rounding in float64, by Gram and Schmidt, twice; and the condition of A, scaled.
+
+    The condition twice: without what is dropped, and without what is rounding.
+    """
     n, d = A.shape
     rest = A / np.where(np.sqrt((A**2).mean(axis=0)) > 0, np.sqrt((A**2).mean(axis=0)), 1)
     with np.errstate(all="ignore"):
@@ -150,8 +154,8 @@ def orthonormal(A):
         basis = np.column_stack([basis, column])
         rest = rest - np.outer(column, column @ rest) / n
         rest[:, j] = 0
-    kept = sizes[sizes > dropped * sizes[0]] if sizes.size and sizes[0] > 0 else np.ones(1)
-    return basis, real(kept[0] / kept[-1])
+    sizes = sizes if sizes.size and sizes[0] > 0 else np.ones(1)
+    return basis, *(real(sizes[0] / sizes[sizes > least * sizes[0]][-1]) for least in (dropped, ROUNDING))
 
 
 class Spectrum:
@@ -161,8 +165,7 @@ class Spectrum:
     """
 
     def __init__(self, point, flat=FLAT):
-        self.basis, condition = orthonormal(point.A)
-        self.condition = condition
+        self.basis, condition, self.condition = orthonormal(point.A)
         # The package's own basis is off by rounding times the condition; below 20 it has scaled columns for one.
         flat = max(flat * min(condition, SCALED_UP_TO) ** 2, SUMS * EPS * condition)
         g, g_error, H, H_error = point.derivatives(self.basis)
