@@ -144,11 +144,9 @@ class Orthonormal(Variables):
             return x
         passes = original._passes
         with original._running():
-            a, moved = passes.empty(), passes.empty()
-            passes.products(x, a)
-            passes.products(least, moved)
+            (a, point), (moved, after) = self._at(x), self._at(least)
             has_no_effect = passes.distance(moved, a, centred=self.softmax) <= LEAST_NORM_TOL * passes.largest(a)
-        return least if has_no_effect else x
+        return least if has_no_effect or after.fun <= point.fun else x
 
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
         """All at A x, as float64 has it: x is rounded, which a is not."""
