@@ -10,7 +10,7 @@ import pytest
 from llvmlite import binding
 
 import peers
-from fastrsx import threads
+from fastrsx.system import threads
 
 SETTLE = 0.3  # seconds: OpenMP workers go on spinning after a call, and slow whatever runs next
 VERSIONS = ("numba", "numpy", "scipy", "torch", "jax", "mkl", "tabmat")

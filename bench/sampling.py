@@ -10,8 +10,8 @@ from theory import PAGE, fill
 
 import fastrsx
 import problems
-from fastrsx import approximate
 from fastrsx.planning import HESSIANS
+from fastrsx.steps import approximate
 
 FACTORS = (3, 5, 10, 20, 40, 80)  # rows drawn, in d
 DRAWS = 5

@@ -1,4 +1,4 @@
-"""Passes over an A on a GPU, against what its data sheet lets expect (kernels/cuda_cost.py) and against CuPy and torch.
+"""Passes over an A on a GPU, against what its data sheet lets expect (kernels/cost.py) and against CuPy and torch.
 
 Skipped without a GPU. In Numba's simulator (NUMBA_ENABLE_CUDASIM=1) only that the rows run is seen, by shapes of no interest, with NumPy as the peer.
 """
@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastrsx.kernels import cuda_cost
-
 if not config.ENABLE_CUDASIM:
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install 'fastrsx[cuda]'")
 from fastrsx.kernels import cuda as kernels
+from fastrsx.kernels.gpu import cost
 
 if kernels.why_unavailable():
     pytest.skip(f"no GPU: {kernels.why_unavailable()}", allow_module_level=True)
@@ -118,9 +117,9 @@ def timed(benchmark, work, op, at, who, **extra):
 
 @pytest.mark.parametrize("op", OPS)
 def test_pass(benchmark, at, op, predictions):
-    works = cuda_cost.passes(at.n, at.d, at.itemsize)[op]
-    ceiling = next((ceiling for ceiling in cuda_cost.CEILINGS if ceiling.name.split()[0] in card()), None)
-    predicted = cuda_cost.seconds(works, ceiling) if ceiling else None
+    works = cost.passes(at.n, at.d, at.itemsize)[op]
+    ceiling = next((ceiling for ceiling in cost.CEILINGS if ceiling.name.split()[0] in card()), None)
+    predicted = cost.seconds(works, ceiling) if ceiling else None
     measured = timed(benchmark, lambda: at.call(op), op, at, "fastrsx", predicted=predicted)
     predictions.append((op, at.n, at.d, at.itemsize, predicted, measured))
 

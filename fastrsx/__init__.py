@@ -6,19 +6,19 @@ Names are loaded on first use, so that importing the package costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import forks as forks
+from .system import forks as forks
 
 if TYPE_CHECKING:
     from .batch import BatchResult, newton_batch
     from .bounds import LipschitzBounds, lipschitz_bounds
-    from .checkpoint import Checkpoint
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
     from .linking import Link, LinkCheck, check_link
     from .planning import Plan, plan
     from .problem import Factors, Problem, predict
     from .result import History, NewtonResult, Record, Status
     from .solver import newton
-    from .warming import warmup
+    from .system.checkpoint import Checkpoint
+    from .system.warming import warmup
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "BatchResult": "batch",
     "newton_batch": "batch",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "system.checkpoint",
     "Link": "linking",
     "LinkCheck": "linking",
     "check_link": "linking",
@@ -46,7 +46,7 @@ _MODULE_OF = {
     "NewtonResult": "result",
     "Record": "result",
     "Status": "result",
-    "warmup": "warming",
+    "warmup": "system.warming",
 }
 
 __all__ = [

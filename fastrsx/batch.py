@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from fastrsx.kernels import batch
-from fastrsx.kernels.links import RSX
+from fastrsx.kernels.formulas.links import RSX
+from fastrsx.kernels.lanes import batch
 
-from . import frames, inputs, threads
+from . import frames, inputs
 from .inputs import Vector
 from .planning import check_kernel
 from .result import SUM_TOL, Status
+from .system import threads
 
 LEAST, MOST = 2**14, 2**22  # entries of A in one call of the kernel, which Ctrl-C waits for: from 0.1 ms, what a thread is worth, to some 20 ms
 PARTS = 8  # calls for each thread, so that none waits long for the last

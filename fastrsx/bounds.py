@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import svdvals
 
-from . import device, inputs
+from . import inputs
 from .loading import chunks
 from .problem import Problem
 from .rank import triangular_factor
+from .system import device
 
 SLACK = 1e-12  # relative, over rounding in a bound
 

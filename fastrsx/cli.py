@@ -138,8 +138,8 @@ def saving(checkpoint: Any) -> Callable[[Any], None]:
 
 def solve(args: argparse.Namespace) -> int:
     """Solve from files; 0 only on success."""
-    from .checkpoint import Checkpoint
     from .solver import newton
+    from .system.checkpoint import Checkpoint
 
     try:
         check_outputs(args)
@@ -187,7 +187,7 @@ def vector_width() -> str:
 
 def cache_state() -> str:
     """Where compiled kernels are kept."""
-    from . import cache
+    from .system import cache
 
     problem = cache.problem()
     return f"off: {problem}" if problem else "; ".join([*map(str, cache.folders()), *(f"not in {place}" for place in cache.unusable())])
@@ -195,7 +195,8 @@ def cache_state() -> str:
 
 def manage_cache(action: str) -> int:
     """Show, empty or fill the cache of compiled kernels; 1 if there is none, or files that cannot be removed."""
-    from . import cache, warmup
+    from . import warmup
+    from .system import cache
 
     if problem := cache.problem():
         print(f"fastrsx cache: off: {problem}", file=sys.stderr)
@@ -231,7 +232,7 @@ def info() -> int:
     import psutil
     from llvmlite import binding
 
-    from . import threads
+    from .system import threads
 
     count = numba.get_num_threads()  # starts the threading layer
     rows = [("fastrsx", __version__), ("python", f"{platform.python_version()} ({platform.platform()})")]

@@ -8,12 +8,13 @@ import numpy as np
 from scipy.linalg import eigvalsh, svdvals
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from . import device, inputs
+from . import inputs
 from .bounds import SLACK, Ball, exp_or_inf
 from .inputs import Matrix, Vector
 from .planning import check_kernel
 from .problem import Problem
 from .rank import tolerance, triangular_factor
+from .system import device
 
 EXACT_UP_TO = 1000  # columns; beyond, eigenvalues by Lanczos, a few hundred products instead of O(d^3)
 

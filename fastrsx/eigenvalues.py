@@ -7,9 +7,9 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from scipy.linalg.lapack import dsyevd
 
-from fastrsx.kernels import cholesky
-from fastrsx.kernels.panel import padded
-from fastrsx.kernels.simd import LANES
+from fastrsx.kernels.layouts.panel import padded
+from fastrsx.kernels.newton import cholesky
+from fastrsx.kernels.registers.simd import LANES
 
 from .inputs import Matrix, Vector
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import device
-from .memory import room_for
+from .system import device
+from .system.memory import room_for
 
 REAL = "fiub"  # kinds of NumPy's dtypes
 # Dtypes of other libraries, by their names; the first group is for those of which NumPy makes objects, or nothing.

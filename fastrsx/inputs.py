@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from . import device, frames
-from .memory import room_for
+from . import frames
+from .system import device
+from .system.memory import room_for
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]

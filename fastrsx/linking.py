@@ -7,7 +7,7 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
-from fastrsx.kernels import links
+from fastrsx.kernels.formulas import links
 
 from . import inputs
 

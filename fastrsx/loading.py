@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from . import device, inputs
+from . import inputs
 from .inputs import Matrix
-from .memory import LARGE, free
+from .system import device
+from .system.memory import LARGE, free
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
 CHUNK = 4096  # rows that Python looks at together
@@ -43,7 +44,7 @@ class Data(NamedTuple):
     A: Any  # n x d: an array, or a csr_array
     source: Any  # of the kernels; valid while A lives
     loader: Loader
-    gram_bounds: npt.NDArray[np.int64] | None = None  # see `fastrsx.kernels.csr.share_out`
+    gram_bounds: npt.NDArray[np.int64] | None = None  # see `fastrsx.kernels.layouts.csr.share_out`
     gram_updates: float = 0.0  # of a Gram matrix by outer products of sparse rows
 
     @property
@@ -158,14 +159,14 @@ def load(A: Any, kernel: str = "auto") -> Data:
     if loader.name == "stream":
         return Data(A, None, loader)
     if loader.name == "panels":
-        from fastrsx.kernels.strided import strided
+        from fastrsx.kernels.layouts.strided import strided
 
         return Data(A, strided(A), loader)
     return Data(A, inputs.read_only(A), loader)
 
 
 def _load_sparse(A: Any, loader: Loader) -> Data:
-    from fastrsx.kernels import csr
+    from fastrsx.kernels.layouts import csr
 
     n, d = A.shape
     A = A.tocsr()  # itself where it is one

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from . import inputs, threads
+from . import inputs
 from .loading import Data, Loader, as_data, loader_of
+from .system import threads
 
 # In a row of launches the twins tie at 0.015 ms a pass (bench/RESULTS.md, rows "small Newton pass" at 1000 x 4 and 1000 x 16). But
 # OpenMP's first launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so 20 times that.

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from . import device, frames, inputs, threads
+from . import frames, inputs
+from .engines.file import passes_over
+from .engines.memory import EMPTY, Derivatives, Point
 from .inputs import Matrix, Vector
 from .linking import Link, as_link, kernel_link
 from .loading import as_data, chunks, load
-from .passes import EMPTY, Derivatives, Point
 from .planning import ON_GPU, check_kernel, choose, size_of
-from .streaming import passes_over
+from .system import device, threads
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
 

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense, solve
-from fastrsx.kernels import newton as iteration
-from fastrsx.kernels.dependence import PROMISED
+from fastrsx.kernels.newton import iteration
+from fastrsx.kernels.newton.dependence import PROMISED
 
 from . import frames, inputs
-from .approximate import Steps
-from .basis import Orthonormal
 from .eigenvalues import smallest
-from .limits import constant_direction
+from .engines.memory import EMPTY, QUIET, Point
 from .linking import Link
-from .passes import EMPTY, QUIET, Point
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
 from .result import HEADER, SUM_TOL, History, NewtonResult, Record, Status
-from .variables import Chained, Variables
-from .wide import Reduction
+from .steps.approximate import Steps
+from .steps.basis import Orthonormal
+from .steps.limits import constant_direction
+from .steps.reduced import Reduction
+from .steps.variables import Chained, Variables
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits

@@ -1,14 +1,19 @@
 """Numba kernels: all the arithmetic over the n rows of A, and an iteration of Newton's method without a return to Python.
 
-Read them in this order: `simd` (a register as a Numba type), `exp`, `links` (u and its derivatives), `microkernel` (outer products into
-registers), `panel` (rows as it wants them; its loaders are `strided` for any layout and dtype and `csr` for sparse rows), `fold` (rows fold into a
-state, states combine), `dense` (the public kernels: the fold over blocks, in parallel or serial); then `cholesky`, `trust_region`, `plane` (the
-search that follows a step), `newton` (an iteration), `dependence` (columns that are nearly dependent) and `solve` (what iterations come to, and
-a whole solve in one call); `lanes` and `batch` (many
-small problems, eight to a register); `sample` (rows drawn for a Hessian), `stream` (one read for an iteration) and `mixed` (a Gram matrix in
-float32 and float64).
+Read the folders in this order:
 
-On a GPU the same fold, with numba.cuda: `cuda_block` (what the threads of a block do together), `cuda_fold` (n-vectors: rows fold into a state,
-states combine), `cuda_rows` (passes over A), `cuda_gram` (its Gram matrix), `cuda_plane` (the search), `cuda` (the public kernels, as in `dense`) and
-`cuda_cost` (what they should take).
+    compiling   how kernels are compiled, and kept on disk
+    registers   `simd` (a register as a Numba type), `exp`, `tile` (outer products into registers)
+    formulas    `links` (u and its derivatives)
+    layouts     `panel` (rows as the tile wants them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows
+    cpu         `fold` (rows fold into a state, states combine), `mixed` (a Gram matrix in float32 and float64), `ahead` (one read for
+                an iteration), `sample` (rows drawn for a Hessian)
+    newton      `cholesky`, `trust_region`, `plane` (the search that follows a step), `iteration`, `dependence` (columns that are nearly
+                dependent), `verdict` (what iterations come to), `small` (a whole solve in one call)
+    lanes       many small problems, eight to a register: `lanes`, `batch`
+    gpu         the same fold with numba.cuda: `block` (what the threads of a block do together), `vectors` (n-vectors), `rows` (passes over
+                A), `gram`, `plane`, `cost` (what they should take)
+
+The public doors are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
+`dense` on a GPU) and `exp`.
 """

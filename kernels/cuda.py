@@ -9,10 +9,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import fold
-from .cuda_block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
-from .cuda_block import why_unavailable as why_unavailable
-from .cuda_fold import (
+from .cpu import fold
+from .cpu.fold import POINT, POINT_FUN, SUMS
+from .formulas.links import LINKS
+from .gpu.block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
+from .gpu.block import why_unavailable as why_unavailable
+from .gpu.gram import DEPTH, TILE, combine_hessian, fold_gram_below, fold_gram_diagonal
+from .gpu.plane import combine_plane, fold_combination, fold_plane
+from .gpu.rows import (
+    WIDEST,
+    combine_vectors,
+    finish_columns,
+    finish_gradient,
+    finish_hess_vec,
+    fold_columns,
+    fold_curvature,
+    fold_gradient,
+    fold_gradient_sums,
+    fold_products,
+    fold_transposed,
+)
+from .gpu.vectors import (
     add_scaled,
     combine_domain,
     combine_extremes,
@@ -27,24 +44,7 @@ from .cuda_fold import (
     take_column,
     weigh_products,
 )
-from .cuda_gram import DEPTH, TILE, combine_hessian, fold_gram_below, fold_gram_diagonal
-from .cuda_plane import combine_plane, fold_combination, fold_plane
-from .cuda_rows import (
-    WIDEST,
-    combine_vectors,
-    finish_columns,
-    finish_gradient,
-    finish_hess_vec,
-    fold_columns,
-    fold_curvature,
-    fold_gradient,
-    fold_gradient_sums,
-    fold_products,
-    fold_transposed,
-)
-from .fold import POINT, POINT_FUN, SUMS
-from .links import LINKS
-from .plane import PLANE
+from .newton.plane import PLANE
 
 GRAM_BYTES = 2**26  # of partial Gram matrices, at most
 

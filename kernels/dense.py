@@ -20,13 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from . import fold
-from .fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
-from .jit import parallel, part, serial, serial_twin
-from .links import RSX
-from .microkernel import strip_count
-from .panel import ROWS, padded
-from .simd import LANES
+from .compiling.jit import parallel, part, serial, serial_twin
+from .cpu import fold
+from .cpu.fold import POINT, POINT_ALPHA, POINT_FUN, SUMS
+from .formulas.links import RSX
+from .layouts.panel import ROWS, padded
+from .registers.simd import LANES
+from .registers.tile import strip_count
 
 LEAST_ENTRY = 1e-140  # of a column, the largest: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
 UNSEEN = 1e151  # the scale of a column below that, which no other has
@@ -43,7 +43,7 @@ class Workspace(NamedTuple):
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
     weights: np.ndarray  # blocks x 4 x rows of a panel
-    link: NamedTuple  # see links.py; its type decides what is compiled
+    link: NamedTuple  # see formulas/links.py; its type decides what is compiled
 
 
 @serial
@@ -72,7 +72,7 @@ def workspace_size(n, d, panels=True):
 
 @serial
 def alloc_sparse_workspace(n, d, link=RSX):
-    """A workspace for sparse A (see csr.py), and not for value_grad_hess: nothing in it is padded d x rows of a panel."""
+    """A workspace for sparse A (see layouts/csr.py), and not for value_grad_hess: nothing in it is padded d x rows of a panel."""
     blocks, wide = fold.block_count(n, d), padded(d)
     none = np.empty((blocks, 0, 0))
     return Workspace(

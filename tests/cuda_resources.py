@@ -13,8 +13,8 @@ from typing import NamedTuple
 from numba import types
 from numba.cuda import compile_ptx
 
-from fastrsx.kernels import cuda_fold, cuda_gram, cuda_plane, cuda_rows
-from fastrsx.kernels.cuda_block import THREADS
+from fastrsx.kernels.gpu import gram, plane, rows, vectors
+from fastrsx.kernels.gpu.block import THREADS
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
 REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; taken at a time by a warp; kept for a block; that we ask for
@@ -28,41 +28,41 @@ def signatures(number):
     """{kernel: its arguments} for what the caller hands in (A, x, b, w and h) in float64 or float32."""
     A, x = number[:, ::1], number[::1]
     return {
-        cuda_rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
-        cuda_rows.fold_gradient: (_link, A, _v, x, x, _v, _v, _c),
-        cuda_rows.fold_curvature: (_link, A, x, _v, x, x, _v, _c, _v),
-        cuda_rows.fold_products: (A, x, _v),
-        cuda_rows.fold_transposed: (A, _v, _c),
-        cuda_rows.fold_columns: (A, _c),
-        cuda_fold.fold_residuals: (_link, _v, x, x, _v, _m),
-        cuda_fold.weigh_products: (_link, _v, _v, x, x, _v, _v),
-        cuda_fold.fold_diagonal: (_link, _v, x, x, _v, _v),
-        cuda_fold.fold_extremes: (x, _m),
-        cuda_gram.fold_gram_diagonal: (A, x, _c),
-        cuda_gram.fold_gram_below: (A, x, _c),
-        cuda_plane.fold_plane: (_link, _v, _v, _v, _v, x, x, _v, _m),
+        rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
+        rows.fold_gradient: (_link, A, _v, x, x, _v, _v, _c),
+        rows.fold_curvature: (_link, A, x, _v, x, x, _v, _c, _v),
+        rows.fold_products: (A, x, _v),
+        rows.fold_transposed: (A, _v, _c),
+        rows.fold_columns: (A, _c),
+        vectors.fold_residuals: (_link, _v, x, x, _v, _m),
+        vectors.weigh_products: (_link, _v, _v, x, x, _v, _v),
+        vectors.fold_diagonal: (_link, _v, x, x, _v, _v),
+        vectors.fold_extremes: (x, _m),
+        gram.fold_gram_diagonal: (A, x, _c),
+        gram.fold_gram_below: (A, x, _c),
+        plane.fold_plane: (_link, _v, _v, _v, _v, x, x, _v, _m),
     }
 
 
 def other_signatures():
     """The same of kernels that read only what others wrote."""
     return {
-        cuda_fold.fold_domain: (_link, _v, _v, _f8, _v, _m),
-        cuda_fold.combine_domain: (_m, _v),
-        cuda_fold.combine_residuals: (_m, _v),
-        cuda_rows.combine_vectors: (_c, _i8, _i8, _m),
-        cuda_rows.finish_gradient: (_v, _v, _c, _m),
-        cuda_rows.finish_columns: (_c, _m),
-        cuda_fold.fold_predictions: (_link, _v, _v, _v, _v),
-        cuda_rows.finish_hess_vec: (_m, _v, _v),
-        cuda_fold.fold_fill: (_v, _f8),
-        cuda_fold.add_scaled: (_v, _f8, _v),
-        cuda_fold.multiply: (_v, _v),
-        cuda_fold.take_column: (_m, _i8, _v),
-        cuda_fold.combine_extremes: (_m,),
-        cuda_gram.combine_hessian: (_c, _m, _m),
-        cuda_plane.combine_plane: (_m, _v),
-        cuda_plane.fold_combination: (_link, _v, _v, _v, _three, _v, _m),
+        vectors.fold_domain: (_link, _v, _v, _f8, _v, _m),
+        vectors.combine_domain: (_m, _v),
+        vectors.combine_residuals: (_m, _v),
+        rows.combine_vectors: (_c, _i8, _i8, _m),
+        rows.finish_gradient: (_v, _v, _c, _m),
+        rows.finish_columns: (_c, _m),
+        vectors.fold_predictions: (_link, _v, _v, _v, _v),
+        rows.finish_hess_vec: (_m, _v, _v),
+        vectors.fold_fill: (_v, _f8),
+        vectors.add_scaled: (_v, _f8, _v),
+        vectors.multiply: (_v, _v),
+        vectors.take_column: (_m, _i8, _v),
+        vectors.combine_extremes: (_m,),
+        gram.combine_hessian: (_c, _m, _m),
+        plane.combine_plane: (_m, _v),
+        plane.fold_combination: (_link, _v, _v, _v, _three, _v, _m),
     }
 
 
@@ -79,7 +79,7 @@ class Resources(NamedTuple):
 
 def name_of(kernel):
     """Of the two that are made of one function, which."""
-    return kernel.py_func.__name__ + {cuda_gram.fold_gram_diagonal: " on the diagonal", cuda_gram.fold_gram_below: " below it"}.get(kernel, "")
+    return kernel.py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):

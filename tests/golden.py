@@ -99,7 +99,8 @@ def files(folder):
 
 def streamed(A, b, **options):
     """newton with too little memory for A."""
-    from fastrsx import loading, memory
+    from fastrsx import loading
+    from fastrsx.system import memory
 
     kept = memory.free, loading.free
     memory.free = loading.free = lambda: A.nbytes

@@ -5,7 +5,8 @@
     L = <c, c> + 1/2 <w * a, w * a>
 
 A solve works in float64, so its outcome is only determined up to rounding, and every tolerance here is a bound on that. A x is known to
-E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest. Where x was moved
+E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest, and as large as
+A x or a step was on the way, up to a hundred times A x; then the package forms A x anew. Where x was moved
 in the null space of A, which the package does to max |a| 1e-12, that is added. What E does to u, f, L, the gradient and the Hessian follows to first
 order in f, and exactly in exp, by magnitudes; their own sums add SUMS eps times the magnitudes of their terms. So where E is 1 nothing is known, and
 where |A| |x| is small a digit counts. Only these are not rounding but promises of the package: `tol`; that eigenvalues above -1e-10 of the
@@ -31,6 +32,7 @@ SATURATION = real(1e-9)  # of the Hessian's terms
 LEAST_ENTRY = real(1e-140)  # without a larger one a column counts as 0
 FLUSHED = np.exp(real(-708))  # the package has 0 for an exponential that is less
 STEPS = 60  # of Newton's method, which comes to a minimum that is near in fewer
+FAR = 100  # times max |a|
 BESIDE = real(1e-3)  # max |A p| of a short step
 AHEAD = 64  # units of max |A p| on a ray, as far as the package says it has looked
 
@@ -42,13 +44,14 @@ def absolute(*values):
 class Point:
     """Everything at x in longdouble, with bounds on what rounding does to it: L to `noise`."""
 
-    def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False):
+    def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False, farthest=0.0):
         self.A, self.b, self.link = np.asarray(A, real), np.asarray(b, real), link
         self.w = np.zeros(len(self.b), real) if w is None else np.zeros(len(self.b), real) + np.asarray(w, real)
         x = np.asarray(x, real)
         self.x, self.a = x, self.A @ x
         error = (self.A.shape[1] + steps + 4) * EPS * absolute(abs(self.A) @ abs(x)) + self.A.shape[1] * TINY
         self.error = np.full(len(self.b), error)
+        self.error += (steps + 4) * EPS * min(real(farthest), FAR * absolute(self.a))  # A x came down from there, step by step
         if moved:
             self.error += MOVED * absolute(self.a)
         self._terms()
@@ -293,7 +296,8 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
         return None if status == "NONFINITE" else f"x is {x} with {status}"
     scaled = A / np.where(abs(A).max(axis=0) > 0, abs(A).max(axis=0), 1)
     dependent = d > n or np.linalg.matrix_rank(scaled.astype(float), tol=1e-10 * np.sqrt(n * d)) < d
-    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent and success)
+    farthest = max([absolute(start.a), *(record.step for record in result.history)])
+    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent and success, farthest=farthest)
     if status == "NONFINITE":
         if not overflows(point) and not overflows(start):
             return "NONFINITE, where all is finite"

@@ -14,9 +14,9 @@ from numba.cuda.simulator import kernel as simulated
 from numba.cuda.simulator.kernel import BlockThread
 
 from fastrsx.kernels import cuda as launching
-from fastrsx.kernels import cuda_block, cuda_fold, cuda_gram, cuda_plane, cuda_rows
+from fastrsx.kernels.gpu import block, gram, plane, rows, vectors
 
-MODULES = (launching, cuda_block, cuda_fold, cuda_gram, cuda_plane, cuda_rows)
+MODULES = (launching, block, vectors, gram, plane, rows)
 
 
 class Thread(BlockThread):

@@ -5,11 +5,12 @@ import pytest
 
 import fastrsx
 import naive
-from fastrsx import Status, approximate
+from fastrsx import Status
 from fastrsx.data import load_automobiles
-from fastrsx.kernels import sample
-from fastrsx.kernels.panel import padded
+from fastrsx.kernels.cpu import sample
+from fastrsx.kernels.layouts.panel import padded
 from fastrsx.problem import Problem
+from fastrsx.steps import approximate
 
 APPROXIMATE = ("sampled", "sampled-only", "matrix-free")
 

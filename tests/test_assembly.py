@@ -7,9 +7,10 @@ import pytest
 from llvmlite import binding
 from numba import njit, typeof, types
 
-from fastrsx.kernels import fold, microkernel, mixed
-from fastrsx.kernels.jit import FLAGS
-from fastrsx.kernels.links import LINKS
+from fastrsx.kernels.compiling.jit import FLAGS
+from fastrsx.kernels.cpu import fold, mixed
+from fastrsx.kernels.formulas.links import LINKS
+from fastrsx.kernels.registers import tile
 
 MATRIX, VECTOR = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
 PANEL32 = types.Array(types.float32, 3, "C")
@@ -52,7 +53,7 @@ def test_the_inner_loops_of_the_gram_matrix_are_full_width_and_spill_nothing(nam
     signature = TILE
     if name == "_gram_corner":
         signature = (types.Array(types.float64, 3, "C"), READ_ONLY, types.int64, types.int64, MATRIX, READ_ONLY, types.int64, types.int64)
-    found = blocks(getattr(microkernel, name), signature)
+    found = blocks(getattr(tile, name), signature)
     loops = [block for block in found if count(block, FMA) and block[-1].startswith("j")]
     assert sum(count(loop, FMA) for loop in loops) >= fmas
     for loop in loops:

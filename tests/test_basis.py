@@ -6,8 +6,9 @@ import scipy.sparse
 from numpy.polynomial.legendre import legvander
 
 import fastrsx
-from fastrsx import Problem, Status, basis, loading
+from fastrsx import Problem, Status, loading
 from fastrsx.data import load_automobiles
+from fastrsx.steps import basis
 
 
 def bell(times, centre=0.5):

@@ -17,7 +17,9 @@ import pytest
 
 import fastrsx
 from fastrsx.cli import main
-from fastrsx.kernels import dense, diskcache, links
+from fastrsx.kernels import dense
+from fastrsx.kernels.compiling import diskcache
+from fastrsx.kernels.formulas import links
 from processes import NOWHERE, finish, run, start
 
 ROUNDS = 20 if os.environ.get("FASTRSX_STRESS") == "1" else 3
@@ -26,7 +28,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs permissions and lim
 IMPORT = """
 import os, shutil, sys
 import numba, numpy as np
-from fastrsx.kernels import panel
+from fastrsx.kernels.layouts import panel
 def check(*args):
     for d in args:
         padded = panel.padded(d)
@@ -135,8 +137,8 @@ def test_turned_off(site, home, word, variables):
 def test_upgraded_package(site, home):
     """Any other source is other files; going back finds those that were there."""
     assert run(CHECK, site, "-W", "error", **home) == COMPILED
-    before = {name: (site / "fastrsx" / "kernels" / name).read_text(encoding="utf-8") for name in ("panel.py", "simd.py")}
-    for name, change, answer in (("panel.py", "padded = serial(lambda d: 24)", 24), ("simd.py", "# a comment", 8)):
+    before = {name: (site / "fastrsx" / "kernels" / name).read_text(encoding="utf-8") for name in ("layouts/panel.py", "registers/simd.py")}
+    for name, change, answer in (("layouts/panel.py", "padded = serial(lambda d: 24)", 24), ("registers/simd.py", "# a comment", 8)):
         file = site / "fastrsx" / "kernels" / name
         file.write_text(f"{before[name]}{change}\n", encoding="utf-8")
         upgraded = f"{IMPORT}assert panel.padded(5) == {answer}\nfrom fastrsx.cli import main\nmain(['cache', 'info'])"
@@ -193,28 +195,32 @@ def test_copied_package(site, tmp_path, home):
 def test_kernels_in_subpackages(site, home):
     """They are kept as others are, by their full name, and their source counts for all kernels."""
     for part in ("formulas", "cpu"):
-        folder = site / "fastrsx" / "kernels" / part
-        folder.mkdir()
-        (folder / "__init__.py").touch()
-        (folder / "rows.py").write_text(f"from ..jit import serial\n\n\n@serial\ndef name(x):\n    return '{part}'\n", encoding="utf-8")
+        source = f"from ..compiling.jit import serial\n\n\n@serial\ndef name(x):\n    return '{part}'\n"
+        (site / "fastrsx" / "kernels" / part / "added.py").write_text(source, encoding="utf-8")
     code = """
-from fastrsx.kernels import panel
-from fastrsx.kernels.cpu import rows as cpu
-from fastrsx.kernels.formulas import rows as formulas
+from fastrsx.kernels.layouts import panel
+from fastrsx.kernels.cpu import added as cpu
+from fastrsx.kernels.formulas import added as formulas
 assert (cpu.name(1), formulas.name(1), panel.padded(5)) == ("cpu", "formulas", 8)
 print(*[kernel.stats.cache_hits.total() for kernel in (cpu.name, formulas.name, panel.padded)])
 """
     assert run(code, site, "-W", "error", **home) == "0 0 0"
     assert run(code, site, "-W", "error", **home) == "1 1 1"
-    rows = site / "fastrsx" / "kernels" / "cpu" / "rows.py"
-    rows.write_text(f"{rows.read_text(encoding='utf-8')}# a comment\n", encoding="utf-8")
+    added = site / "fastrsx" / "kernels" / "cpu" / "added.py"
+    added.write_text(f"{added.read_text(encoding='utf-8')}# a comment\n", encoding="utf-8")
     assert run(code, site, "-W", "error", **home) == "0 0 0"
 
 
 @pytest.mark.parametrize("module", ["__main__", "fastrsx.kernels_of_mine"])
 def test_kernels_of_other_packages_are_not_kept(tmp_path, home, module):
     """Their source is not in the stamp."""
-    code = f"from fastrsx.kernels.jit import serial\n__name__ = '{module}'\nmine = serial(lambda x: x)\nmine(1)\nassert not mine._cache.cache_path"
+    code = f"""
+from fastrsx.kernels.compiling.jit import serial
+__name__ = '{module}'
+mine = serial(lambda x: x)
+mine(1)
+assert not mine._cache.cache_path
+"""
     run(code, tmp_path, "-W", "error", **home)
     assert not kernels(tmp_path)
 
@@ -298,7 +304,7 @@ def test_kernel_of_such_a_type_is_not_kept(tmp_path):
     code = """
 import numpy as np
 from fastrsx.kernels import dense
-from fastrsx.kernels.links import Rsx
+from fastrsx.kernels.formulas.links import Rsx
 a, point, f, sums = np.zeros(8), np.ones(99), np.zeros(8), np.zeros((1, 99))
 kernel = dense.predictions_serial
 kernel(Rsx(), a, point, f, f, sums)

@@ -7,8 +7,8 @@ import pytest
 
 import gpu
 import naive
-from fastrsx.kernels import fold
-from fastrsx.kernels.links import LINKS
+from fastrsx.kernels.cpu import fold
+from fastrsx.kernels.formulas.links import LINKS
 from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
 
 kernels = gpu.kernels()

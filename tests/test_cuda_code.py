@@ -19,8 +19,8 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx import device
-from fastrsx.kernels import cuda_block
+from fastrsx.kernels.gpu import block
+from fastrsx.system import device
 
 LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and what counts
 CASES = [
@@ -65,8 +65,8 @@ def test_a_launch_of_few_blocks_does_not_warn():
     """Not even where colorama puts an escape sequence before the words: filterwarnings makes an error of any warning."""
     loud, quiet = cuda.jit(lambda out: None), cuda.jit(lambda out: None)  # a kernel warns once of a configuration
     with pytest.warns(NumbaPerformanceWarning, match=r"\x1b\[1mGrid size 1 "):
-        loud[1, cuda_block.THREADS, 0]
-    assert cuda_block.configured(quiet, 1, 0).griddim == (1, 1, 1)
+        loud[1, block.THREADS, 0]
+    assert block.configured(quiet, 1, 0).griddim == (1, 1, 1)
 
 
 @pytest.mark.skipif(cuda.is_available(), reason="there is a GPU")

@@ -16,8 +16,9 @@ README, GUIDE = ROOT / "README.md", ROOT / "docs" / "embedding.md"
 PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]) if page.name != "CHANGELOG.md"]
 in_checkout = pytest.mark.skipif(not README.exists(), reason="the documentation lies beside the tests only in a checkout")
 PACKAGES = (fastrsx, fastrsx.kernels)
-FOUND = [(package, module) for package in PACKAGES for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-MODULES = [f"{package.__name__}.{module.name}" for package, module in FOUND if not module.name.startswith("cuda")]  # which need numba-cuda
+ON_GPU = ("fastrsx.engines.cuda", "fastrsx.kernels.cuda", "fastrsx.kernels.gpu")  # need numba-cuda
+FOUND = [module.name for package in PACKAGES for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+MODULES = [name for name in FOUND if not name.startswith(ON_GPU) and not name.endswith("__main__")]
 PUBLIC = [name for name in fastrsx.__all__ if callable(getattr(fastrsx, name))]
 
 
@@ -68,7 +69,7 @@ def test_guide_examples():
 def test_readme_commands():
     """ci/readme.sh finds them by this pattern."""
     commands = re.findall(r"^pip install .* && .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert commands == ["pip install . && fastrsx demo", "pip install -e '.[test]' && pytest"]
+    assert commands == ["pip install . && fastrsx demo", "pip install -e '.[test]' && pytest -n auto"]
 
 
 @in_checkout

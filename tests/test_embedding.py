@@ -5,8 +5,9 @@ import pytest
 from numba.core.errors import TypingError
 
 import fastrsx
-from fastrsx import memory
-from fastrsx.kernels import dense, panel
+from fastrsx.kernels import dense
+from fastrsx.kernels.layouts import panel
+from fastrsx.system import memory
 from processes import run
 
 NESTED = """

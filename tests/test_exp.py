@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 
 from fastrsx.kernels.exp import exp
-from fastrsx.kernels.simd import LANES, load_first, store_first
+from fastrsx.kernels.registers.simd import LANES, load_first, store_first
 
 
 @njit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastrsx
-from fastrsx import device
+from fastrsx.system import device
 
 HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
 FILL = {"A": np.ones((4, 2)), "b": np.full(4, 0.25)}
@@ -100,6 +100,7 @@ def test_nobody_else_touches_cuda():
     """A solve in memory imports nothing of CUDA."""
     code = (
         "import sys, numpy as np, fastrsx; fastrsx.newton(np.ones((4, 1)), np.full(4, 0.25), kernel='serial'); "
-        "print([name for name in sys.modules if name.startswith(('numba.cuda', 'numba_cuda', 'cuda', 'fastrsx.kernels.cuda'))])"
+        "print([name for name in sys.modules if name.startswith(('numba.cuda', 'numba_cuda', 'cuda', 'fastrsx.kernels.cuda', "
+        "'fastrsx.kernels.gpu', 'fastrsx.engines.cuda'))])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 import fastrsx
-from fastrsx import device
+from fastrsx.system import device
 
 N, D = 24, 3
 

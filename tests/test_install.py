@@ -122,7 +122,7 @@ class Environment:
         """The version that is imported, and where it lies, once a kernel has run."""
         code = """
 import fastrsx
-from fastrsx.kernels import panel
+from fastrsx.kernels.layouts import panel
 assert panel.padded(5) == 8
 print(fastrsx.__version__, fastrsx.__file__, sep="\\n")
 """

@@ -15,8 +15,9 @@ from numba.core.dispatcher import Dispatcher
 import fastrsx
 import naive
 from fastrsx import kernels
-from fastrsx.kernels import dense, fold
-from fastrsx.kernels.panel import ROWS
+from fastrsx.kernels import dense
+from fastrsx.kernels.cpu import fold
+from fastrsx.kernels.layouts.panel import ROWS
 from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
 
 SHAPES = [(1, 1), (7, 3), (64, 1), (63, 8), (65, 8), (100, 13), (333, 5), (1000, 17), (2000, 64), (700, 129)]
@@ -314,8 +315,8 @@ def test_kernels_can_be_called_from_jitted_code():
 
 
 def test_every_kernel_releases_the_gil_and_keeps_ieee_arithmetic():
-    names = [module.name for module in pkgutil.iter_modules(kernels.__path__) if not module.name.startswith("cuda")]
-    modules = [importlib.import_module(f"fastrsx.kernels.{name}") for name in names]
+    names = [module.name for module in pkgutil.walk_packages(kernels.__path__, "fastrsx.kernels.")]
+    modules = [importlib.import_module(name) for name in names if not name.startswith(("fastrsx.kernels.cuda", "fastrsx.kernels.gpu"))]
     compiled = {f"{module.__name__}.{name}": kernel for module in modules for name, kernel in vars(module).items() if isinstance(kernel, Dispatcher)}
     assert {f"fastrsx.kernels.dense.{kernel}" for kernel in KERNELS} < compiled.keys()
     assert [name for name, kernel in compiled.items() if not kernel.targetoptions.get("nogil")] == []

@@ -7,9 +7,9 @@ import scipy.sparse
 import fastrsx
 import naive
 from fastrsx import loading
-from fastrsx.kernels import csr
-from fastrsx.kernels.panel import ROWS
-from fastrsx.kernels.strided import strided
+from fastrsx.kernels.layouts import csr
+from fastrsx.kernels.layouts.panel import ROWS
+from fastrsx.kernels.layouts.strided import strided
 
 SHAPES = [(1, 1), (7, 3), (64, 8), (65, 8), (300, 13), (333, 5), (2 * ROWS, 24), (700, 129)]
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"]
@@ -190,7 +190,7 @@ def test_many_columns_of_another_layout():
 @pytest.mark.parametrize("name", DTYPES)
 def test_numbers_that_only_their_dtype_holds(name):
     """Ends of the range, subnormals and signed zeros survive the loaders."""
-    from fastrsx.kernels.strided import pack_strided
+    from fastrsx.kernels.layouts.strided import pack_strided
 
     dtype = dtype_of(name)
     if dtype.kind in "iu":
@@ -293,7 +293,7 @@ def test_every_sparse_format(form):
 @pytest.mark.parametrize(("n", "d", "density"), [(1, 1, 1.0), (5, 40, 0.1), (700, 129, 0.02), (400, 64, 0.3), (257, 7, 0.0), (20_000, 30, 0.2)])
 def test_sparse_shapes_by_either_gram(monkeypatch, n, d, density, sparse_gram):
     """Of no entries, of part of one sorted part, and of more parts than are sorted at once."""
-    monkeypatch.setattr("fastrsx.passes.gram_is_sparse", lambda data: data.gram_bounds is not None and sparse_gram)
+    monkeypatch.setattr("fastrsx.engines.memory.gram_is_sparse", lambda data: data.gram_bounds is not None and sparse_gram)
     plain = whole_numbers(n, d) * (np.random.default_rng(0).random((n, d)) < density)
     check(scipy.sparse.csr_array(plain), plain)
 

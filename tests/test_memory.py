@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 import fastrsx
-from fastrsx import memory
+from fastrsx.system import memory
 
 MB = 2**20
 

@@ -1,4 +1,4 @@
-"""The weighted Gram matrix in mixed precision, against longdouble and the error bound of kernels/mixed.py."""
+"""The weighted Gram matrix in mixed precision, against longdouble and the error bound of kernels/cpu/mixed.py."""
 
 import numba
 import numpy as np
@@ -6,8 +6,9 @@ import pytest
 import scipy.sparse
 
 import fastrsx
-from fastrsx.kernels import dense, fold, mixed
-from fastrsx.kernels.panel import ROWS, padded
+from fastrsx.kernels import dense
+from fastrsx.kernels.cpu import fold, mixed
+from fastrsx.kernels.layouts.panel import ROWS, padded
 
 WIDTHS = [1, 5, 8, 13, 16, 24, 40, 48, 100, 129]
 U = 2.0**-24

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import naive
-from fastrsx.kernels import dense, plane
-from fastrsx.kernels.links import LINKS
+from fastrsx.kernels import dense
+from fastrsx.kernels.formulas.links import LINKS
+from fastrsx.kernels.newton import plane
 
 
 class Plane:

@@ -24,11 +24,11 @@ def solve(seed, kernel="parallel", **options):
 def report(seed):
     "The bits, which twin could run, the layer, and the process."
     bits = solve(seed)
-    return bits, fastrsx.threads.launch(lambda: "parallel", lambda: "serial"), numba.threading_layer(), os.getpid()
+    return bits, fastrsx.system.threads.launch(lambda: "parallel", lambda: "serial"), numba.threading_layer(), os.getpid()
 
 def most():
     "The threads that a solve can use here, and the kernels that it then has for many rows."
-    return fastrsx.threads.available(), fastrsx.plan(np.ones((100_000, 3))).kernel
+    return fastrsx.system.threads.available(), fastrsx.plan(np.ones((100_000, 3))).kernel
 
 expected = [solve(seed, "serial") for seed in SEEDS]
 assert len(set(expected)) == len(SEEDS)

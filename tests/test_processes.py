@@ -65,7 +65,7 @@ assert numba.get_num_threads() == 2
 assert solve(num_threads=2).x.tobytes() == expected
 with ThreadPoolExecutor(1) as pool:
     assert pool.submit(solve).result().x.tobytes() == expected
-assert fastrsx.threads.launch(lambda: "parallel", lambda: "serial") == "parallel"
+assert fastrsx.system.threads.launch(lambda: "parallel", lambda: "serial") == "parallel"
 """
     assert run(code, tmp_path, NUMBA_CACHE_DIR=cache, NUMBA_NUM_THREADS="3").startswith(ENDINGS[ending])
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import fastrsx
-from fastrsx import loading, streaming
+from fastrsx import loading
+from fastrsx.engines import file
 
 N, D = 5000, 12
 
@@ -17,7 +18,7 @@ def streamed(monkeypatch):
     """Every map is larger than memory, and has several chunks, the last one shorter."""
     monkeypatch.setattr(loading, "LARGE", 0)
     monkeypatch.setattr(loading, "free", lambda: 0)
-    monkeypatch.setattr(streaming, "CHUNK_BYTES", 1200 * D * 8)
+    monkeypatch.setattr(file, "CHUNK_BYTES", 1200 * D * 8)
 
 
 def example(seed=0):
@@ -45,7 +46,7 @@ KINDS = {
 @pytest.mark.parametrize("one_pass", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_solve_is_that_in_memory(tmp_path, monkeypatch, kind, one_pass, w):
-    monkeypatch.setattr(streaming, "ONE_PASS_UP_TO", D if one_pass else D - 1)
+    monkeypatch.setattr(file, "ONE_PASS_UP_TO", D if one_pass else D - 1)
     A, b = example()
     A = KINDS[kind](A)
     found, expected = (fastrsx.newton(each, b, w=w, kernel="serial") for each in (mapped(tmp_path, A), np.array(A, dtype=float, order="C")))
@@ -112,7 +113,7 @@ def test_a_problem_has_everything(tmp_path):
 def test_part_of_a_map_is_read_from_its_place(tmp_path):
     A, b = example()
     whole = mapped(tmp_path, np.vstack([A[:7], A]))
-    assert streaming.file_place(whole[7:]) is not None
+    assert file.file_place(whole[7:]) is not None
     np.testing.assert_array_equal(
         fastrsx.newton(whole[7:], b, w=0.1, kernel="serial").x, fastrsx.newton(mapped(tmp_path, A), b, w=0.1, kernel="serial").x
     )
@@ -156,5 +157,5 @@ def test_an_error_in_a_callback_leaves_no_reader_behind(tmp_path):
 
     with pytest.raises(RuntimeError, match="enough"):
         fastrsx.newton(mapped(tmp_path, A), b, kernel="serial", callback=stop)
-    with contextlib.closing(iter(streaming.Chunks(mapped(tmp_path, A)))) as chunks:
+    with contextlib.closing(iter(file.Chunks(mapped(tmp_path, A)))) as chunks:
         next(chunks)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastrsx.kernels import cholesky, trust_region
-from fastrsx.kernels.panel import padded
+from fastrsx.kernels.layouts.panel import padded
+from fastrsx.kernels.newton import cholesky, trust_region
 
 
 def best_decrease(g, H, radius):

@@ -7,9 +7,10 @@ import pytest
 
 import fastrsx
 import naive
-from fastrsx import Status, wide
+from fastrsx import Status
 from fastrsx.planning import REDUCED_UP_TO
 from fastrsx.problem import Problem
+from fastrsx.steps import reduced
 
 
 def rough(n, d, seed=0, rank=None):
@@ -159,8 +160,8 @@ def test_factors(monkeypatch):
     scale, rows = np.sqrt((A**2).mean(axis=0)), np.arange(40)
     gram = A / scale @ (A / scale).T
     for numbers in (2**22, 1):
-        monkeypatch.setattr(wide, "CHUNK", numbers)
-        for factor in (wide._by_cholesky, wide._by_qr):
+        monkeypatch.setattr(reduced, "CHUNK", numbers)
+        for factor in (reduced._by_cholesky, reduced._by_qr):
             L = factor(A, rows, scale)
             np.testing.assert_array_equal(L, np.tril(L))
             np.testing.assert_allclose(L @ L.T, gram, atol=1e-13 * gram.max())
@@ -168,7 +169,7 @@ def test_factors(monkeypatch):
                 part = factor(A, some, scale)
                 np.testing.assert_allclose(part @ part.T, gram[np.ix_(some, some)], atol=1e-13 * gram.max())
     A[7] = A[3]
-    assert wide._by_cholesky(A, rows, scale) is None
+    assert reduced._by_cholesky(A, rows, scale) is None
 
 
 # -- starts, ends and what is seen on the way -------------------------------------------------------------------

@@ -1,0 +1,363 @@
+"""The kernels, bound to one problem's data and workspace, and what they say of a point."""
+
+import math
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrsx.kernels import dense, solve
+from fastrsx.kernels.cpu import fold, mixed, sample
+from fastrsx.kernels.formulas.links import RSX
+from fastrsx.kernels.layouts import csr
+from fastrsx.kernels.layouts.panel import padded
+from fastrsx.kernels.newton import iteration
+
+from .. import inputs
+from ..frames import Names
+from ..inputs import Matrix, Vector
+from ..loading import Data
+from ..planning import NOT_IN_MEMORY, Plan, gram_is_sparse
+from ..system import threads
+from ..system.memory import room_for
+
+EMPTY = np.empty(0)
+QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
+LARGEST_LOG = math.log(float(np.finfo(float).max))
+
+
+class Point(NamedTuple):
+    """Scalars at some a = A x; the hats of `fastrsx.kernels.cpu.fold` undone."""
+
+    raw: Vector  # as the kernels want them
+
+    @property
+    def fun(self) -> float:
+        return float(self.raw[fold.POINT_FUN])
+
+    @property
+    def shift(self) -> float:
+        """M = max(0, max a), or what the link makes of it."""
+        return float(self.raw[fold.POINT_SHIFT])
+
+    @property
+    def squares(self) -> float:
+        """<c, c>."""
+        return float(self.raw[fold.POINT_SQUARES])
+
+    @property
+    def noise(self) -> float:
+        """The rounding error of fun."""
+        return float(fold.noise(self.raw))
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """What no other a has."""
+        return tuple(self.raw[[fold.POINT_SHIFT, fold.POINT_ALPHA, fold.POINT_SQUARES, fold.POINT_S, fold.POINT_FF]].tolist())
+
+    @property
+    def step(self) -> float:
+        """max |A p| of the step p to here, where one was evaluated."""
+        return float(self.raw[fold.POINT_STEP])
+
+    @property
+    def scaled_alpha(self) -> float:
+        """<u, 1> exp(-M)."""
+        return float(self.raw[fold.POINT_ALPHA])
+
+    @property
+    def log_alpha(self) -> float:
+        """log <u, 1>; NaN outside the domain."""
+        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
+
+    @property
+    def alpha(self) -> float:
+        """<u, 1>, which may be inf."""
+        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
+
+
+class Derivatives(NamedTuple):
+    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
+
+    grad: Vector
+    v: Vector
+    q: Vector
+
+
+class Passes:
+    """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
+
+    Arguments are as the kernels want them. One thread at a time.
+    """
+
+    def __init__(self, data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
+        self.data, self.source, self.b, self.w = data, data.source, inputs.read_only(b), inputs.read_only(w)
+        self.shape, self.plan = data.shape, plan
+        self.count = self.evaluations = 0
+        self.has_sparse_gram = gram_is_sparse(data)
+        self._sorting: tuple[np.ndarray, ...] = ()  # room for the parts of a sparse Gram matrix
+        self.is_mixed = False  # whether panels' Gram matrices are summed in float32, see `use_mixed`
+        n, d = self.shape
+        with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
+            self._work = self._alloc(n, d, link)
+
+    def _alloc(self, n: int, d: int, link: Any) -> dense.Workspace:
+        """As Python: compiling it would cost more than it saves."""
+        if self.has_sparse_gram:
+            return dense.alloc_sparse_workspace.py_func(n, d, link)
+        return dense.alloc_workspace.py_func(n, d, False, link)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether A is the C-ordered float64 that whole iterations are compiled for; of other layouts only passes are."""
+        return isinstance(self.source, np.ndarray) and self.source.dtype == np.float64 and not self.is_mixed
+
+    @property
+    def a(self) -> Vector:
+        """Room for A x."""
+        return self._work.a
+
+    def run(self, module: ModuleType, name: str, *args: Any) -> Any:
+        """Call a kernel, or its serial twin where the plan says so."""
+        serial_twin = getattr(module, name + "_serial")
+        if self.plan.kernel == "serial":
+            return serial_twin(*args)
+        return threads.launch(getattr(module, name), serial_twin, *args)
+
+    def workspace(self, hessian: bool = True) -> dense.Workspace:
+        """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
+        if hessian and self._work.gram.size == 0:
+            blocks, _, wide = self._work.vectors.shape
+            shape = (wide, wide) if wide > fold.BY_STRIPS or self.has_sparse_gram else (blocks, wide, wide)
+            with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape)):
+                self._work = self._work._replace(gram=np.empty(shape))
+        return self._work
+
+    # -- n-vectors, which `CudaPasses` has on a GPU ---------------------------------------------------------
+
+    def empty(self) -> Vector:
+        """Room for n numbers."""
+        return np.empty(self.shape[0])
+
+    def to_host(self, vector: Vector) -> Vector:
+        """An n-vector in memory."""
+        return vector
+
+    def to_caller(self, vector: Vector) -> Vector:
+        """An n-vector on the side where the caller has A."""
+        return vector
+
+    @property
+    def norm_b(self) -> float:
+        return math.sqrt(np.add.reduce(self.b**2))  # not by BLAS: its workers would go on spinning
+
+    @property
+    def sum_b(self) -> float:
+        return float(np.add.reduce(self.b))
+
+    def largest(self, a: Vector) -> float:
+        """max |a|; NaN where there is one."""
+        return float(np.abs(a).max())
+
+    def distance(self, a: Vector, other: Vector, centred: bool) -> float:
+        """max |a - other|; centred, of what is left without the mean."""
+        change = a - other
+        return float(np.abs(change - change.mean() if centred else change).max())
+
+    def combine(self, y: Vector, vectors: list[Vector], out: Vector) -> None:
+        """out = sum_k y_k vectors_k; the vectors are spoilt."""
+        out[:] = 0.0
+        for coefficient, vector in zip(y, vectors, strict=True):
+            vector *= coefficient  # in place: a temporary would cost more
+            out += vector
+
+    def assign(self, out: Vector, a: Vector) -> None:
+        """out = a."""
+        out[:] = a
+
+    # -- the solver's iteration -------------------------------------------------------------------------------
+
+    def alloc_iterate(self, exact: bool) -> iteration.Iterate:
+        """See `fastrsx.kernels.newton.iteration`; with room for a Hessian where iterations form it."""
+        n, d = self.shape
+        with room_for(f"the iterate for {n} x {d}", 4 * n + (2 * d * d if exact else 0)):
+            return iteration.alloc_iterate.py_func(n, d, exact)
+
+    def advance(self, *args: Any) -> int:
+        """`fastrsx.kernels.solve.advance`."""
+        return int(self.run(solve, "advance", *args))
+
+    # -- passes -----------------------------------------------------------------------------------------------
+
+    def products(self, x: Vector, out: Vector) -> None:
+        """out = A x."""
+        self.count += 1
+        self.run(dense, "products", self.source, x, out, self._work.buffers)
+
+    def transposed(self, y: Vector) -> Vector:
+        """A^T y."""
+        self.count += 1
+        out = np.empty(self.shape[1])
+        self.run(dense, "transposed", self.source, y, out, self._work.buffers, self._work.weights, self._work.vectors)
+        return out
+
+    def column_scale(self, names: Names = None) -> Vector:
+        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
+        self.count += 1
+        scale = np.empty(self.shape[1])
+        bad = self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
+        if bad >= 0:
+            inputs.refuse_column(self.data.A, bad, names)
+        return scale
+
+    def column_sums(self) -> tuple[Vector, Vector]:
+        """The sum of squares and the largest absolute value of each column."""
+        self.count += 1
+        work, d = self._work, self.shape[1]
+        self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, np.empty(d), work.buffers, work.vectors)
+        squares, largest = work.vectors[0, :2, :d].copy()
+        return squares, largest
+
+    def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
+        """The point at a, or at out = a + t da."""
+        self.evaluations += 1
+        point = np.zeros(fold.POINT)
+        self.run(dense, "evaluate", self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
+        return Point(point)
+
+    def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector) -> Point:
+        """da = A p, out = a + da, and the point there: what a step needs."""
+        self.products(p, da)
+        return self.evaluate(a, da, 1.0, out)
+
+    def project(self, x: Vector) -> Point:
+        """The point at x, whose A x goes to `a`."""
+        self.count += 1
+        self.evaluations += 1
+        work = self._work
+        self.run(dense, "project", self._work.link, self.source, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
+        return Point(work.point.copy())
+
+    def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
+        """The same, with the gradient, or None outside the domain: one pass, or two near an exact fit."""
+        self.count += 1
+        self.evaluations += 1
+        work = self._work
+        given = (work.link, self.source, x, self.b, self.w)
+        self.run(dense, "project_grad", *given, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
+        point = Point(work.point.copy())
+        if not point.fun < np.inf:
+            return point, None
+        return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self.derivatives_in(work.vectors)
+
+    def derivatives_in(self, vectors: np.ndarray) -> Derivatives:
+        """What the kernels leave in vectors[0]."""
+        v, q, grad = vectors[0, :3, : self.shape[1]].copy()
+        return Derivatives(grad, v, q)
+
+    def gradient(self, a: Vector, point: Point) -> Derivatives:
+        """Gradient and rank-2 vectors."""
+        work = self._work
+        self.count += 1
+        self.run(dense, "gradient", self._work.link, self.source, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        return self.derivatives_in(work.vectors)
+
+    def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
+        """The same and the Hessian."""
+        first = self._differentiate(a, point)
+        return first, self._finished()
+
+    def gram_at(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
+        """The same, but of the Hessian only its Gram matrix."""
+        first = self._differentiate(a, point)
+        self._work.vectors[0] = 0.0
+        return first, self._finished()
+
+    def _differentiate(self, a: Vector, point: Point) -> Derivatives:
+        """Gradient and rank-2 vectors; the Gram matrix stays in the workspace."""
+        work = self.workspace()
+        if self.has_sparse_gram or self.is_mixed:
+            first, h = self.gradient(a, point), 2 * self.diagonal(a, point)
+            (self._sparse_gram if self.has_sparse_gram else self._mixed_gram)(h)
+            return first
+        self.count += 1
+        given = (work.link, self.source, a, self.b, self.w, point.raw)
+        self.run(dense, "derivatives", *given, work.vectors, work.gram, work.buffers, work.packed, work.weights)
+        return self.derivatives_in(work.vectors)
+
+    def _finished(self) -> Matrix:
+        """The Hessian, of the Gram matrix and the vectors in the workspace."""
+        hess = np.empty((self.shape[1],) * 2)
+        self.run(dense, "finish_hessian", self._work.gram, self._work.vectors, hess)
+        return hess
+
+    def _sparse_gram(self, h: Vector) -> None:
+        """A^T diag(h) A into the workspace."""
+        self.count += 1
+        if not self._sorting:
+            shape = (csr.SLOTS, csr.PART + self.shape[1])
+            self._sorting = np.empty((csr.SLOTS, self.shape[1]), np.int64), np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+        self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, *self._sorting, self.workspace().gram)
+
+    def use_mixed(self) -> None:
+        """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.cpu.mixed`."""
+        blocks, wide = len(self._work.vectors), padded(self.shape[1])
+        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in NOT_IN_MEMORY:
+            raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {fold.BY_STRIPS} columns; pass precision='double'")
+        panels = (blocks, mixed.wide_padded(self.shape[1]) // mixed.WIDE, fold.ROWS, mixed.WIDE)
+        with room_for("mixed precision", math.prod(panels)):
+            self._mixed_buffers = np.empty((blocks, 2, fold.ROWS)), np.empty((blocks, mixed.SCALES, wide)), np.empty(panels, np.float32)
+        self.is_mixed = True
+
+    def _mixed_gram(self, h: Vector) -> None:
+        """A^T diag(h) A into the workspace, in mixed precision."""
+        self.count += 1
+        work = self.workspace()
+        self.run(dense, "gram_by_blocks_mixed", self.source, inputs.read_only(h), work.gram, work.buffers, *self._mixed_buffers)
+
+    def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
+        """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
+        sums, out = self.curvature(a, point, p, da), np.empty(self.shape[1])
+        fold.finish_hess_vec(first.v, first.q, sums, p, out)
+        return out
+
+    def curvature(self, a: Vector, point: Point, p: Vector, da: Vector) -> Vector:
+        """A^T (h * A p), and da = A p unless da is empty."""
+        work = self._work
+        self.count += 1
+        self.run(dense, "curvature", work.link, self.source, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
+        return work.vectors[0, 2, : self.shape[1]].copy()
+
+    def weighted_gram(self, h: Vector) -> Matrix:
+        """A^T diag(h) A."""
+        if self.has_sparse_gram:
+            self._sparse_gram(h)
+            self._work.vectors[0] = 0.0
+            return self._finished()
+        self.count += 1
+        out = np.empty((self.shape[1],) * 2)
+        self.run(dense, "weighted_gram", self.source, h, out, self.workspace())
+        return out
+
+    def gram(self) -> Matrix:
+        """A^T A."""
+        return self.weighted_gram(np.ones(self.shape[0]))
+
+    def row_squares(self, B: Matrix) -> Vector:
+        """||A_i B||^2 for each row, B (padded d x 8)."""
+        self.count += 1
+        out = np.empty(self.shape[0])
+        self.run(sample, "scores", self.source, B, out, self._work.buffers)
+        return out
+
+    def diagonal(self, a: Vector, point: Point) -> Vector:
+        """D."""
+        D = np.empty(len(a))
+        self.run(dense, "diagonal", self._work.link, a, self.b, self.w, point.raw, D, self._work.weights)
+        return D
+
+    def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
+        """f and v/alpha."""
+        f, v = np.empty(len(a)), np.empty(len(a))
+        self.run(dense, "predictions", self._work.link, a, point.raw, f, v, self._work.sums)
+        return f, v

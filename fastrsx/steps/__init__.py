@@ -1,0 +1,1 @@
+"""Where a step comes from, and in which variables it is taken."""

@@ -1,0 +1,122 @@
+"""Newton's method in other variables than x: y, with A x = B y for the B that a problem of its own has in place of A."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from ..engines.memory import Point
+from ..inputs import Matrix, Vector
+from ..problem import Problem
+from ..result import NewtonResult, Status
+
+UNATTAINABLE = "No x in float64 has the A x that the solve came to."
+
+
+class Variables(ABC):
+    """What the solver asks of variables y.
+
+    Parameters
+    ----------
+    original : Problem
+        The one in x.
+    x0 : (d,) array or None
+        The start.
+
+    Attributes
+    ----------
+    problem : Problem
+        The one in y; its columns need no scaling.
+    y0 : array
+        What x0 is in it.
+    condition : float
+        That of A's scaled columns, where it is why there are variables y.
+    weakest : (d,) array
+        Then the direction of scaled columns along which A x changes least.
+    """
+
+    problem: Problem
+    y0: Vector
+    condition = 1.0
+    weakest: Vector
+
+    def __init__(self, original: Problem, x0: Vector | None) -> None:
+        self.original, self.scale = original, original._column_scale
+        self.x0 = np.zeros(original.A.shape[1]) if x0 is None else x0
+
+    def _solve_over(self, B: Matrix, kernel: str, num_threads: int | None) -> None:
+        original = self.original
+        w = original.w if original.w.size else None
+        self.problem = Problem(B, original.b, w=w, link=original.link, kernel=kernel, num_threads=num_threads)
+        self.problem._column_scale = np.ones(B.shape[1])  # scaled already
+        self.problem.names = original.names  # for messages: those of y have none
+
+    def _start_image(self) -> Vector:
+        """A x0, having divided x0 by it where u is linear, as the solver does."""
+        a0 = self.original._times(self.x0)
+        length = np.abs(a0).max()
+        if self.original.link == "linear" and 0 < length < np.inf and np.isfinite(self.x0 / length).all():
+            self.x0 = self.x0 / length
+            a0 = self.original._times(self.x0)  # not a0 / length: x0 may be subnormal, and A x0 have few digits
+        return a0
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the loss does not see what is the same in all entries of A x."""
+        return self.original.link == "softmax" and not self.original.w.size
+
+    def _at(self, x: Vector) -> tuple[Any, Point]:
+        """A x and the point there."""
+        passes = self.original._passes
+        ax = passes.empty()
+        passes.products(x, ax)
+        return ax, passes.evaluate(ax)
+
+    def _not_above_start(self, result: NewtonResult, ax: Any, point: Point) -> tuple[Any, Point]:
+        """A x and the point there, having put x back to x0 where x has a higher loss; of a success, by more than rounding."""
+        start = self._at(self.x0)
+        if point.fun <= start[1].fun + (start[1].noise if result.success else 0.0):
+            return ax, point
+        result.x = self.x0
+        if result.success or result.status is Status.NO_MINIMISER:  # which x0 shows nothing of
+            result.status, result.success, result.message = Status.STALLED, False, UNATTAINABLE
+        result.message += " The x for it has a higher loss than x0, so x is x0."
+        return start
+
+    @abstractmethod
+    def start(self, y: Vector, a: Vector) -> None:
+        """Put the start into y and A x there into a."""
+
+    @abstractmethod
+    def direction(self, y: Vector) -> Vector:
+        """The direction of scaled columns of A that y stands for."""
+
+    @abstractmethod
+    def lift(self, y: Vector) -> Vector:
+        """The x that y stands for, of all the nearest to x0 in scaled columns, as is each iterate of `newton` in x."""
+
+    @abstractmethod
+    def rewrite(self, result: NewtonResult, a: Vector) -> None:
+        """Of the result in y at a = A x that in x."""
+
+
+class Chained(Variables):
+    """The variables of a problem that is itself in other variables."""
+
+    def __init__(self, outer: Variables, inner: Variables) -> None:
+        super().__init__(outer.original, outer.x0)
+        self.outer, self.inner, self.problem, self.y0 = outer, inner, inner.problem, inner.y0
+        self.condition, self.weakest = inner.condition, outer.direction(inner.weakest)
+
+    def start(self, y: Vector, a: Vector) -> None:
+        self.inner.start(y, a)
+
+    def direction(self, y: Vector) -> Vector:
+        return self.outer.direction(self.inner.direction(y))
+
+    def lift(self, y: Vector) -> Vector:
+        return self.outer.lift(self.inner.lift(y))
+
+    def rewrite(self, result: NewtonResult, a: Vector) -> None:
+        self.inner.rewrite(result, a)
+        self.outer.rewrite(result, a)

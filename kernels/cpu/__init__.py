@@ -1,0 +1,1 @@
+"""The fold on a CPU: rows into states, states combined."""

@@ -1,0 +1,1 @@
+"""The papers: u and its derivatives."""

@@ -1,0 +1,1 @@
+"""The same fold with numba.cuda."""

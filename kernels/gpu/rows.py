@@ -1,0 +1,297 @@
+"""Passes over A on a GPU: a few threads take a row for A x, and a few take a column for a d-vector.
+
+A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed. Formulas as in cpu/fold.py.
+"""
+
+import operator
+
+import numpy as np
+
+from ..cpu.fold import POINT_ALPHA, POINT_FF, POINT_S, POINT_SHIFT
+from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
+from .vectors import raised, rescale, rescaled, row_weights, scale, terms
+
+WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A once
+
+
+# -- rows: A x --------------------------------------------------------------------------------------------------
+
+
+@device
+def row_threads(d):
+    """Threads for a row, a power of two: so many that they read whole sectors of 32 bytes, and each of them 8 numbers or fewer."""
+    lanes = 1
+    while lanes < min(4, d) or (8 * lanes < d and lanes < THREADS):
+        lanes *= 2
+    return lanes
+
+
+@device
+def share_rows(A):
+    """The rows of this block; the threads for each, the rows at a time, and which of these is this thread's."""
+    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
+    lanes = row_threads(A.shape[1])
+    return start, stop, lanes, THREADS // lanes, cuda.threadIdx.x // lanes
+
+
+@device
+def row_product(A, x, i, stop, lanes, scratch):
+    """<A_i, x> of a row for each `lanes` threads, for the first of them; 0 from row `stop` on."""
+    total = 0.0
+    if i < stop:
+        j, d, step = unsigned(cuda.threadIdx.x % lanes), unsigned(A.shape[1]), unsigned(lanes)
+        while j + step < d:  # no range: Numba counts its steps beforehand, and it is unrolled further; both take registers
+            total += A[unsigned(i), j] * np.float64(x[j]) + A[unsigned(i), j + step] * np.float64(x[j + step])
+            j += step + step
+        if j < d:
+            total += A[unsigned(i), j] * np.float64(x[j])
+    return sum_lanes(scratch, total, lanes)
+
+
+@kernel
+def fold_products(A, x, out):
+    """out = A x."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    start, stop, lanes, rows, row = share_rows(A)
+    for i in range(start, stop, rows):
+        ai = row_product(A, x, i + row, stop, lanes, scratch)
+        if cuda.threadIdx.x % lanes == 0 and i + row < stop:
+            out[i + row] = ai
+
+
+# -- columns: A^T y ---------------------------------------------------------------------------------------------
+
+
+@device
+def column_threads(d):
+    """The threads for a column, up to THREADS columns: how many, the column of this one, and its number among them."""
+    width = 1
+    while width < d and width < THREADS:
+        width *= 2
+    t = cuda.threadIdx.x
+    return THREADS // width, t % width, t // width
+
+
+@device
+def share_columns(A):
+    """The rows of this block; the first of its WIDEST columns, and how many there are."""
+    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
+    first = cuda.blockIdx.y * WIDEST
+    return start, stop, first, min(WIDEST, A.shape[1] - first)
+
+
+@device
+def clear(sums):
+    for k in range(4):
+        sums[k] = 0.0
+
+
+@device
+def add_columns(A, i, stop, first, d, weights, kinds, sums):
+    """sums[k] += sum over the rows i : stop, THREADS at most, of weights[k] A, for this thread's of the d columns from `first` on."""
+    groups, column, group = column_threads(d)
+    if column < d:
+        for row in range(group, stop - i, groups):
+            x = A[unsigned(i + row), unsigned(first + column)]
+            for k in range(kinds):
+                sums[k] += weights[k, unsigned(row)] * x
+
+
+def make_store(join):
+    """What stores vector = the values of the threads for each of its d columns, joined in their order."""
+
+    @device
+    def store(scratch, value, d, vector):
+        groups, column, group = column_threads(d)
+        width = THREADS // groups
+        cuda.syncthreads()
+        scratch[cuda.threadIdx.x] = value
+        cuda.syncthreads()
+        if group == 0 and column < d:
+            total = scratch[column]
+            for other in range(1, groups):
+                total = join(total, scratch[column + other * width])
+            vector[column] = total
+
+    return store
+
+
+store_sum, store_largest = make_store(operator.add), make_store(max)
+
+
+@device
+def store_columns(scratch, sums, kinds, d, vectors):
+    """vectors[k] = sums[k] of the threads for each column."""
+    for k in range(kinds):
+        store_sum(scratch, sums[k], d, vectors[k])
+
+
+@kernel
+def fold_gradient(link, A, a, b, w, point, h, vectors):
+    """A^T v/alpha, A^T q/alpha and A^T r of each block and WIDEST columns; and h of each row, unless that is empty."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    weights = cuda.shared.array((3, THREADS), np.float64)
+    t = cuda.threadIdx.x
+    start, stop, first, d = share_columns(A)
+    sums = cuda.local.array(4, np.float64)
+    clear(sums)
+    for i in range(start, stop, THREADS):
+        cuda.syncthreads()
+        if i + t < stop:
+            hi, weights[0, t], weights[1, t], weights[2, t] = row_weights(link, a, b, w, point, i + t)
+            if h.shape[0] > 0 and first == 0:
+                h[i + t] = hi
+        cuda.syncthreads()
+        add_columns(A, i, min(i + THREADS, stop), first, d, weights, 3, sums)
+    store_columns(scratch, sums, 3, d, vectors[cuda.blockIdx.x, :, first:])
+
+
+@kernel
+def fold_transposed(A, y, vectors):
+    """A^T y of each block and WIDEST columns, into the third of `vectors`."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    start, stop, first, d = share_columns(A)
+    groups, column, group = column_threads(d)
+    total = 0.0
+    if column < d:
+        for i in range(start + group, stop, groups):
+            total += y[unsigned(i)] * A[unsigned(i), unsigned(first + column)]
+    store_sum(scratch, total, d, vectors[cuda.blockIdx.x, 2, first:])
+
+
+@kernel
+def fold_columns(A, vectors):
+    """The sum of squares and the largest |A_ij| of each column, of each block and WIDEST columns; a NaN or inf shows in the first."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    start, stop, first, d = share_columns(A)
+    groups, column, group = column_threads(d)
+    squares, largest = 0.0, 0.0
+    if column < d:
+        for i in range(start + group, stop, groups):
+            x = np.float64(A[unsigned(i), unsigned(first + column)])  # of float32, the square would be one too
+            squares += x * x
+            largest = max(largest, abs(x))
+    store_sum(scratch, squares, d, vectors[cuda.blockIdx.x, 0, first:])
+    store_largest(scratch, largest, d, vectors[cuda.blockIdx.x, 1, first:])
+
+
+# -- both: one read of A ----------------------------------------------------------------------------------------
+
+
+@kernel
+def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
+    """a = A x, and M, A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a) of each block, in one read of A, of at most WIDEST columns."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    weights = cuda.shared.array((4, THREADS), np.float64)
+    start, stop, lanes, rows, row = share_rows(A)
+    d = A.shape[1]
+    shift = link[2]
+    sums = cuda.local.array(4, np.float64)
+    clear(sums)
+    for i in range(start, stop, rows):
+        ai = row_product(A, x, i + row, stop, lanes, scratch)
+        has_row = cuda.threadIdx.x % lanes == 0 and i + row < stop
+        top = raised(link, shift, ai) if has_row else shift
+        if cuda.syncthreads_or(1 if top > shift else 0):
+            top = block_max(scratch, top)
+            factor = rescale(shift, top)
+            shift = top
+            sums[0] = rescaled(factor, sums[0])
+            sums[1] = rescaled(factor * factor, sums[1])
+            sums[2] = rescaled(factor, sums[2])
+        if has_row:
+            a[i + row] = ai
+            u, v, _, _ = terms(link, ai, shift, scale(shift))
+            weights[0, row], weights[1, row], weights[2, row] = v, v * u, v * np.float64(b[i + row])
+            weights[3, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
+        cuda.syncthreads()
+        add_columns(A, i, min(i + rows, stop), 0, d, weights, 4, sums)
+    store_columns(scratch, sums, 4, d, vectors[cuda.blockIdx.x])
+    if cuda.threadIdx.x == 0:
+        shifts[cuda.blockIdx.x] = shift
+
+
+@kernel
+def fold_curvature(link, A, p, a, b, w, point, vectors, da):
+    """A^T (h * A p) into the third of `vectors`, and A p into `da` unless that is empty, of at most WIDEST columns."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    weights = cuda.shared.array((1, THREADS), np.float64)
+    start, stop, lanes, rows, row = share_rows(A)
+    d = A.shape[1]
+    sums = cuda.local.array(4, np.float64)
+    clear(sums)
+    for i in range(start, stop, rows):
+        product = row_product(A, p, i + row, stop, lanes, scratch)
+        if cuda.threadIdx.x % lanes == 0 and i + row < stop:
+            if da.shape[0] > 0:
+                da[i + row] = product
+            h, _, _, _ = row_weights(link, a, b, w, point, i + row)
+            weights[0, row] = h * product
+        cuda.syncthreads()
+        add_columns(A, i, min(i + rows, stop), 0, d, weights, 1, sums)
+    store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, 2:])
+
+
+# -- what blocks left, combined ---------------------------------------------------------------------------------
+
+
+@kernel
+def combine_vectors(vectors, first, count, out):
+    """out[k, j] = the sum over blocks of vectors[:, first + k, j] for `count` kinds k; a block for each column j."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    j = cuda.blockIdx.x
+    for kind in range(first, first + count):
+        total = 0.0
+        for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
+            total += vectors[k, kind, j]
+        total = block_sum(scratch, total)
+        if cuda.threadIdx.x == 0:
+            out[kind, j] = total
+
+
+@kernel
+def finish_gradient(shifts, point, vectors, out):
+    """From what `fold_gradient_sums` leaves: A^T v/alpha, A^T q/alpha and the gradient; a block for each column."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    j = cuda.blockIdx.x
+    v, vu, vb, wwa = 0.0, 0.0, 0.0, 0.0
+    for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
+        factor = rescale(shifts[k], point[POINT_SHIFT])
+        v += rescaled(factor, vectors[k, 0, j])
+        vu += rescaled(factor * factor, vectors[k, 1, j])
+        vb += rescaled(factor, vectors[k, 2, j])
+        wwa += vectors[k, 3, j]
+    v, vu, vb, wwa = block_sum(scratch, v), block_sum(scratch, vu), block_sum(scratch, vb), block_sum(scratch, wwa)
+    if cuda.threadIdx.x == 0:
+        alpha, s, half_ff = point[POINT_ALPHA], point[POINT_S], 0.5 * point[POINT_FF]
+        v, vu, vb = v / alpha, vu / alpha / alpha, vb / alpha
+        out[0, j] = v
+        out[1, j] = 2.0 * vu - vb - (s + half_ff) * v
+        out[2, j] = 2.0 * (vu - vb - s * v) + wwa
+
+
+@kernel
+def finish_columns(vectors, out):
+    """out[0] = the sum of squares of each column, out[1] = the largest entry; a block for each column."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    j = cuda.blockIdx.x
+    squares, largest = 0.0, 0.0
+    for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
+        squares += vectors[k, 0, j]
+        largest = max(largest, vectors[k, 1, j])
+    squares, largest = block_sum(scratch, squares), block_max(scratch, largest)
+    if cuda.threadIdx.x == 0:
+        out[0, j], out[1, j] = squares, largest
+
+
+@kernel
+def finish_hess_vec(vectors, p, out):
+    """out = Hess p, of the rows v/alpha, q/alpha and A^T (h * A p) of `vectors`. One block."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    vp, qp = 0.0, 0.0
+    for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
+        vp += vectors[0, j] * p[j]
+        qp += vectors[1, j] * p[j]
+    vp, qp = block_sum(scratch, vp), block_sum(scratch, qp)
+    for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
+        out[j] = vectors[2, j] - 2.0 * (vectors[0, j] * qp + vectors[1, j] * vp)

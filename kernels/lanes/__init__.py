@@ -1,0 +1,1 @@
+"""Many small problems, eight to a register."""

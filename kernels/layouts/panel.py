@@ -1,0 +1,170 @@
+"""Panels: some rows of A as the micro-kernel wants them.
+
+A panel is a C-ordered matrix, float64 or float32, whose rows are a whole number of registers wide and whose row count is
+readable in eights. Where A is one already, its panel is A itself; else rows are packed into a buffer and padded with zeros. Whatever
+comes after sees panels only, so a new layout of A is a new loader here and nothing else. Sums over rows are the exception: of sparse
+rows they need no panel.
+"""
+
+import numpy as np
+from numba.core import types
+from numba.core.errors import TypingError
+from numba.extending import overload
+
+from ..compiling.jit import serial
+from ..registers import tile
+from ..registers.simd import LANES, load_first, named, splat, store
+from . import csr
+from .strided import Strided, pack_strided
+
+ROWS = 128  # of a panel: with its weights it stays in the nearest caches while it is read several times
+
+
+@serial
+def padded(count):
+    """A number of columns or rows rounded up to whole registers."""
+    return (count + LANES - 1) // LANES * LANES
+
+
+@serial
+def is_in_place(A, rows):
+    """Whether rows of an array are a panel where they lie."""
+    return A.shape[1] % LANES == 0 and rows % LANES == 0
+
+
+@serial
+def single(buffer):
+    """A buffer of float64 as one of float32."""
+    return buffer.reshape(buffer.size).view(np.float32)[: buffer.size].reshape(buffer.shape)
+
+
+@serial
+def pack_rows(A, start, rows, out):
+    """The first rows of `out`, padded with zeros, are rows start : start + rows of A."""
+    d = A.shape[1]
+    whole = d // LANES * LANES
+    for i in range(rows):
+        for j in range(0, whole, LANES):
+            store(out, i, j, load_first(A, start + i, j, LANES))
+        if whole < d:
+            store(out, i, whole, load_first(A, start + i, whole, d - whole))
+
+
+@serial
+def clear_rows(out, first, last):
+    """Zeros in the rows first : last."""
+    for i in range(first, last):
+        for j in range(0, out.shape[1], LANES):
+            store(out, i, j, splat(0.0))
+
+
+# -- loaders ----------------------------------------------------------------------------------------------------
+
+
+def load_panel(A, start, rows, buffer):
+    """The panel of rows start : start + rows of A; `buffer` is ROWS x padded(d), float64."""
+    raise NotImplementedError("compiled only")
+
+
+def loaded_panel(A, start, rows, buffer):
+    """The panel that `load_panel` gave, while the buffer holds it."""
+    raise NotImplementedError("compiled only")
+
+
+@serial
+def load_array(A, start, rows, buffer):
+    """C-ordered float64: where it lies, or packed."""
+    if is_in_place(A, rows):
+        return A[start : start + rows]
+    pack_rows(A, start, rows, buffer)
+    clear_rows(buffer, rows, padded(rows))
+    return buffer
+
+
+@serial
+def load_single(A, start, rows, buffer):
+    """C-ordered float32, likewise."""
+    if is_in_place(A, rows):
+        return A[start : start + rows]
+    out = single(buffer)
+    out[: padded(rows)] = 0.0
+    out[:rows, : A.shape[1]] = A[start : start + rows]
+    return out
+
+
+@serial
+def load_strided(A, start, rows, buffer):
+    """Any strides, any dtype."""
+    pack_strided(A, start, rows, buffer)
+    clear_rows(buffer, rows, padded(rows))
+    return buffer
+
+
+@serial
+def load_sparse(A, start, rows, buffer):
+    """Compressed rows, for Gram matrices that are not sparse."""
+    csr.densify(A, start, rows, buffer)
+    clear_rows(buffer, rows, padded(rows))
+    return buffer
+
+
+def _loader(A):
+    if isinstance(A, types.Array):
+        if A.layout != "C" or A.dtype not in (types.float64, types.float32):
+            raise TypingError(f"A must be a C-ordered array of float64 or float32, got {A}; np.ascontiguousarray makes one")
+        return load_single if A.dtype == types.float32 else load_array
+    return load_strided if A.instance_class is Strided else load_sparse
+
+
+@overload(load_panel)
+def _load_panel(A, start, rows, buffer):
+    load = _loader(A)
+    return lambda A, start, rows, buffer: load(A, start, rows, buffer)
+
+
+@overload(loaded_panel)
+def _loaded_panel(A, start, rows, buffer):
+    load = _loader(A)
+    if load is load_array:
+        return lambda A, start, rows, buffer: A[start : start + rows] if is_in_place(A, rows) else buffer
+    if load is load_single:
+        return lambda A, start, rows, buffer: A[start : start + rows] if is_in_place(A, rows) else single(buffer)
+    return lambda A, start, rows, buffer: buffer
+
+
+# -- sums over rows, of a panel or of sparse rows ---------------------------------------------------------------
+
+
+def view_rows(A, start, rows, buffer):
+    """The rows start : start + rows of A for the sums below: the panel, or sparse rows as they are."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(view_rows)
+def _view_rows(A, start, rows, buffer):
+    if isinstance(A, types.Array) or A.instance_class is Strided:
+        return lambda A, start, rows, buffer: load_panel(A, start, rows, buffer)
+    return lambda A, start, rows, buffer: csr.SparseRows(A.values, A.indices, A.starts, start)
+
+
+def _by_rows(name):
+    """The function of that name in tile for a panel, in csr for sparse rows: chosen when a call of it is compiled."""
+    dense, sparse = getattr(tile, name), getattr(csr, name)
+
+    def of_rows(P, *args):
+        raise NotImplementedError("compiled only")
+
+    @overload(of_rows, strict=False)
+    def choose(P, *args):
+        if isinstance(P, types.Array):
+            return named(f"{name}_of_panel", lambda P, *args: dense(P, *args))
+        return named(f"{name}_of_sparse_rows", lambda P, *args: sparse(P, *args))
+
+    return of_rows
+
+
+row_products = _by_rows("row_products")
+row_squares = _by_rows("row_squares")
+add_row_sums = _by_rows("add_row_sums")
+add_row_sum = _by_rows("add_row_sum")
+add_columns = _by_rows("add_columns")

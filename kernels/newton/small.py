@@ -1,0 +1,106 @@
+"""A whole solve in one call, for jitted code: `fastrsx.newton` with the exact Hessian on one thread."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..compiling.jit import serial
+from ..cpu.fold import POINT_FUN, noise
+from ..dense import Workspace, alloc_workspace, columns_serial, evaluate_serial, products_serial
+from ..formulas.links import RSX
+from ..layouts.panel import pack_rows, padded
+from ..registers.simd import read_only
+from .cholesky import dot
+from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
+from .iteration import EVALUATIONS, ITERATE, NOW, RADIUS, RECORD, STEPS, Iterate, alloc_iterate
+from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, largest, verdict_at
+
+MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
+
+
+class SmallWorkspace(NamedTuple):
+    """What a small solve writes."""
+
+    it: Iterate
+    work: Workspace
+    scale: np.ndarray  # d
+    records: np.ndarray  # 1 x numbers of a step
+    panel: np.ndarray  # n x padded d: A as the passes want it
+    b: np.ndarray  # n: b and w in float64
+    w: np.ndarray  # n
+    basis: np.ndarray  # d x d: R of A = Q R, where columns of A are nearly dependent and the panel has Q
+
+
+class SmallResult(NamedTuple):
+    """How a small solve ended: `status` is that of `fastrsx.Status`."""
+
+    success: bool
+    status: int
+    fun: float
+    nit: int
+    nfev: int
+
+
+# fastrsx.Status by verdict: GO_ON is what too few steps end with.
+STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
+
+
+@serial
+def alloc_small(n, d, link=RSX):
+    """Room for `newton_small` on n x d data."""
+    it, work = alloc_iterate(n, d, True), alloc_workspace(n, d, True, link)
+    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, padded(d))), np.empty(n), np.empty(n), np.empty((d, d)))
+
+
+@serial
+def newton_small(A, x, b, w, tol, max_iter, small):
+    """Minimise over x (d), in place, from the x given: `fastrsx.newton` with the exact Hessian in one call, on one thread.
+
+    A, x, b and w are float64 or float32, and an empty w means none. Where columns of A are linearly dependent, x is one of the
+    solutions; where they nearly are, steps are taken in an orthonormal basis. With a start outside the domain the status is NONFINITE.
+    """
+    it, work, scale = small.it, small.work, small.scale
+    s = it.scalars
+    s[:] = 0.0
+    s[RADIUS] = 1.0
+    it.before[:] = 0.0
+    it.a[2] = 0.0
+    it.x[:] = x
+    small.b[:] = b
+    small.w[: w.shape[0]] = w
+    pack_rows(A, 0, A.shape[0], small.panel)
+    # Just the types that `newton` has, so that what it has compiled serves here: also for float32.
+    panel, b64, w64 = read_only(small.panel), read_only(small.b), read_only(small.w[: w.shape[0]])
+    verdict, fun, nit, nfev = NONFINITE, np.nan, 0, 0
+    if columns_serial(A, MOST_ENTRY, scale, work.buffers, work.vectors) < 0:
+        condition = 0.0
+        if independence(small.panel, it.x.shape[0], scale) < ENOUGH:
+            condition = orthonormalise(small.panel, it.x.shape[0], scale, small.basis)
+            scale[:] = 1.0
+            for i in range(it.x.shape[0]):
+                it.x[i] = dot(small.basis[i], it.x, i)
+        products_serial(panel, it.x, it.a[0], work.buffers)
+        fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
+        nfev = 1
+        if fun < np.inf:
+            norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
+            verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
+            what, null_is_known = np.int64(ITERATE), fun < np.inf  # True: not looked for here. No literals, of which Numba makes types
+            while verdict == GO_ON and nit < max_iter:
+                verdict = advance_serial(what, panel, it.da[:0], b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
+                nit += int(s[STEPS])
+                nfev += int(s[EVALUATIONS])
+            fun = it.points[int(s[NOW]), POINT_FUN]
+            if condition > 0.0:
+                solve_basis(small.basis, it.x, it.step)
+                it.x[:] = it.step
+                pack_rows(A, 0, A.shape[0], small.panel)
+                products_serial(panel, it.x, it.a[0], work.buffers)
+                found = fun
+                fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
+                if is_missed(fun, found, noise(it.points[0]), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
+                    verdict = NO_DESCENT
+            x[:] = it.x
+    status = STATUS[verdict]
+    return SmallResult(status <= 1, status, fun, nit, nfev)

@@ -1,0 +1,1 @@
+"""Registers of eight numbers as a Numba type, the exponential of one, and outer products into them."""

@@ -1,0 +1,423 @@
+"""The micro-kernel: outer products of scalars and registers, summed in registers over the rows of a panel.
+
+A tile of C is held in up to 24 registers while the rows k of a panel P stream by:
+
+    C[r, c] += scalar_r(k) * vector_c(k)          r < R scalars, c < V registers of eight columns
+
+With scalars h_k P[k, p + r] and vectors P[k, q + 8 c] that is a tile of the Gram matrix P^T diag(h) P; with scalars
+W[r, k] it is a tile of W P, the weighted sums of rows. Both are the same three lines below.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ..compiling.jit import serial
+from .simd import (
+    LANES,
+    absolute,
+    broadcast,
+    f64x8,
+    fma,
+    load_first,
+    load_number,
+    load_vector,
+    maximum,
+    multiply_add,
+    pointer,
+    prefetch,
+    store,
+    store_first,
+    sum_each,
+    zeros,
+)
+
+_INT64 = ir.IntType(64)
+
+
+def _columns(builder, j, count, step):
+    return [builder.add(j, _INT64(step * c)) for c in range(count)]
+
+
+@intrinsic(prefer_literal=True)
+def scalars(typingctx, P, k, p, count):
+    """P[k, p : p + count] as a tuple of scalars."""
+    result = types.UniTuple(P.dtype, count.literal_value)
+    kind = ir.DoubleType() if P.dtype == types.float64 else ir.FloatType()
+
+    def codegen(context, builder, sig, args):
+        picked = [builder.load(pointer(context, builder, P, args[0], (args[1], j), kind)) for j in _columns(builder, args[2], len(result), 1)]
+        return context.make_tuple(builder, result, picked)
+
+    return result(P, types.int64, types.int64, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def column(typingctx, W, k, count):
+    """W[: count, k] as a tuple of scalars."""
+    result = types.UniTuple(types.float64, count.literal_value)
+
+    def codegen(context, builder, sig, args):
+        picked = [load_number(context, builder, W, args[0], (_INT64(r), args[1])) for r in range(len(result))]
+        return context.make_tuple(builder, result, picked)
+
+    return result(W, types.int64, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def registers(typingctx, P, k, q, count):
+    """P[k, q : q + 8 count] as a tuple of registers."""
+    result = types.UniTuple(f64x8, count.literal_value)
+
+    def codegen(context, builder, sig, args):
+        picked = [load_vector(context, builder, P, args[0], (args[1], j)) for j in _columns(builder, args[2], len(result), LANES)]
+        return context.make_tuple(builder, result, picked)
+
+    return result(P, types.int64, types.int64, count), codegen
+
+
+@intrinsic
+def scaled(typingctx, h, vectors):
+    """h times each register."""
+
+    def codegen(context, builder, sig, args):
+        h = broadcast(builder, args[0])
+        return context.make_tuple(builder, vectors, [builder.fmul(h, x) for x in cgutils.unpack_tuple(builder, args[1])])
+
+    return vectors(types.float64, vectors), codegen
+
+
+@intrinsic
+def store_packed(typingctx, packed, block, k, vectors):
+    """packed[block + c, k] = vectors[c]."""
+
+    def codegen(context, builder, sig, args):
+        values = cgutils.unpack_tuple(builder, args[3])
+        for c, x in zip(_columns(builder, args[1], len(values), 1), values, strict=True):
+            builder.store(x, pointer(context, builder, packed, args[0], (c, args[2], _INT64(0)), x.type), align=8)
+        return context.get_dummy_value()
+
+    return types.none(packed, types.int64, types.int64, vectors), codegen
+
+
+def _outer(doc, negative):
+    @intrinsic
+    def operation(typingctx, tile, left, right):
+        def codegen(context, builder, sig, args):
+            tile_values, left_values, right_values = (cgutils.unpack_tuple(builder, arg) for arg in args)
+            result = []
+            for r, scalar in enumerate(left_values):
+                scalar = broadcast(builder, builder.fneg(scalar) if negative else scalar, right_values[0].type.count)
+                for c, vector in enumerate(right_values):
+                    result.append(multiply_add(builder, scalar, vector, tile_values[r * len(right_values) + c]))
+            return context.make_tuple(builder, tile, result)
+
+        return tile(tile, left, right), codegen
+
+    operation.__doc__ = doc
+    return operation
+
+
+outer = _outer("tile[r, c] + left[r] * right[c], for every r and c; tile is a flat tuple, r first.", False)
+outer_less = _outer("The same with a minus.", True)
+
+
+@intrinsic(prefer_literal=True)
+def add_tile(typingctx, tile, C, p, q, rows):
+    """C[p : p + rows, q :] += tile; rows is literal, the registers a row follow."""
+    per_row = tile.count // rows.literal_value
+
+    def codegen(context, builder, sig, args):
+        values = cgutils.unpack_tuple(builder, args[0])
+        for r, i in enumerate(_columns(builder, args[2], rows.literal_value, 1)):
+            for c, j in enumerate(_columns(builder, args[3], per_row, LANES)):
+                place = pointer(context, builder, C, args[1], (i, j), values[0].type)
+                builder.store(builder.fadd(builder.load(place, align=8), values[r * per_row + c]), place, align=8)
+        return context.get_dummy_value()
+
+    return types.none(tile, C, types.int64, types.int64, rows), codegen
+
+
+# -- C += P^T diag(h) P, upper triangle ----------------------------------------------------------------------
+#
+# The scalars come from diag(h) P, packed in blocks of eight columns: packed[p // 8, k] = h[k] P[k, p : p + 8] is one
+# cache line, and a tile reads the lines of a block one after the other. Scaling registers in the tile would cost an
+# eighth of the multiplications.
+
+
+@serial
+def _gram_tile_3(packed, P, rows, p, q, C, ahead, row, line):
+    tile = zeros(24)
+    for k in range(rows):
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 3))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
+    add_tile(tile, C, p, q, 8)
+
+
+@serial
+def _gram_tile_2(packed, P, rows, p, q, C, ahead, row, line):
+    tile = zeros(16)
+    for k in range(rows):
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 2))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
+    add_tile(tile, C, p, q, 8)
+
+
+@serial
+def _gram_tile_1(packed, P, rows, p, q, C, ahead, row, line):
+    tile = zeros(8)
+    for k in range(rows):
+        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 1))
+        if line >= 0:
+            prefetch(ahead, row, line + k, 1)
+    add_tile(tile, C, p, q, 8)
+
+
+@serial
+def _gram_corner(packed, P, rows, p, C, ahead, row, line):
+    """The triangle of 16 x 16 on the diagonal, 24 registers too."""
+    upper, lower = zeros(16), zeros(8)
+    for k in range(rows):
+        left, right = registers(P, k, p, 2)
+        upper = outer(upper, scalars(packed[0], k, 0, 8), (left, right))
+        lower = outer(lower, scalars(packed[1], k, 0, 8), (right,))
+        if line >= 0:
+            prefetch(ahead, row, line + 2 * k, 2)
+    add_tile(upper, C, p, p, 8)
+    add_tile(lower, C, p + 8, p + 8, 8)
+
+
+@serial
+def wide_strips(d):
+    """How many strips of columns are three registers wide; the others are two, since a lone one a row leaves the multipliers waiting."""
+    blocks = d // LANES
+    return max(0, blocks // 3 - (blocks % 3 == 1))
+
+
+@serial
+def strip_count(d):
+    wide = wide_strips(d)
+    return wide + (d // LANES - 3 * wide + 1) // 2
+
+
+@serial
+def strip(d, s):
+    """First column and registers of strip s; the wide ones come first, and only d = 8 has one of one register."""
+    wide = wide_strips(d)
+    if s < wide:
+        return 3 * LANES * s, 3
+    first = 3 * wide + 2 * (s - wide)
+    return LANES * first, min(2, d // LANES - first)
+
+
+@serial
+def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
+    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left to."""
+    d = P.shape[1]
+    q, width = strip(d, s)
+    diagonal = q + LANES * (width - 2)  # where the corner starts; none of a lone register
+    for p in range(0, max(q, diagonal) + LANES, LANES):
+        block, line = packed[p // LANES], (d // LANES - askers) * rows if askers > 0 else -1
+        if p == diagonal:
+            _gram_corner(packed[p // LANES :], P, rows, p, C, ahead, row, line)
+            askers -= 1
+        elif width == 3:
+            _gram_tile_3(block, P, rows, p, q, C, ahead, row, line)
+        elif width == 2:
+            _gram_tile_2(block, P, rows, p, q, C, ahead, row, line)
+        else:
+            _gram_tile_1(block, P, rows, p, q, C, ahead, row, line)
+        askers -= 1
+    return askers
+
+
+@serial
+def add_gram(packed, P, rows, C, ahead, row):
+    """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right.
+
+    Meanwhile the panel at `row` of the matrix `ahead` comes into L2: d / 8 tiles ask for a line a row.
+    """
+    askers = P.shape[1] // LANES
+    for s in range(strip_count(P.shape[1])):
+        askers = add_gram_strip(packed, P, rows, s, C, ahead, row, askers)
+
+
+@serial
+def pack(P, h, rows, packed):
+    """packed <- diag(h) P."""
+    for q in range(0, P.shape[1], LANES):
+        for k in range(rows):
+            store_packed(packed, q // LANES, k, scaled(h[k], registers(P, k, q, 1)))
+
+
+# -- S += W P: weighted sums of rows -------------------------------------------------------------------------
+#
+# While a pass works on a panel it asks for the next one, half of its lines in each of two phases, so that memory
+# never waits.
+
+
+@serial
+def add_row_sums(P, W, rows, S, ahead, row, whole):
+    """S += W[:, : rows] P for the three rows of W; prefetches the panel at `row` of `ahead`, or only its second half."""
+    d = P.shape[1]
+    q = 0
+    line = 0 if whole else rows * d // (2 * LANES)
+    while q < d:
+        if d - q >= 32:
+            tile = zeros(12)
+            for k in range(rows):
+                prefetch(ahead, row, line, 2)
+                if whole:
+                    prefetch(ahead, row, line + 2, 2)
+                    line += 2
+                line += 2
+                tile = outer(tile, column(W, k, 3), registers(P, k, q, 4))
+            add_tile(tile, S, 0, q, 3)
+            q += 32
+        else:
+            narrow = zeros(3)
+            for k in range(rows):
+                prefetch(ahead, row, line, 1)
+                if whole or k % 2 == 1:
+                    line += 1
+                narrow = outer(narrow, column(W, k, 3), registers(P, k, q, 1))
+            add_tile(narrow, S, 0, q, 3)
+            q += 8
+
+
+@serial
+def add_row_sums_and_pack(P, W, rows, S, packed):
+    """packed <- diag(h) P for h = W[0], and S += W[1 :, : rows] P for the other three rows of W, in one read of P."""
+    d = P.shape[1]
+    q = 0
+    while q < d:
+        if d - q >= 32:
+            tile = zeros(12)
+            for k in range(rows):
+                vectors = registers(P, k, q, 4)
+                store_packed(packed, q // LANES, k, scaled(W[0, k], vectors))
+                tile = outer(tile, column(W[1:], k, 3), vectors)
+            add_tile(tile, S, 0, q, 3)
+            q += 32
+        else:
+            narrow = zeros(3)
+            for k in range(rows):
+                vector = registers(P, k, q, 1)
+                store_packed(packed, q // LANES, k, scaled(W[0, k], vector))
+                narrow = outer(narrow, column(W[1:], k, 3), vector)
+            add_tile(narrow, S, 0, q, 3)
+            q += 8
+
+
+@serial
+def add_columns(P, rows, S):
+    """S[0] += the sum of squares of each column, S[1] = the largest |P_ij| so far; a NaN or inf shows in the first."""
+    for start in range(0, rows, LANES):  # eight rows at a time: down the whole panel, memory would be waited for
+        for q in range(0, P.shape[1], LANES):
+            squares, largest = load_first(S, 0, q, LANES), load_first(S, 1, q, LANES)
+            for k in range(start, min(start + LANES, rows)):
+                x = load_first(P, k, q, LANES)
+                squares = fma(x, x, squares)
+                largest = maximum(absolute(x), largest)
+            store(S, 0, q, squares)
+            store(S, 1, q, largest)
+
+
+@serial
+def add_row_sum(P, W, rows, S, ahead, row, whole):
+    """The same for a W of one row."""
+    d = P.shape[1]
+    q = 0
+    line = 0 if whole else rows * d // (2 * LANES)
+    while q < d:
+        if d - q >= 64:
+            tile = zeros(8)
+            for k in range(rows):
+                prefetch(ahead, row, line, 4)
+                if whole:
+                    prefetch(ahead, row, line + 4, 4)
+                    line += 4
+                line += 4
+                tile = outer(tile, column(W, k, 1), registers(P, k, q, 8))
+            add_tile(tile, S, 0, q, 1)
+            q += 64
+        elif d - q >= 16:
+            middle = zeros(2)
+            for k in range(rows):
+                prefetch(ahead, row, line, 1)
+                if whole:
+                    prefetch(ahead, row, line + 1, 1)
+                    line += 1
+                line += 1
+                middle = outer(middle, column(W, k, 1), registers(P, k, q, 2))
+            add_tile(middle, S, 0, q, 1)
+            q += 16
+        else:
+            narrow = zeros(1)
+            for k in range(rows):
+                narrow = outer(narrow, column(W, k, 1), registers(P, k, q, 1))
+            add_tile(narrow, S, 0, q, 1)
+            q += 8
+
+
+# -- out = P x -----------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _add_products(typingctx, sums, P, i, j, x):
+    """sums[r] + P[i + r, j : j + 8] * x, for the eight rows r."""
+
+    def codegen(context, builder, sig, args):
+        values = cgutils.unpack_tuple(builder, args[0])
+        rows = [load_vector(context, builder, P, args[1], (row, args[3])) for row in _columns(builder, args[2], LANES, 1)]
+        products = [multiply_add(builder, row, args[4], value) for row, value in zip(rows, values, strict=True)]
+        return context.make_tuple(builder, sums, products)
+
+    return sums(sums, P, types.int64, types.int64, f64x8), codegen
+
+
+@serial
+def row_products(P, x, rows, out, start, ahead, row, whole):
+    """out[start : start + rows] = P x, eight rows at a time; x may be shorter than the padded rows of P.
+
+    Prefetches the first half of the panel at `row` of `ahead`, or all of it.
+    """
+    line = 0
+    for i in range(0, rows, LANES):
+        sums = zeros(8)
+        for j in range(0, P.shape[1], LANES):
+            prefetch(ahead, row, line, 4)
+            if whole:
+                prefetch(ahead, row, line + 4, 4)
+                line += 4
+            line += 4
+            sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
+        store_first(out, 0, start + i, rows - i, sum_each(sums))
+
+
+@intrinsic
+def _squares(typingctx, vectors):
+    """Each register times itself."""
+
+    def codegen(context, builder, sig, args):
+        return context.make_tuple(builder, vectors, [builder.fmul(x, x) for x in cgutils.unpack_tuple(builder, args[0])])
+
+    return vectors(vectors), codegen
+
+
+@serial
+def row_squares(P, B, rows, out, start, ahead, row):
+    """out[start : start + rows] = the squares of each row of P B, summed, for a B of eight columns; eight rows at a time.
+
+    Prefetches the panel at `row` of `ahead`.
+    """
+    line = 0
+    for i in range(0, rows, LANES):
+        tile = zeros(8)
+        for j in range(P.shape[1]):
+            prefetch(ahead, row, line, 1)
+            line += 1
+            tile = outer(tile, column(P[i:], j, 8), registers(B, j, 0, 1))
+        store_first(out, 0, start + i, rows - i, sum_each(_squares(tile)))
