@@ -16,24 +16,24 @@ from fastrsx.kernels import dense, solve
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.dependence import PROMISED
 
-from . import frames, inputs
+from . import inputs, verdicts
 from .eigenvalues import smallest
 from .engines.memory import EMPTY, QUIET, Point
 from .linking import Link
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
 from .rank import least_norm, null_space
-from .result import HEADER, SUM_TOL, History, NewtonResult, Record, Status
+from .result import HEADER, History, NewtonResult, Record, Status
 from .steps.approximate import Steps
 from .steps.basis import Orthonormal
 from .steps.limits import constant_direction
 from .steps.reduced import Reduction
 from .steps.variables import Chained, Variables
+from .verdicts import Stop
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
 NO_COLUMNS = np.empty(0, dtype=np.intp)
-Stop = tuple[Status, str] | None
 
 
 def unseen_columns(problem: Problem) -> np.ndarray:
@@ -185,10 +185,7 @@ class _Solver:
         direction = constant_direction(self.problem, residual, self.point.log_alpha)
         if direction is None:
             return None
-        return Status.NO_MINIMISER, (
-            f"The infimum is not attained: the loss tends to 0 as x grows along {self.name_columns(direction)}, where a constant is added to A x, "
-            "for exp(A x) fits b exactly without the A x beside it. Pass link='softmax', or weights w > 0, to have a minimiser."
-        )
+        return verdicts.fit_at_infinity(self.name_columns(direction))
 
     def out_of_steps(self) -> Stop:
         if self.nit < self.max_iter:
@@ -240,28 +237,11 @@ class _Solver:
 
     def stop(self, verdict: int) -> Stop:
         """What a verdict means, None for going on."""
-        if verdict == solve.MINIMUM:
-            return Status.CONVERGED, Status.CONVERGED.sentence
         if verdict == solve.NEAR_POLE:
-            return Status.NO_MINIMISER, (
-                f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {self.name_columns(self.x * self.scale)} "
-                "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
-            )
+            return verdicts.near_pole(self.name_columns(self.x * self.scale))
         if verdict == solve.ON_A_RAY:
-            return Status.NO_MINIMISER, self.ray_message(self.iterate.flattest)
-        return {
-            solve.GO_ON: None,
-            solve.EXACT_FIT: (Status.EXACT_FIT, Status.EXACT_FIT.sentence),
-            solve.SATURATED_ROWS: (Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."),
-            solve.NO_DESCENT: (
-                Status.STALLED,
-                "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach.",
-            ),
-            solve.NONFINITE: (
-                Status.NONFINITE,
-                "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries.",
-            ),
-        }[verdict]
+            return verdicts.on_a_ray(self.name_columns(self.iterate.flattest))
+        return verdicts.STOPS[verdict]
 
     def find_null_space(self) -> None:
         problem = self.problem
@@ -325,40 +305,14 @@ class _Solver:
 
     def name_columns(self, direction: np.ndarray) -> str:
         """The columns that carry most of a direction of the variables, largest first."""
-        return self.heaviest(direction if self.variables is None else self.variables.direction(direction))
-
-    def heaviest(self, direction: np.ndarray) -> str:
-        """The columns that carry most of a direction of scaled columns, largest first."""
-        weight = np.abs(direction)
-        order = np.argsort(-weight, kind="stable")
-        main = [frames.column_name(j, self.problem.names) for j in order[: frames.MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
-        return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
-
-    def ray_message(self, direction: np.ndarray) -> str:
-        return (
-            f"The infimum is not attained: the loss goes on falling along a ray on which rows saturate, led by {self.name_columns(direction)}. "
-            "Weights w > 0 give the problem a minimiser."
-        )
+        return verdicts.heaviest(direction if self.variables is None else self.variables.direction(direction), self.problem.names)
 
     def notes(self, status: Status) -> str:
         """What the user may not know of b and A, to stand behind any message."""
-        notes, total = "", self.passes.sum_b
-        if self.variables is not None and not status.success and self.variables.condition > PROMISED:
-            notes += (
-                f" C{self.heaviest(self.variables.weakest)[1:]} are nearly dependent, with a condition of "
-                f"{self.variables.condition:.0e} once scaled: centre and standardise them before they are squared or multiplied, or drop one."
-            )
-        if abs(total - 1) > SUM_TOL and status is not Status.EXACT_FIT:
-            shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
-            notes += f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
-        if self.unseen.size:
-            names = [frames.column_name(j, self.problem.names) for j in self.unseen[: frames.MOST_NAMED].tolist()]
-            names += ["..."] * (self.unseen.size > frames.MOST_NAMED)
-            notes += (
-                f" Column{'s' * (self.unseen.size > 1)} {', '.join(names)} of A, without an entry beyond {dense.LEAST_ENTRY:g}, "
-                "counted as 0: multiply by a constant what should count."
-            )
-        return notes
+        notes, names, variables = "", self.problem.names, self.variables
+        if variables is not None and not status.success and variables.condition > PROMISED:
+            notes = verdicts.nearly_dependent(verdicts.heaviest(variables.weakest, names), variables.condition)
+        return notes + verdicts.sum_of_b(self.passes.sum_b, status) + verdicts.unseen(self.unseen, names)
 
     def back_to_start(self) -> None:
         """Be at the start again: steps that each rose by no more than rounding have come to a higher loss."""

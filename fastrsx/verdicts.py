@@ -1,0 +1,88 @@
+"""How a solve ended: the one map from a verdict of the kernels to a status and a sentence, and what a user may not know of A and b."""
+
+import numpy as np
+
+from fastrsx.kernels import dense, solve
+
+from .frames import MOST_NAMED, Names, column_name
+from .inputs import Vector
+from .result import SUM_TOL, Status
+
+Stop = tuple[Status, str] | None  # None: go on
+
+STOPS: dict[int, Stop] = {
+    solve.GO_ON: None,
+    solve.MINIMUM: (Status.CONVERGED, Status.CONVERGED.sentence),
+    solve.EXACT_FIT: (Status.EXACT_FIT, Status.EXACT_FIT.sentence),
+    solve.SATURATED_ROWS: (Status.STALLED, "The rows are saturated: the Hessian's terms cancel to rounding. Start nearer 0."),
+    solve.NO_DESCENT: (
+        Status.STALLED,
+        "No step along the model's direction lowers the loss beyond rounding; the tolerance may be out of reach.",
+    ),
+    solve.NONFINITE: (
+        Status.NONFINITE,
+        "The Hessian is not finite: entries of A or w are too large; divide columns of A by their largest entries.",
+    ),
+}
+
+
+def near_pole(columns: str) -> Stop:
+    """`solve.NEAR_POLE`."""
+    return Status.NO_MINIMISER, (
+        f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {columns} "
+        "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
+    )
+
+
+def on_a_ray(columns: str) -> Stop:
+    """`solve.ON_A_RAY`."""
+    return Status.NO_MINIMISER, (
+        f"The infimum is not attained: the loss goes on falling along a ray on which rows saturate, led by {columns}. "
+        "Weights w > 0 give the problem a minimiser."
+    )
+
+
+def fit_at_infinity(columns: str) -> Stop:
+    """An exact fit in the limit alone, see `fastrsx.steps.limits`."""
+    return Status.NO_MINIMISER, (
+        f"The infimum is not attained: the loss tends to 0 as x grows along {columns}, where a constant is added to A x, "
+        "for exp(A x) fits b exactly without the A x beside it. Pass link='softmax', or weights w > 0, to have a minimiser."
+    )
+
+
+# -- notes that stand behind any message ----------------------------------------------------------------------
+
+
+def heaviest(direction: Vector, names: Names) -> str:
+    """The columns that carry most of a direction of scaled columns, largest first."""
+    weight = np.abs(direction)
+    order = np.argsort(-weight, kind="stable")
+    main = [column_name(j, names) for j in order[:MOST_NAMED] if weight[j] >= 0.2 * weight[order[0]]]
+    return f"column{'s' * (len(main) > 1)} {', '.join(main)} of A"
+
+
+def nearly_dependent(columns: str, condition: float) -> str:
+    """What to do where columns depend on each other to more digits than x has."""
+    return (
+        f" C{columns[1:]} are nearly dependent, with a condition of {condition:.0e} once scaled: "
+        "centre and standardise them before they are squared or multiplied, or drop one."
+    )
+
+
+def sum_of_b(total: float, status: Status) -> str:
+    """That b does not sum to 1, as f does."""
+    if abs(total - 1) <= SUM_TOL or status is Status.EXACT_FIT:
+        return ""
+    shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
+    return f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
+
+
+def unseen(columns: Vector, names: Names) -> str:
+    """That columns count as 0."""
+    if not columns.size:
+        return ""
+    shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)
+    return (
+        f" Column{'s' * (columns.size > 1)} {', '.join(shown)} of A, without an entry beyond {dense.LEAST_ENTRY:g}, "
+        "counted as 0: multiply by a constant what should count."
+    )
