@@ -139,7 +139,7 @@ class StreamedPasses(Passes):
         return self.evaluate(self.a)
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
-        """Two reads: only Newton's steps are worth what one takes."""
+        """Two reads: the weights of one read cost more arithmetic, and only a Newton step repays it."""
         point = self.project(x)
         return point, self.gradient(self.a, point) if point.fun < np.inf else None
 

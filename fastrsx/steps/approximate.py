@@ -146,7 +146,7 @@ class Steps:
         self.pool: list[Vector] = []  # room for products with A
         self.gram: Matrix | None = None  # the first term of M, of scaled columns, where it was made
         self.travelled = math.inf  # max |A step| since then
-        self.overflowed = False  # whether something was, that a step is made of
+        self.overflowed = False  # whether any quantity in the step has
 
     def derive(self, a: Vector, point: Point, it: iteration.Iterate) -> None:
         """Gradient and rank-2 vectors, and the Hessian where it is exact: one pass."""

@@ -91,7 +91,7 @@ def _in_memory(name: str, value: Any) -> str:
 
 
 def refuse(name: str, value: Any) -> None:
-    """TypeError for an array that memory is needed of, and that lies elsewhere."""
+    """Raise TypeError for an array that is not in host memory."""
     if is_on_gpu(value):
         raise TypeError(f"{name} is on a GPU, where an array in memory is needed; pass {_in_memory(name, value)}")
     if type(value) is not np.ndarray and _dlpack_type(value) not in (None, *CPU_DEVICES):
@@ -112,7 +112,7 @@ def _in_order(value: Any) -> Any:
     """The same array, once what was queued on its own stream comes before what is queued on the default stream from now on."""
     if not hasattr(value, "__dlpack__"):
         return value  # Numba then waits for the stream of the interface, where it has one
-    value.__dlpack__(stream=DEFAULT_STREAM)  # who gives an array away sees to it; the capsule is not needed beside the interface
+    value.__dlpack__(stream=DEFAULT_STREAM)  # the exporting library orders its work; the capsule is not needed beside the interface
     if not hasattr(value, "__cuda_array_interface__"):
         return _from_dlpack(value)
     return _Interface(value.__cuda_array_interface__ | {"stream": None}, value)
