@@ -11,14 +11,14 @@ from .system import forks as forks
 if TYPE_CHECKING:
     from .batch import BatchResult, newton_batch
     from .bounds import LipschitzBounds, lipschitz_bounds
+    from .checkpoint import Checkpoint
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
     from .linking import Link, LinkCheck, check_link
     from .planning import Plan, plan
     from .problem import Factors, Problem, predict
     from .result import History, NewtonResult, Record, Status
     from .solver import newton
-    from .system.checkpoint import Checkpoint
-    from .system.warming import warmup
+    from .warming import warmup
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "BatchResult": "batch",
     "newton_batch": "batch",
-    "Checkpoint": "system.checkpoint",
+    "Checkpoint": "checkpoint",
     "Link": "linking",
     "LinkCheck": "linking",
     "check_link": "linking",
@@ -46,7 +46,7 @@ _MODULE_OF = {
     "NewtonResult": "result",
     "Record": "result",
     "Status": "result",
-    "warmup": "system.warming",
+    "warmup": "warming",
 }
 
 __all__ = [

@@ -138,8 +138,8 @@ def saving(checkpoint: Any) -> Callable[[Any], None]:
 
 def solve(args: argparse.Namespace) -> int:
     """Solve from files; 0 only on success."""
+    from .checkpoint import Checkpoint
     from .solver import newton
-    from .system.checkpoint import Checkpoint
 
     try:
         check_outputs(args)

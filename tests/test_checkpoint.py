@@ -28,12 +28,12 @@ def problem(tmp_path):
 
 SLOW = """
 import sys, time
-import fastrsx.system.checkpoint
-save = fastrsx.system.checkpoint.Checkpoint.__call__
+import fastrsx.checkpoint
+save = fastrsx.checkpoint.Checkpoint.__call__
 def save_slowly(self, intermediate_result):
     save(self, intermediate_result)
     time.sleep(0.5 if intermediate_result.nit >= 2 else 0.0)
-fastrsx.system.checkpoint.Checkpoint.__call__ = save_slowly
+fastrsx.checkpoint.Checkpoint.__call__ = save_slowly
 from fastrsx.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,1 +1,1 @@
-"""The machine: threads, forks, memory, the cache, devices and files that survive a stop."""
+"""The machine: threads, forks, memory, the cache and devices."""

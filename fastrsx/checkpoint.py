@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
-from ..inputs import Vector
-from . import device
+from . import files
+from .inputs import Vector
+from .system import device
 
 
 def fingerprint(shape: tuple[int, ...], b: Any) -> str:

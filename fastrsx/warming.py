@@ -24,10 +24,10 @@ def warmup(*, kernel: str = "auto") -> float:
     >>> fastrsx.warmup(kernel="serial") > 0
     True
     """
-    from .. import inputs
-    from ..batch import newton_batch
-    from ..problem import Problem
-    from ..solver import newton
+    from . import inputs
+    from .batch import newton_batch
+    from .problem import Problem
+    from .solver import newton
 
     inputs.as_choice("kernel", kernel, ("auto", "parallel", "serial"))
     start = time.perf_counter()
