@@ -101,7 +101,7 @@ def test_a_map_is_streamed_by_what_is_left(cgroups, tmp_path):
 @pytest.mark.parametrize("limit", ["RLIMIT_DATA", "RLIMIT_AS"])
 def test_a_resource_limit_counts_minus_what_is_used(limit):
     code = (
-        f"import resource, psutil; from fastrsx import memory; resource.setrlimit(resource.{limit}, (2**33, 2**33)); "
+        f"import resource, psutil; from fastrsx.system import memory; resource.setrlimit(resource.{limit}, (2**33, 2**33)); "
         "used = psutil.Process().memory_info(); left = memory.free(); "
         f"used = used.data if '{limit}' == 'RLIMIT_DATA' else used.vms; print(left - (2**33 - used))"
     )
