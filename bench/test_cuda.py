@@ -1,4 +1,4 @@
-"""Passes over an A on a GPU, against what its data sheet lets expect (kernels/cost.py) and against CuPy and torch.
+"""Passes over an A on a GPU, against what its data sheet lets expect (kernels/gpu/cost.py) and against CuPy and torch.
 
 Skipped without a GPU. In Numba's simulator (NUMBA_ENABLE_CUDASIM=1) only that the rows run is seen, by shapes of no interest, with NumPy as the peer.
 """

@@ -327,9 +327,8 @@ class _Solver:
         rose = status is not Status.NONFINITE and self.point.fun > self.first[1]
         if rose and not (status.success and self.point.fun <= self.first[1] + self.point.noise):
             self.back_to_start()
-            if status.success or status is Status.NO_MINIMISER:  # which x0 shows nothing of
-                status, message = Status.STALLED, ""
-            message = f"{message or status.sentence} No step came below x0 by more than rounding, so x is x0."
+            why = "No step came below x0 by more than rounding"
+            status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
         if status is not Status.NONFINITE and not it.scalars[iteration.DERIVED]:
             if steps is not None:
                 steps.derive(self.a, self.point, it)

@@ -50,6 +50,16 @@ def fit_at_infinity(columns: str) -> Stop:
     )
 
 
+UNATTAINABLE = "No x in float64 has the A x that the solve came to."
+
+
+def back_at_start(status: Status, message: str, instead: str, why: str) -> tuple[Status, str]:
+    """What to say where x is x0 again: that shows nothing of a minimum or a limit, for which `instead` then stands."""
+    if status.success or status is Status.NO_MINIMISER:
+        status, message = Status.STALLED, instead
+    return status, f"{message} {why}, so x is x0."
+
+
 # -- notes that stand behind any message ----------------------------------------------------------------------
 
 

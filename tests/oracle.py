@@ -161,6 +161,12 @@ def orthonormal(A):
     return basis, *(real(sizes[0] / sizes[sizes > least * sizes[0]][-1]) for least in (dropped, ROUNDING))
 
 
+def eigen(H, size):
+    """Eigenvalues and vectors of H, whose entries are at most `size`: LAPACK has no longdouble."""
+    values, vectors = np.linalg.eigh((H / size).astype(float))
+    return values.astype(real) * size, vectors.astype(real)
+
+
 class Spectrum:
     """What makes a point one of second order: the Newton decrement and the smallest eigenvalue, both beyond what rounding makes of them.
 
@@ -173,9 +179,8 @@ class Spectrum:
         flat = max(flat * min(condition, SCALED_UP_TO) ** 2, SUMS * EPS * condition)
         g, g_error, H, H_error = point.derivatives(self.basis)
         size = absolute(H, H_error) or real(1)
-        values, vectors = np.linalg.eigh((H / size).astype(float))
-        values = values.astype(real) * size
-        self.values, self.vectors, self.gradient = values, vectors.astype(real), g
+        values, self.vectors = eigen(H, size)
+        self.values, self.gradient = values, g
         self.error = np.sqrt((H_error**2).sum()) + len(g) * EPS * size + (len(point.a) + 8) * TINY
         self.is_saturated = absolute(values) <= SATURATION * absolute(point.curvature_terms(self.basis))
         self.least = values.min(initial=0) + self.error + flat * absolute(values)
@@ -202,9 +207,8 @@ def regularised(vectors, values, slopes):
 def in_columns(point):
     """The images of such steps in A's scaled columns, which are another metric."""
     g, _, H, _ = point.derivatives()
-    size = absolute(H) or real(1)
-    values, vectors = (part.astype(real) for part in np.linalg.eigh((H / size).astype(float)))
-    return [point.A / point.scale @ p for p in regularised(vectors, values * size, vectors.T @ g)]
+    values, vectors = eigen(H, absolute(H) or real(1))
+    return [point.A / point.scale @ p for p in regularised(vectors, values, vectors.T @ g)]
 
 
 def falls_for_ever(point, image, unit):

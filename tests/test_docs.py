@@ -18,7 +18,7 @@ in_checkout = pytest.mark.skipif(not README.exists(), reason="the documentation 
 PACKAGES = (fastrsx, fastrsx.kernels)
 ON_GPU = ("fastrsx.engines.cuda", "fastrsx.kernels.cuda", "fastrsx.kernels.gpu")  # need numba-cuda
 FOUND = [module.name for package in PACKAGES for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
-MODULES = [name for name in FOUND if not name.startswith(ON_GPU) and not name.endswith("__main__")]
+MODULES = [name for name in FOUND if not name.startswith(ON_GPU)]
 PUBLIC = [name for name in fastrsx.__all__ if callable(getattr(fastrsx, name))]
 
 

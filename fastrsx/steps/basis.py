@@ -12,6 +12,7 @@ from scipy.linalg import eigh, svd
 from fastrsx.kernels.newton.dependence import CONDITION, DEPENDENT, ENOUGH, PROMISED, independence, is_missed, rows_to_look_at
 
 from ..eigenvalues import smallest
+from ..engines.memory import Point
 from ..inputs import Matrix, Vector
 from ..loading import STREAMED_FROM, Recast, as_rows, chunks
 from ..planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO
@@ -20,7 +21,8 @@ from ..rank import least_norm, null_space, triangular_factor
 from ..result import NewtonResult, Status
 from ..system import device
 from ..system.memory import LARGE, free, room_for
-from .variables import UNATTAINABLE, Variables
+from ..verdicts import UNATTAINABLE
+from .variables import Variables
 
 
 class Axes(NamedTuple):
@@ -134,27 +136,29 @@ class Orthonormal(Variables):
         # From 0, where it is the nearer: x0 would leave the rounding of its size.
         return np.asarray(self.from_y @ y + null @ (null.T @ (self.scale * self.x0)) / self.scale)
 
-    def _least_norm(self, x: Vector) -> Vector:
+    def _least_norm(self, x: Vector) -> tuple[Vector, Any, Point]:
+        """The x of least norm, unless it has another A x and a higher loss; A x and the point there."""
         original, null = self.original, self.axes.null
         if self.softmax:
             n = original.A.shape[0]
             null = null_space(original.A, self.scale, original._transposed_times(np.ones(n)) / n)
         least = least_norm(x, null, self.scale)
+        a, point = self._at(x)
         if np.array_equal(least, x):
-            return x
+            return x, a, point
+        moved, after = self._at(least)
         passes = original._passes
         with original._running():
-            (a, point), (moved, after) = self._at(x), self._at(least)
             has_no_effect = passes.distance(moved, a, centred=self.softmax) <= LEAST_NORM_TOL * passes.largest(a)
-        return least if has_no_effect or after.fun <= point.fun else x
+        return (least, moved, after) if has_no_effect or after.fun <= point.fun else (x, a, point)
 
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
         """All at A x, as float64 has it: x is rounded, which a is not."""
         original, inner, found = self.original, self.problem, result.fun
-        result.x = self._least_norm(self.lift(result.x)) if result.success else self.lift(result.x)
+        x = self.lift(result.x)
+        result.x, ax, point = self._least_norm(x) if result.success else (x, *self._at(x))
         result.kernel = str(original.plan)
         with original._running():
-            ax, point = self._at(result.x)
             if result.success and self.axes.null.size and self.condition > PROMISED:  # no gap between what is dependent and what is not
                 result.status, result.success = Status.STALLED, False
                 result.message = "Columns of A depend on each other to a degree that float64 does not tell from rounding."

@@ -15,7 +15,8 @@ from ..problem import LEAST_NORM_TOL, Problem
 from ..rank import tolerance
 from ..result import NewtonResult, Status
 from ..system.memory import room_for
-from .variables import UNATTAINABLE, Variables
+from ..verdicts import UNATTAINABLE
+from .variables import Variables
 
 CHUNK = 2**22  # numbers of A that are copied at a time: 32 MB
 WELL_CONDITIONED = 1e-8  # the inverse condition of A A^T, its rows scaled to length 1, from which its Cholesky factor serves: that of A is 1e-4
@@ -192,8 +193,10 @@ class Reduction(Variables):
                 if not (point.fun < np.inf and point.fun - result.fun <= MISSED * result.fun + point.noise) and result.success:
                     result.status, result.success = Status.STALLED, False
                     result.message = f"{UNATTAINABLE[:-1]}; multiply columns of A that are tiny."
-                ax, point = self._not_above_start(result, ax, point)
-                a, result.fun, result.alpha, result.log_alpha = ax, point.fun, point.alpha, point.log_alpha
+                a, point = self._not_above_start(result, ax, point)
+                result.fun, result.alpha, result.log_alpha = point.fun, point.alpha, point.log_alpha
+                result.jac = original._passes.gradient(a, point).grad
+                return
             result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad
 
     def rewrite(self, result: NewtonResult, a: Vector) -> None:

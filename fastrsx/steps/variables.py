@@ -8,9 +8,8 @@ import numpy as np
 from ..engines.memory import Point
 from ..inputs import Matrix, Vector
 from ..problem import Problem
-from ..result import NewtonResult, Status
-
-UNATTAINABLE = "No x in float64 has the A x that the solve came to."
+from ..result import NewtonResult
+from ..verdicts import UNATTAINABLE, back_at_start
 
 
 class Variables(ABC):
@@ -68,9 +67,10 @@ class Variables(ABC):
     def _at(self, x: Vector) -> tuple[Any, Point]:
         """A x and the point there."""
         passes = self.original._passes
-        ax = passes.empty()
-        passes.products(x, ax)
-        return ax, passes.evaluate(ax)
+        with self.original._running():
+            ax = passes.empty()
+            passes.products(x, ax)
+            return ax, passes.evaluate(ax)
 
     def _not_above_start(self, result: NewtonResult, ax: Any, point: Point) -> tuple[Any, Point]:
         """A x and the point there, having put x back to x0 where x has a higher loss; of a success, by more than rounding."""
@@ -78,9 +78,8 @@ class Variables(ABC):
         if point.fun <= start[1].fun + (start[1].noise if result.success else 0.0):
             return ax, point
         result.x = self.x0
-        if result.success or result.status is Status.NO_MINIMISER:  # which x0 shows nothing of
-            result.status, result.success, result.message = Status.STALLED, False, UNATTAINABLE
-        result.message += " The x for it has a higher loss than x0, so x is x0."
+        result.status, result.message = back_at_start(result.status, result.message, UNATTAINABLE, "The x for it has a higher loss than x0")
+        result.success = result.status.success
         return start
 
     @abstractmethod
