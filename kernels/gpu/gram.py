@@ -54,7 +54,7 @@ def make_gram(on_diagonal):
             cuda.syncthreads()
             depth = unsigned(min(DEPTH, stop - first))  # not a literal: all of it at once would not fit into the registers
             k = unsigned(t // TILE)
-            while k < depth:  # no range, of which Numba counts the steps beforehand: that takes registers
+            while k < depth:  # not a range: Numba counts its steps beforehand, which takes registers
                 i, j = unsigned(first) + k, unsigned(t % TILE)
                 x = entry(A, i, unsigned(along * TILE) + j)
                 right[k, j] = x

@@ -31,7 +31,7 @@ def solve_each(link, A, x, b, w, n, d, first_entry, first_row, first_column, tol
     The A of all problems lie end to end in A, that of j from first_entry[j] on, its b and w from first_row[j], its x from first_column[j].
     """
     start, weighted = 0, w.shape[0] > 0
-    one = np.int64(1)  # no literal, of which Numba makes a type; room is made when the first shape is known
+    one = np.int64(1)  # Numba would give a literal a type of its own; room is made when the first shape is known
     small, lanes = alloc_small(one, one, link), alloc_lanes(one, one, weighted)
     some, fates, nits, nfevs = np.empty((4, LANES), np.int64)
     while start < n.shape[0]:

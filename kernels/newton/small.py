@@ -86,7 +86,8 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
             verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
-            what, null_is_known = np.int64(ITERATE), fun < np.inf  # True: not looked for here. No literals, of which Numba makes types
+            # The null space is not looked for, so True. Numba would give a literal a type of its own.
+            what, null_is_known = np.int64(ITERATE), fun < np.inf
             while verdict == GO_ON and nit < max_iter:
                 verdict = advance_serial(what, panel, it.da[:0], b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
                 nit += int(s[STEPS])
