@@ -1,4 +1,4 @@
-"""Steps and losses of newton for columns that span one space: fills the tables of docs/theory.md. A minute; the same figures every time.
+"""Steps and losses of newton for columns that span the same space; fills tables of docs/theory.md. A minute; the same figures every time.
 
 python bench/bases.py
 """
@@ -20,13 +20,13 @@ def bell(times, centre=0.5):
 
 
 def orthonormal(A):
-    """A basis of the same space, orthonormal but for sqrt(n)."""
+    """An orthonormal basis of the same space, times sqrt(n)."""
     axes, sizes, _ = np.linalg.svd(A / np.abs(A).max(axis=0), full_matrices=False)
     return axes[:, sizes > 1e-11 * sizes[0]] * np.sqrt(len(A))
 
 
 def condition(A):
-    """That of columns scaled to unit RMS."""
+    """The condition of the columns, scaled to unit RMS."""
     return np.linalg.cond(A / np.sqrt((A**2).mean(axis=0)))
 
 
@@ -36,7 +36,7 @@ def years(first, last, each=1, centre=0.5):
 
 
 def cars():
-    """In units as they are sold in, with squares, a product and a constant."""
+    """In the units in which cars are sold, with squares, a product and a constant."""
     table = load_automobiles()
     A = table.A * [8.6, 0.09, 0.5, 0.7, 0.22] + [11.8, 0.39, 0.3, 2.1, 1.25]
     return np.column_stack([A, A[:, [0, 1, 3, 4]] ** 2, A[:, :1] * A[:, 4:], np.ones(len(A))]), table.b

@@ -12,7 +12,7 @@ from llvmlite import binding
 import peers
 from fastrsx.system import threads
 
-SETTLE = 0.3  # seconds: OpenMP workers go on spinning after a call, and slow whatever runs next
+SETTLE = 0.3  # seconds: OpenMP workers keep spinning after a call and slow down the next one
 VERSIONS = ("numba", "numpy", "scipy", "torch", "jax", "mkl", "tabmat")
 
 
@@ -34,7 +34,7 @@ def versions():
 
 
 def timed(work, rounds):
-    """The seconds of each of so many calls."""
+    """The seconds that each of `rounds` calls takes."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -45,7 +45,7 @@ def timed(work, rounds):
 
 @pytest.fixture(scope="session")
 def ceilings():
-    """What this machine can do, not what it mostly does beside others: the best A @ x, in GB/s, and dgemm, in GF/s, of NumPy on all cores."""
+    """The peak speeds of this machine, not its usual ones under load: NumPy's best A @ x, in GB/s, and dgemm, in GF/s, on all cores."""
     n, d, size = 200_000, 256, 2048
     with peers.Peer("NumPy", "read A", "gaussian", n, d) as peer:
         read = 8 * n * d / min(timed(peer, 25)) / 1e9
@@ -82,7 +82,7 @@ def row(benchmark, ceilings):
 def peer_row(row):
     """peer_row(who, op, problem, n, d, check, ...) times a peer in its own process, once check(result) has passed.
 
-    Skips where the peer is not installed.
+    Skips if the peer is not installed.
     """
 
     def run(who, op, problem, n, d, check, name=None, label=None, **options):
@@ -100,7 +100,7 @@ def peer_row(row):
 
 @pytest.fixture
 def in_turns(benchmark):
-    """in_turns(name, yardstick, work) stores the ratio of work to yardstick, timed in turns: within minutes this machine drifts by more than it."""
+    """in_turns(name, yardstick, work) stores the ratio of work to yardstick, timed in turns: within minutes this machine drifts by more than that."""
 
     def run(name, yardstick, work, turns=7, rounds=5):
         ours, theirs = [], []

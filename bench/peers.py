@@ -1,6 +1,6 @@
-"""What we are timed against, each in a process of its own: the same formulas as a careful user would write them elsewhere.
+"""The peers that we are timed against, each in its own process: the same formulas, as a careful user would write them in other libraries.
 
-OpenBLAS, OpenMP and XLA workers go on spinning after a call; in one process they would slow whatever runs next.
+OpenBLAS, OpenMP and XLA workers keep spinning after a call; in one process they would slow down the next call.
 
 A peer is a function of (op, A, b, x) that returns a callable; calling it does the work, and returns arrays to check.
 """
@@ -19,7 +19,7 @@ import problems
 
 
 class NumpyProblem:
-    """Value, gradient and Hessian by the analytic formulas, shifted by max(0, max a); what they share at one x is computed once."""
+    """Value, gradient and Hessian by the analytic formulas, shifted by max(0, max a); terms that they share at one x are computed once."""
 
     def __init__(self, A, b):
         self.A, self.b, self.x = A, b, None
@@ -61,7 +61,7 @@ def weights(b):
 def scipy_solve(A, b, method, second_order, **options):
     """SciPy's minimize on the analytic derivatives: x, and the (seconds, loss) of each evaluation.
 
-    The loss is of the size 1 / n, which SciPy's absolute tolerances do not expect: it is given n times the loss.
+    The loss is of the size 1 / n, too small for SciPy's absolute tolerances, so SciPy gets n times the loss.
     """
     from scipy.optimize import minimize
 
@@ -102,19 +102,19 @@ def numpy_peer(op, A, b, x):
 
 
 def openblas_peer(op, A, b, x):
-    """dsyrk, which knows no weights."""
+    """dsyrk, which takes no weights."""
     from scipy.linalg.blas import dsyrk
 
     return {"weighted Gram": lambda: dsyrk(1.0, A.T)}[op]
 
 
 def mkl_libraries():
-    """Where pip puts MKL: a library without a module."""
+    """The MKL library that pip installs; it has no Python module."""
     return list(Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*"))
 
 
 def mkl_peer(op, A, b, x):
-    """dsyrk of pip's MKL, which knows no weights."""
+    """dsyrk of pip's MKL, which takes no weights."""
     mkl = ctypes.CDLL(str(mkl_libraries()[0]))
     n, d = A.shape
     C = np.zeros((d, d))
@@ -171,7 +171,7 @@ def torch_peer(op, A, b, x):
 
 
 def torch_analytic_peer(op, A, b, x):
-    """The analytic gradient in torch's operations."""
+    """The analytic gradient, in torch operations."""
     import torch
 
     A, b, x = (torch.from_numpy(np.array(array)) for array in (A, b, x))
@@ -220,7 +220,7 @@ def jax_peer(op, A, b, x):
         return (*jax.value_and_grad(loss)(x, A, b), jax.hessian(loss)(x, A, b))
 
     def newton(A, b):
-        """A fixed number of full Newton steps, which these problems allow."""
+        """A fixed number of full Newton steps; these problems allow that."""
         x = jnp.zeros(A.shape[1])
         for _ in range(problems.BATCH_STEPS):
             _, grad, hess = analytic(x, A, b)
@@ -249,7 +249,7 @@ def jax_peer(op, A, b, x):
         return np.asarray(solution.value)
 
     def bfgs():
-        """The first call compiles. It also solves once more for the losses, since each report to Python holds XLA up."""
+        """The first call compiles. It also solves once more to record the losses, since each report to Python delays XLA."""
         if not losses:
             minimise(reported)
             jax.effects_barrier()
@@ -290,7 +290,7 @@ def is_installed(package):
 
 
 def missing(who):
-    """The first package that the peer needs and is not there, or None."""
+    """The first package that the peer needs and that is not installed, or None."""
     return next((package for package in PEERS[who][1] if not is_installed(package)), None)
 
 
@@ -307,7 +307,7 @@ def _serve(connection, who, op, problem, n, d):
 
 
 class Peer:
-    """A peer in its own process: a call has it do its work, at the cost of two messages, 0.05 ms. Use as a context."""
+    """A peer in its own process. Calling it runs its work, at the cost of two messages, 0.05 ms. Use it as a context manager."""
 
     def __init__(self, who, op, problem, n, d):
         context = multiprocessing.get_context("spawn")

@@ -20,7 +20,7 @@ def gaussian(n, d):
 
 @functools.lru_cache(maxsize=1)
 def noisy(n, d):
-    """Gaussian A, and f(x) for an x with std(a) = 1, off by up to 20 % in each row."""
+    """Gaussian A, and f(x) for an x with std(a) = 1, with errors of up to 20 % in each row."""
     rng = np.random.default_rng(n + d)
     A, x = rng.standard_normal((n, d)), rng.standard_normal(d)
     x /= np.std(A @ x)
@@ -47,12 +47,12 @@ def automobiles(n=2217, d=5):
     return cars.A, cars.b, np.zeros(d)
 
 
-BATCH, LOOPED, BATCH_STEPS = 10_000, 200, 7  # problems; those of them that a loop gets; Newton steps that suffice for all
+BATCH, LOOPED, BATCH_STEPS = 10_000, 200, 7  # problems; how many of them a loop solves; Newton steps that are enough for all
 
 
 @functools.lru_cache(maxsize=1)
 def batch(n, d):
-    """Many small problems as `noisy`, with std(a) = 0.3."""
+    """Many small problems like `noisy`, with std(a) = 0.3."""
     rng = np.random.default_rng(n + d)
     A, x = rng.standard_normal((BATCH, n, d)), 0.3 * rng.standard_normal((BATCH, d)) / np.sqrt(d)
     a = np.einsum("kij,kj->ki", A, x)

@@ -28,15 +28,15 @@ PROBLEMS = {  # name: n, d and the title of the picture
     "noisy": (1_000_000, 16, "Random data of 1000000 rows and 16 columns"),
 }
 COLOURS = dict(zip((OURS, *SOLVERS), ("C3", "C0", "C1", "C2", "C4"), strict=True))
-FLOOR = 1e-10  # relative; what is closer to the minimum counts as there
-THINNED = 0.95  # a point is drawn where the loss has come that much closer since the last one
+FLOOR = 1e-10  # relative; a loss that is closer to the minimum counts as the minimum
+THINNED = 0.95  # a point is drawn only if its gap to the minimum is below this part of the last one's
 
 
 # -- the race ---------------------------------------------------------------------------------------------------
 
 
 def ours(A, b):
-    """The (seconds, loss) of each of our steps, less the time in which they were recorded."""
+    """The (seconds, loss) of each of our steps, without the time spent on recording."""
     trace, recording, start = [], 0.0, time.perf_counter()
 
     def record(intermediate_result):
@@ -50,7 +50,7 @@ def ours(A, b):
 
 
 def median_run(run, rounds):
-    """The trace of the run that took the median time, of so many after one that is not counted."""
+    """The trace of the run with the median time, of `rounds` runs after one that is not counted."""
     traces = []
     for _ in range(rounds + 1):
         time.sleep(SETTLE)
@@ -59,7 +59,7 @@ def median_run(run, rounds):
 
 
 def race(problem, rounds):
-    """What each solver did, as JSON takes it."""
+    """The traces of all solvers and their context, ready for JSON."""
     n, d, title = PROBLEMS[problem]
     A, b, _ = problems.make(problem, n, d)
     traces = {OURS: median_run(lambda: ours(A, b), rounds)}
@@ -89,7 +89,7 @@ def race(problem, rounds):
 
 
 def closer_and_closer(trace, least):
-    """The points of a trace to draw: the least loss so far, relative to the minimum, where it has come closer, and its end."""
+    """The points of a trace to draw: the least loss so far, relative to the minimum, wherever it has come closer, and the end."""
     best, points = float("inf"), []
     for seconds, loss in trace:
         best = min(best, loss)
@@ -101,7 +101,7 @@ def closer_and_closer(trace, least):
 
 def draw(found, path):
     pyplot = svg_pyplot()
-    pyplot.rcParams["svg.fonttype"] = "none"  # letters as letters: a third of the size
+    pyplot.rcParams["svg.fonttype"] = "none"  # text as text, not as paths: a third of the size
     figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
     traces = found["traces"]
     least = min(loss for trace in traces.values() for _, loss in trace)

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- benchmarks: written by bench/report.py -->", "<!-- end of ben
 OURS = "fastrsx"
 PASS_SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
 WIDTH = 100  # characters of a line of prose
-# What the README shows, and in which words; bench/RESULTS.md has every row.
+# The rows that the README shows, and their names there; bench/RESULTS.md has every row.
 HEADLINES = {
     ("newton, vocabulary", 30_522, 384): "a solve: word frequencies",
     ("newton", 1_000_000, 16): "a solve: random data",
@@ -33,7 +33,7 @@ def duration(seconds):
 
 
 class Rows:
-    """{(op, n, d): {who: (seconds, extra_info)}} of a run, in its order."""
+    """{(op, n, d): {who: (seconds, extra_info)}} of a run, in the order of the run."""
 
     def __init__(self, run):
         self.run, self.table = run, {}
@@ -48,7 +48,7 @@ class Rows:
         return self.table[op, n, d][who][1]
 
     def over_read(self, op, n, d):
-        """Our time over that of one read of A, taken in turns."""
+        """Our time over that of one read of A, timed in turns."""
         return self.info(op, n, d)["over_read"]
 
 
@@ -56,7 +56,7 @@ class Rows:
 
 
 def by_shape(shapes, ratio, unit="x"):
-    """(n, d): ratio for each shape, as one cell, and the ratios."""
+    """The ratio for each shape (n, d): the text of one cell, and the ratios."""
     ratios = [ratio(n, d) for n, d in shapes]
     return ", ".join(f"{value:.2f}{unit} at {n} x {d}" for (n, d), value in zip(shapes, ratios, strict=True)), ratios
 
@@ -72,7 +72,7 @@ def at_least(limit, cell):
 
 
 def targets(rows):
-    """(what, what limits it, a function that returns what was measured, the target and whether it was met) for each figure that we aim at."""
+    """For each figure with a target: (its name, what limits it, a function that returns the measurement, the target and whether it was met)."""
     gram = "weighted Gram"
 
     def faster(op, n, d, *others):
@@ -326,7 +326,7 @@ def targets(rows):
 
 
 def figures(rows):
-    """(what, what limits it, measured, target, met) for each figure that we aim at; the last two are None for one whose rows did not run."""
+    """For each figure with a target: (its name, what limits it, measured, target, met); the last two are None if its rows did not run."""
     for what, limit, measure in targets(rows):
         try:
             yield what, limit, *measure()
@@ -335,13 +335,13 @@ def figures(rows):
 
 
 def limits_table(rows):
-    """What was measured and what limits it, for users."""
+    """The measurements and what limits them, for users."""
     lines = ["| what | measured | what limits it |", "|---|---|---|"]
     return "\n".join(lines + [f"| {what} | {measured} | {limit} |" for what, limit, measured, _, _ in figures(rows)])
 
 
 def target_table(rows):
-    """What we aim at, and whether the run got there, for contributors."""
+    """The targets, and whether the run met them, for contributors."""
     lines = ["| what | target | last run |", "|---|---|---|"]
     for what, _, measured, target, met in figures(rows):
         lines.append(f"| {what} | {target or ''} | {measured if met is None else 'met' if met else '**missed**'} |")
@@ -352,7 +352,7 @@ def target_table(rows):
 
 
 def speed(info):
-    """GF/s where there are flops, else GB/s where there are bytes, and the part of the roofline."""
+    """GF/s if flops are known, else GB/s if bytes are, and the fraction of the roofline."""
     for key, unit in (("GFs", "GF/s"), ("GBs", "GB/s")):
         if key in info:
             return f"{info[key]:.0f} {unit}, {info['roofline']:.0%} of roofline"
@@ -363,7 +363,7 @@ def speed(info):
 
 
 def headline_table(rows):
-    """The README's: ours against the best of the others that got there."""
+    """The README's table: ours against the best of the others that reached the minimum."""
     lines = ["| what | n x d | fastrsx | the best other | its time | ratio |", "|---|---|---|---|---|---|"]
     for (op, n, d), what in HEADLINES.items():
         peers = rows.table.get((op, n, d), {})
@@ -385,13 +385,13 @@ def full_table(rows):
 
 
 def machine(rows):
-    """When and where it was measured."""
+    """The date and machine of the run."""
     info = rows.run["benchmarks"][0]["extra_info"]
     return f"Medians of one run on {rows.run['datetime'][:10]}: {info['cpu']}, {info['threads']} threads"
 
 
 def headline_caption(rows):
-    """What the README says below its table."""
+    """The text below the README's table."""
     return (
         f"{machine(rows)}. The ratio is the other's time over ours. Of the others (NumPy and SciPy, torch, JAX), the fastest one that came "
         "to within a millionth of the minimum. [bench/RESULTS.md](bench/RESULTS.md) has every row, and what limits each."
@@ -399,13 +399,13 @@ def headline_caption(rows):
 
 
 def caption(rows):
-    """What was measured where."""
+    """The machine, versions and ceilings of the run."""
     info = rows.run["benchmarks"][0]["extra_info"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     return (
         f"{machine(rows)}, {versions}; one read of A at {info['read_GBs']:.0f} GB/s and dgemm at {info['dgemm_GFs']:.0f} GF/s in the same "
         "session. The ratio is the other's time over ours."
-        + rows.run.get("merged", "")  # what whoever puts rows of another run into the file says of it
+        + rows.run.get("merged", "")  # a note, written by whoever puts rows of another run into the file
     )
 
 
@@ -427,7 +427,7 @@ COLOURS = {OURS: "C3", "MKL dsyrk": "C0", "OpenBLAS dsyrk": "C2", "NumPy": "C7",
 
 
 def picture_roofline(rows, axes):
-    """Speed over arithmetic intensity, below what memory and dgemm allow."""
+    """Speed over arithmetic intensity, below the limits of memory and dgemm."""
     info = rows.run["benchmarks"][0]["extra_info"]
     intensity = [2**k for k in range(-1, 8)]
     axes.plot(intensity, [min(i * info["read_GBs"], info["dgemm_GFs"]) for i in intensity], "k-", label="one read of A, dgemm")
@@ -475,7 +475,7 @@ def picture_growth(rows, axes):
 
 
 def svg_pyplot():
-    """pyplot, whose pictures are SVG, and the same for the same figures."""
+    """pyplot with SVG output; the same figures give the same files."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,4 +1,4 @@
-"""What docs/theory.md says of sampled Hessians: how close they come for the rows they draw, and what a solve takes. Two minutes.
+"""The measurements of sampled Hessians in docs/theory.md: their error by the number of rows drawn, and the work of a solve. Two minutes.
 
 python bench/sampling.py
 """
@@ -13,13 +13,13 @@ import problems
 from fastrsx.planning import HESSIANS
 from fastrsx.steps import approximate
 
-FACTORS = (3, 5, 10, 20, 40, 80)  # rows drawn, in d
+FACTORS = (3, 5, 10, 20, 40, 80)  # rows drawn, in multiples of d
 DRAWS = 5
 SOLVES = (("noisy", 100_000, 64), ("noisy", 100_000, 256), ("vocabulary", 30522, 384))
 
 
 def coherent(n, d):
-    """As "noisy", but every column has ten rows a hundred times larger than the others."""
+    """Like "noisy", but every column has ten rows that are a hundred times larger than the others."""
     A, b, x = problems.noisy(n, d)
     A = A.copy()
     for j in range(d):
@@ -28,7 +28,7 @@ def coherent(n, d):
 
 
 def spectral(problem, x):
-    """For each number of rows, the median eps: all eigenvalues of G^-1 G~ are within 1 +- eps, G = A^T diag(|h|) A and G~ its sample."""
+    """For each number of rows, the median eps: all eigenvalues of G^-1 G~ are within 1 +- eps, with G = A^T diag(|h|) A and its sample G~."""
     A, scale, n = problem.A, problem._column_scale, len(problem.b)
     h = 2 * problem.factors(x).D
     root = cholesky(problem._passes.weighted_gram(np.abs(h)) / scale / scale[:, None])
@@ -66,7 +66,7 @@ def draw(curves, path):
 
 
 def counts():
-    """What each choice takes to the same minimum."""
+    """The work of each choice, to the same minimum."""
     lines = ["| problem | hessian | steps | passes | exact | sampled | reused | products |", "|---|---|---|---|---|---|---|---|"]
     for name, n, d in SOLVES:
         A, b, _ = problems.make(name, n, d)

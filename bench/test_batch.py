@@ -26,13 +26,13 @@ def test_batch(row, benchmark):
 
 @pytest.mark.parametrize("who", ["NumPy", "JAX"])
 def test_batch_peers(peer_row, benchmark, who):
-    """SciPy's trust-exact in a loop over some of them, timed as if for all; a vmap of full Newton steps in JAX."""
+    """SciPy's trust-exact in a loop over some of them, its time scaled to all; a vmap of full Newton steps in JAX."""
     A, b, _ = problems.batch(N, D)
     count = problems.LOOPED if who == "NumPy" else len(A)
     expected = fastrsx.newton_batch(A[:count], b[:count]).x
     label = "SciPy trust-exact, in a loop" if who == "NumPy" else "JAX, vmap"
 
-    def check(x):  # full steps, without a trust region, lose a few
+    def check(x):  # full steps, without a trust region, fail on a few
         right = np.isclose(x, expected, atol=1e-5).all(axis=1)
         assert right.mean() >= (1.0 if who == "NumPy" else 0.999)
         benchmark.extra_info["lost"] = int((~right).sum())

@@ -1,4 +1,4 @@
-"""What a new process waits for: compilation, loading from the disk cache, imports."""
+"""How long a new process waits for compilation, for loading from the disk cache, and for imports."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def seconds(code, cache, body="", **environment):
 
 @pytest.fixture
 def process_row(row, benchmark):
-    """process_row(work, op, who, rounds) times `work`, which returns the seconds that count: those without the start of Python."""
+    """process_row(work, op, who, rounds) times `work`, which returns the seconds that count, without the start of Python."""
 
     def run(work, op, who="fastrsx", rounds=1):
         found = []
@@ -52,7 +52,7 @@ def test_first_newton_cached(process_row, tmp_path, kernel):
 
 
 def test_import(process_row, tmp_path):
-    """Beyond NumPy's own."""
+    """Beyond the import of NumPy."""
     process_row(lambda: seconds("import fastrsx", tmp_path), "import fastrsx", rounds=7)
 
 

@@ -1,6 +1,6 @@
-"""Passes over an A on a GPU, against what its data sheet lets expect (kernels/gpu/cost.py) and against CuPy and torch.
+"""Passes over an A on a GPU, against the prediction from its data sheet (kernels/gpu/cost.py) and against CuPy and torch.
 
-Skipped without a GPU. In Numba's simulator (NUMBA_ENABLE_CUDASIM=1) only that the rows run is seen, by shapes of no interest, with NumPy as the peer.
+Skipped without a GPU. In Numba's simulator (NUMBA_ENABLE_CUDASIM=1) they only show that the rows run, on tiny shapes, with NumPy as the peer.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ if kernels.why_unavailable():
 
 cuda = kernels.cuda
 SHAPES = [(20, 3)] if config.ENABLE_CUDASIM else [(10_000_000, 64), (1_000_000, 512)]
-PARTS = 10  # of the rows, that differ by a factor: the random numbers of one are enough
+PARTS = 10  # of the rows; they differ by a factor, so random numbers for one part are enough
 PEERS = ["numpy"] if config.ENABLE_CUDASIM else ["cupy", "torch"]
 OPS = ("value", "value_grad", "value_grad_hess", "hess_vec", "weighted_gram")
 SETTLE = 0.1  # seconds
@@ -31,7 +31,7 @@ def card():
 
 
 class At:
-    """A random problem on the GPU, our passes there, and the same for NumPy's like."""
+    """A random problem on the GPU, and our passes over it; peers use its arrays."""
 
     def __init__(self, n, d, dtype):
         rng = np.random.default_rng(n + d)
@@ -48,7 +48,7 @@ class At:
         self.work = kernels.alloc_workspace(n, d, True)
 
     def call(self, op):
-        """One pass of ours; what it gives, on the GPU."""
+        """Run one of our passes; returns its outputs, on the GPU."""
         if op == "weighted_gram":
             kernels.weighted_gram(self.A, self.h, self.hess, self.work)
             cuda.synchronize()
@@ -60,7 +60,7 @@ class At:
 
 
 def formulas(xp, op, A, x, b, p, h):
-    """The same pass as its users would write it, of NumPy, CuPy or torch."""
+    """The same pass as a user of NumPy, CuPy or torch would write it."""
     A = A if A.dtype == x.dtype else xp.asarray(A, dtype=x.dtype)
     if op == "weighted_gram":
         return (A.T @ (h[:, None] * A),)
@@ -94,7 +94,7 @@ def at(request):
 
 @pytest.fixture(scope="module")
 def predictions(request):
-    """Measured times are added to it, and shown beside the predicted ones at the end."""
+    """A list to which measured times are added; they are printed beside the predicted ones at the end."""
     rows = []
     yield rows
     lines = [f"\n{card()}", "| pass | n x d | A | predicted | measured |", "|---|---|---|---|---|"]

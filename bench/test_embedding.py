@@ -1,4 +1,4 @@
-"""What a call costs beside its arithmetic, from Python and from jitted code."""
+"""The cost of a call beyond its arithmetic, from Python and from jitted code."""
 
 import statistics
 
@@ -22,7 +22,7 @@ def values(A, x, b, none, work, calls):
 
 
 def test_call_from_jitted_code(row, benchmark):
-    """Twice the rows take twice the arithmetic: what is left of it is the call."""
+    """Twice the rows take twice the arithmetic; the rest of the time is the call."""
     seconds = {n: [] for n in (N, 2 * N)}
     calls = {}
     for n in seconds:
@@ -41,6 +41,6 @@ def test_call_from_jitted_code(row, benchmark):
 def test_problem_value(row, benchmark):
     A, b, x = problems.noisy(N, D)
     problem = fastrsx.Problem(A, b)
-    points = [x * (1 + k / CALLS) for k in range(CALLS)]  # each is new, for the last is remembered
+    points = [x * (1 + k / CALLS) for k in range(CALLS)]  # each is new, since the last is remembered
     row(lambda: [problem.value(point) for point in points], "Problem.value", N, D, rounds=101)
     benchmark.extra_info["seconds"] = benchmark.stats.stats.median / CALLS

@@ -1,4 +1,4 @@
-"""The choices of `newton(hessian=...)` against each other: sampled rows, products alone, and what "auto" makes of it."""
+"""The choices of `newton(hessian=...)` against each other: sampled rows, products alone, and the choice of "auto"."""
 
 import statistics
 import time
@@ -16,13 +16,13 @@ from fastrsx import Problem
 LARGE = [(1_000_000, 256), (200_000, 512)]
 GRID = [(n, d) for d in (32, 64, 96, 128, 200, 256) for n in (3_000, 10_000, 30_000, 100_000, 300_000)]
 HESSIANS = ["exact", "sampled", "sampled-only", "matrix-free"]  # of tall A
-REUSED = "exact, reused"  # while it has hardly changed, as the preconditioner: what a sample of all rows comes to
+REUSED = "exact, reused"  # as the preconditioner while it has hardly changed: a sample of all rows does that
 SEEDS = 8
 CLOSE = 1e-6  # to the minimum, relative
 
 
 def test_large_first_calls():
-    """Compiles what the rows below run, so that none of them has to."""
+    """Compiles the kernels of the rows below, so that none of them has to."""
     A, b, _ = problems.noisy(2000, 40)
     for hessian in HESSIANS:
         assert fastrsx.newton(A, b, hessian=hessian).success
@@ -59,7 +59,7 @@ def test_many_columns(row, benchmark, n, d, hessian):
 @pytest.mark.parametrize("how", ["reduced", "matrix-free", "SciPy L-BFGS-B on Problem"])
 @pytest.mark.parametrize(("n", "d"), [(500, 5_000), (1_000, 20_000)])
 def test_wide(row, benchmark, n, d, how):
-    """More columns than rows, with weights, for without them any x would fit. The exact Hessian of 500 x 5000 takes 7 minutes."""
+    """More columns than rows, with weights, since without them there are exact fits. The exact Hessian of 500 x 5000 takes 7 minutes."""
     A, b, _ = problems.noisy(n, d)
     problem = Problem(A, b, w=1e-3)
 
@@ -77,7 +77,7 @@ def test_wide(row, benchmark, n, d, how):
 
 @pytest.mark.parametrize("hessian", HESSIANS)
 def test_vocabulary(row, benchmark, hessian):
-    """How long until the loss is within 1e-6 of the minimum, which is that of the exact solve."""
+    """The time until the loss is within 1e-6 of the minimum of the exact solve."""
     needs_vocabulary()
     A, b, _ = problems.vocabulary()
     least = fastrsx.newton(A, b, hessian="exact").fun
@@ -101,7 +101,7 @@ def test_vocabulary(row, benchmark, hessian):
 
 @pytest.mark.parametrize(("n", "d"), GRID)
 def test_auto(row, benchmark, n, d):
-    """What "auto" takes against the better of exact and sampled."""
+    """The time of the choice of "auto" against the better of exact and sampled."""
     A, b, _ = problems.noisy(n, d)
     times = {"exact": [], "sampled": []}
     for _ in range(9 if n * d < 10**7 else 5):

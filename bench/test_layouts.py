@@ -1,4 +1,4 @@
-"""A of other layouts, dtypes and sparse formats against C-ordered float64, against SciPy, and what their copies would take."""
+"""A in other layouts, dtypes and sparse formats, against C-ordered float64 and against SciPy; and the memory that copies would take."""
 
 import numpy as np
 import psutil
@@ -40,7 +40,7 @@ def work_of(passes, op, x, h):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=ids)
 def test_layout(shape, layout, op, row, in_turns):
-    """Over the time of the C-ordered float64 matrix, in turns."""
+    """Over the time of the C-ordered float64 matrix, timed in turns."""
     A, b, x = problems.gaussian(*shape)
     h = np.full(len(b), 1 / len(b))
     plain, other = passes_of(A, b), passes_of(LAYOUTS[layout](A), b)
@@ -53,7 +53,7 @@ def test_layout(shape, layout, op, row, in_turns):
 @pytest.mark.parametrize("shape", [(500_000, 64), (200_000, 128), (100_000, 256), (60_000, 512)], ids=ids)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_mixed_gram(shape, dtype, row, in_turns):
-    """Over the time of the Gram matrix in float64 of the same A, in turns."""
+    """Over the time of the float64 Gram matrix of the same A, timed in turns."""
     A, b, x = problems.gaussian(*shape)
     A, h = A.astype(dtype), np.full(len(b), 1 / len(b))
     work = work_of(passes_of(A, b, mixed=True), "weighted Gram", x, h)
@@ -62,7 +62,7 @@ def test_mixed_gram(shape, dtype, row, in_turns):
 
 
 def test_memory_of_layouts(row, benchmark):
-    """Resident memory that a Problem of each layout takes, beyond n-vectors, over the size of A: a copy would be 1."""
+    """Resident memory of a Problem of each layout, beyond n-vectors, over the size of A; a copy would be 1."""
     A, b, x = problems.gaussian(500_000, 64)
     taken = {}
     for name, change in LAYOUTS.items():
@@ -80,7 +80,7 @@ def test_memory_of_layouts(row, benchmark):
 
 
 class Sparse:
-    """1M x 1000, 10 entries a row, and what SciPy and NumPy do with it."""
+    """A of 1M x 1000 with 10 entries a row, and the same operations in SciPy and NumPy."""
 
     def __init__(self, n=1_000_000, d=1000, each=10):
         rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ class Sparse:
         self.passes = passes_of(self.A, self.b)
 
     def value_grad(self):
-        """Two products, and NumPy between."""
+        """Two products, with NumPy between them."""
         a = self.A @ self.x
         e = np.exp(a)
         u, v = e + a, e + 1

@@ -68,7 +68,7 @@ def test_small(solve):
 
 
 def in_this_process(row, op, A, b, rounds):
-    """SciPy on a small problem: here, since a message to another process would count."""
+    """SciPy on a small problem, in this process, since a message to another would take too long."""
     row(lambda: peers.scipy_solve(A, b, "trust-exact", True, gtol=1e-8), op, *A.shape, "SciPy trust-exact", rounds=rounds)
 
 
@@ -107,6 +107,6 @@ def test_vocabulary(solve):
 
 @pytest.mark.parametrize("label", SOLVERS)
 def test_vocabulary_peers(peer_solve, label):
-    """Only trust-exact gets there; the others stop where they are after 500 steps."""
+    """Only trust-exact reaches the minimum; the others stop after 500 steps."""
     needs_vocabulary()
     peer_solve("newton, vocabulary", label, "vocabulary", 30522, 384, 1, must_reach=1e-8 if "trust" in label else None)

@@ -1,4 +1,4 @@
-"""One pass over A at a time, against one read of A and against peers; all beyond the caches."""
+"""One pass over A at a time, against one read of A and against peers; all data is larger than the caches."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def ids(shape):
 
 
 class At:
-    """The kernels at a point of a random problem, and what NumPy finds there."""
+    """The kernels at a point of a random problem, and a check of peers' results there."""
 
     def __init__(self, n, d):
         self.A, self.b, self.x = problems.gaussian(n, d)
@@ -105,7 +105,7 @@ def test_hess_vec(at, row, over_read):
 
 
 def gram_costs(n, d):
-    """Bytes, and flops as n d^2: those of the triangle."""
+    """Bytes, and flops as n d^2, for the triangle."""
     return {"nbytes": 8 * n * d, "flops": n * d * d}
 
 
@@ -174,7 +174,7 @@ def test_value_grad_hess_of_peers(peer_row, who, op, label):
 @pytest.mark.parametrize("shape", [(1_000_000, 16), (500_000, 64), (100_000, 256)], ids=ids)
 @pytest.mark.parametrize("op", ["value+grad", "Newton pass"])
 def test_threads(shape, row, in_turns, on_threads, op):
-    """One thread; and its time over that of two, in turns."""
+    """The time of one thread, and its ratio to that of two, timed in turns."""
     at = At(*shape)
     one_pass = at.one_pass(op)
 
@@ -189,7 +189,7 @@ def test_threads(shape, row, in_turns, on_threads, op):
 @pytest.mark.parametrize("shape", [(2**k, 64) for k in range(10, 23)] + [(100_000, 2**k) for k in range(2, 11)], ids=ids)
 @pytest.mark.parametrize("op", ["value+grad", "Newton pass"])
 def test_growth(shape, row, op):
-    """How cost grows, n and d doubling."""
+    """How the cost grows as n and d double."""
     at = At(*shape)
     costs = gram_costs(*shape) if op == "Newton pass" else {"nbytes": at.nbytes}
     row(at.one_pass(op), f"growth of {op}", *shape, rounds=7, warmup=1, **costs)

@@ -1,4 +1,4 @@
-"""A file four times as large as the memory that the process may have, against np.memmap's sum of it."""
+"""A file four times as large as the memory that the process may use, against np.memmap's sum of it."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ print(json.dumps(dict(found, seconds=seconds, sum_seconds=summed, peak=peak)))
 
 @pytest.fixture
 def files(tmp_path):
-    """A, written in parts, and a b that x fits but for 20 % in each row."""
+    """A, written in parts, and a b that x fits up to 20 % in each row."""
     rng = np.random.default_rng(0)
     A = np.lib.format.open_memmap(tmp_path / "A.npy", "w+", np.float64, (N, D))
     x = rng.standard_normal(D) / 8

@@ -1,4 +1,4 @@
-"""What docs/theory.md measures: fills its tables, draws its picture and runs its examples. Half a minute; the same figures every time.
+"""The measurements of docs/theory.md: fills its tables, draws its picture and runs its examples. Half a minute; the same figures every time.
 
 python bench/theory.py
 """
@@ -27,7 +27,7 @@ DERIVATIVES = ("gradient", "Hessian")
 
 
 def draw(rng, n, d, spread, target="spread"):
-    """Gaussian A, b with sum 1, an x in the domain with std(A x) = spread, and how many x outside it came before."""
+    """Gaussian A, b with sum 1, an x in the domain with std(A x) = spread, and the number of x outside it drawn before."""
     A, b = rng.standard_normal((n, d)), TARGETS[target](rng, n)
     outside = 0
     while True:
@@ -76,7 +76,7 @@ def indefinite():
 def weights():
     """psd_weights, at x and on a ball, over the smallest scalar weight that makes the Hessian at x positive semidefinite."""
     rng = np.random.default_rng(0)
-    found = {spread: [] for spread in SPREADS[1:]}  # below, few Hessians need weights
+    found = {spread: [] for spread in SPREADS[1:]}  # at the smallest spread, few Hessians need weights
     for i in range(WEIGHTED):
         spread = list(found)[i % len(found)]
         d = int(rng.integers(1, 6))
@@ -124,7 +124,7 @@ def tightness():
 
 
 def pair(rng, A, radius, beta):
-    """Two points of the ball with alpha >= beta, the first one where alpha is beta if there was such a point between two random ones."""
+    """Two points of the ball with alpha >= beta, the first one where alpha is beta if there is such a point between two random ones."""
     while True:
         x, toward = (within(radius, radius * rng.standard_normal(A.shape[1])) for _ in range(2))
         if alpha(A, x) < beta <= alpha(A, toward):
@@ -138,7 +138,7 @@ def pair(rng, A, radius, beta):
 
 
 def within(radius, x):
-    """x, shortened to the radius where it is longer."""
+    """x, shortened to the radius if it is longer."""
     return x * min(1.0, radius / np.linalg.norm(x))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The kernels for a GPU, without one: in Numba's simulator, and compiled for two architectures, from the built wheel.
+# The GPU kernels, without a GPU: in Numba's simulator, and compiled for two architectures, from the built wheel.
 set -euo pipefail
 python3 -m venv "$FASTRSX_CI_DIR/cuda"
 . "$FASTRSX_CI_DIR/cuda/bin/activate"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style and types, with the tools of the dev extra; and the wheel.
+# Checks style and types, with the tools of the dev extra, and builds the wheel.
 set -euo pipefail
 python3 -m venv "$FASTRSX_CI_DIR/lint"
 . "$FASTRSX_CI_DIR/lint/bin/activate"

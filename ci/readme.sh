@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The README's two commands, to the letter, one after the other in one fresh environment of a fresh clone, as a newcomer has them:
-# the home is new, and of all variables only those that pip needs come along. So no cache of another step can be seen.
+# The README's two commands, verbatim, one after the other in one fresh environment of a fresh clone, as a newcomer runs them:
+# the home is new, and only the variables that pip needs are kept. So no cache of another step is visible.
 set -euo pipefail
 place=$FASTRSX_CI_DIR/newcomer
 mkdir -p "$place/home"
@@ -24,7 +24,7 @@ for command in "${commands[@]}"; do
     env -i "${bare[@]}" bash -euo pipefail -c "$command"
     echo "-- after $((SECONDS - start)) s"
 done
-# The tests of installs skip themselves where nothing can be built without an index; here it can.
+# The tests of installs skip themselves if nothing can be built without an index; here it must be possible.
 "$place/venv/bin/python" -c 'import sys; sys.path.insert(0, "tests"); import test_install; sys.exit(test_install.why_not() or 0)'
 inside=$(find "$place/venv" "$place/clone" -name '*.nb[ci]*')
 [ -z "$inside" ] || { echo "compiled kernels lie in the environment or the clone:"; echo "$inside"; exit 1; }

@@ -6,13 +6,13 @@ import pytest
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Few: what one compiles another may be compiling too."""
+    """Few workers, since several may compile the same kernel at once."""
     return min(4, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file to a worker: its tests share compiled signatures."""
+    """One worker per file, since its tests share compiled signatures."""
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)
@@ -20,7 +20,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def cache():
-    """NUMBA_CACHE_DIR of this process, so that others find the solves that it has compiled; None for the user's own cache."""
+    """NUMBA_CACHE_DIR of this process, so that other processes find the solves that it has compiled; None for the user's own cache."""
     return os.environ.get("NUMBA_CACHE_DIR")
 
 
@@ -36,6 +36,6 @@ def layer(request, monkeypatch):
             pytest.skip("tbb is not installed")
         if not libraries:
             pytest.skip("tbb has no library for Linux here")
-        # The wheel puts it where the loader does not look in a virtual environment.
+        # In a virtual environment the loader does not find the wheel's library.
         monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries[0].locate().resolve().parent), prepend=os.pathsep)
     return request.param

@@ -1,4 +1,4 @@
-"""What the kernels for a GPU compile to, with no GPU there: PTX by numba-cuda, machine code and resources by ptxas.
+"""The compiled GPU kernels, without a GPU: PTX from numba-cuda, machine code and resources from ptxas.
 
 `python tests/cuda_resources.py` prints the table.
 """
@@ -17,7 +17,7 @@ from fastrsx.kernels.gpu import gram, plane, rows, vectors
 from fastrsx.kernels.gpu.block import THREADS
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
-REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; taken at a time by a warp; kept for a block; that we ask for
+REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed
 
 _f8, _i8 = types.float64, types.int64
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
@@ -25,7 +25,7 @@ _link, _three = types.UniTuple(_f8, 4), types.UniTuple(_f8, 3)
 
 
 def signatures(number):
-    """{kernel: its arguments} for what the caller hands in (A, x, b, w and h) in float64 or float32."""
+    """{kernel: its argument types}, with the caller's arrays (A, x, b, w and h) in float64 or float32."""
     A, x = number[:, ::1], number[::1]
     return {
         rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
@@ -45,7 +45,7 @@ def signatures(number):
 
 
 def other_signatures():
-    """The same of kernels that read only what others wrote."""
+    """The same for kernels that read only the output of others."""
     return {
         vectors.fold_domain: (_link, _v, _v, _f8, _v, _m),
         vectors.combine_domain: (_m, _v),
@@ -67,28 +67,28 @@ def other_signatures():
 
 
 class Resources(NamedTuple):
-    """Of one kernel for one target."""
+    """The resources of one kernel for one target."""
 
     registers: int
     shared: int  # bytes
     spilled: int  # bytes stored and loaded
-    occupancy: float  # part of the warps that a multiprocessor holds
-    fma_share: float  # multiply-adds of float64 in the instructions of the loop that has most of them
+    occupancy: float  # fraction of the warps that a multiprocessor holds
+    fma_share: float  # fraction of float64 multiply-adds in the instructions of the loop that has most of them
     ptx: str
 
 
 def name_of(kernel):
-    """Of the two that are made of one function, which."""
+    """The kernel's name; it tells apart the two that are made from one function."""
     return kernel.py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):
-    """Its atomic instructions, such as additions whose order is not fixed; a `bar.red` is a barrier."""
+    """The atomic instructions, such as additions whose order is not fixed; a `bar.red` is a barrier."""
     return re.findall(r"(?<![\w.])(?:atom|red)\.\S+", ptx)
 
 
 def single_arithmetic(ptx):
-    """Its additions and multiplications in float32: what is stored in that is to be widened first."""
+    """The additions and multiplications in float32; float32 data must be widened first."""
     return re.findall(r"\b(?:add|sub|mul|fma)\.\S*f32", ptx)
 
 
@@ -102,7 +102,7 @@ def ptxas():
 
 
 def occupancy(registers, shared, target):
-    """What registers and shared memory leave room for."""
+    """The occupancy that registers and shared memory allow."""
     shared_kb, most_warps = target
     warps = THREADS // 32
     of_a_warp = -(-registers * 32 // GRANULE) * GRANULE
@@ -111,7 +111,7 @@ def occupancy(registers, shared, target):
 
 
 def fma_share(ptx):
-    """Of the loops of the PTX, from a label to the branch back to it, the innermost with most multiply-adds: their share of its instructions."""
+    """The share of multiply-adds in the innermost loop that has most of them. A loop of the PTX goes from a label to the branch back to it."""
     lines = [line.strip() for line in ptx.splitlines()]
     labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
     best = (0, 0.0)

@@ -1,4 +1,4 @@
-"""What kernels of any kind are tested on: data, and their outputs against the naive formulas."""
+"""Test data for all kinds of kernels, and checks of their outputs against the naive formulas."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ KERNELS = ["value", "value_grad", "value_grad_hess", "hess_vec", "factors"]
 
 
 class Data(NamedTuple):
-    """What a kernel reads; A, b and w cannot be written, as Numba compiles apart for that."""
+    """The inputs of a kernel. A, b and w are read-only, since Numba compiles separately for that."""
 
     A: np.ndarray
     x: np.ndarray
@@ -36,7 +36,7 @@ def random_data(n, d, weighted=False, seed=0):
     rng = np.random.default_rng([n, d, weighted, seed])
     A = rng.standard_normal((n, d))
     x = rng.standard_normal(d) / np.sqrt(d)
-    x *= np.sign((A @ x).sum())  # where the a_i are positive on average, so is alpha
+    x *= np.sign((A @ x).sum())  # if the a_i are positive on average, so is alpha
     return Data.of(A, x, 2 * rng.random(n) / n, rng.random(n) if weighted else None, rng.standard_normal(d))
 
 
@@ -53,11 +53,11 @@ def assert_within(found, expected, scale, tol):
 
 
 def check_results(data, results, at_least=0.0):
-    """{kernel: its fun, arrays and a} against the formulas, to rounding and at least so many of the summands; returns kappa."""
+    """Check {kernel: its fun, arrays and a} against the formulas, to rounding, or to `at_least` of the summands if that is more; returns kappa."""
     n, d = data.A.shape
     a = results["value"].a
     assert_within(a, data.A.astype(np.longdouble) @ data.x, abs(data.A) @ abs(data.x), 1e-15 * np.sqrt(d))
-    ref = naive.Naive(data.A, data.b, w=data.w, a=a)  # at the kernel's own a: its error is the line above
+    ref = naive.Naive(data.A, data.b, w=data.w, a=a)  # at the kernel's own a, whose error the line above checks
     tol = max(2e-15 * float(ref.kappa) * np.sqrt(n), at_least)
     for result in results.values():
         np.testing.assert_array_equal(result.a, a)

@@ -1,9 +1,9 @@
-"""Golden hashes: the bits of passes, solves and batches, which a change of the code's form must leave as they are.
+"""Golden hashes: the bits of passes, solves and batches, which a change of form alone must not change.
 
     python tests/golden.py record golden.json    # before the change
-    python tests/golden.py check golden.json     # after it, on the same machine: LAPACK's bits are another's elsewhere
+    python tests/golden.py check golden.json     # after it, on the same machine: LAPACK's bits differ on others
 
-Only public names are used, so that the script outlives what it watches.
+Only public names are used, so that the script survives changes of the code that it checks.
 """
 
 import hashlib
@@ -43,14 +43,14 @@ def problem(n, d, spread=0.5):
 
 @numba.njit
 def softplus(a, shift):
-    """u = log(1 + exp(a)), its derivatives, times exp(-shift)."""
+    """u = log(1 + exp(a)) and its derivatives, times exp(-shift)."""
     k, e = np.exp(-shift), np.exp(-abs(a))
     s = (1.0 if a >= 0 else e) / (1.0 + e)
     return k * (max(a, 0.0) + np.log1p(e)), k * s, k * s * (1.0 - s)
 
 
 def solves():
-    """Names of solves, and how to make each."""
+    """The name of each solve, and a function that runs it."""
     A, b = problem(N, D)
     sparse = np.where(RNG.random((N, D)) < 0.4, A, 0.0)
     for layout, dtype, kernel, w in itertools.product(LAYOUTS, (np.float64, np.float32), TWINS, WEIGHTS):

@@ -1,11 +1,11 @@
-"""For tests of what runs on a GPU: Numba's simulator, where NUMBA_ENABLE_CUDASIM=1 is set, else a GPU; without either they are skipped."""
+"""For tests of GPU code: Numba's simulator if NUMBA_ENABLE_CUDASIM=1 is set, else a GPU; without either, the tests are skipped."""
 
 import pytest
 from numba import config
 
 
 def kernels():
-    """`fastrsx.kernels.cuda`, at the top of a module of tests."""
+    """`fastrsx.kernels.cuda`; call this at the top of a test module."""
     if config.ENABLE_CUDASIM:
         import simulator
 

@@ -7,7 +7,7 @@
     D    = v^2/alpha^2 + e * (c - s)/alpha                q = v * (f + c - s) - 1/2 <f, f> v
     Hess = 2 [A^T diag(D) A - (A^T v)(A^T q)^T/alpha^2 - (A^T q)(A^T v)^T/alpha^2] + A^T diag(w^2) A
 
-Each `..._scale` is its quantity with every summand replaced by its magnitude: what rounding errors are relative to.
+Each `..._scale` is its quantity with every summand replaced by its magnitude; rounding errors are relative to it.
 """
 
 from functools import cached_property
@@ -20,7 +20,7 @@ BITS = 200  # of mpmath's numbers
 
 
 class Naive:
-    """All quantities at x, or at an a = A x computed already, in longdouble; exp overflows beyond 11356 (709 where longdouble is double)."""
+    """All quantities at x, or at an already computed a = A x, in longdouble; exp overflows beyond 11356 (709 where longdouble is double)."""
 
     def __init__(self, A, b, x=None, *, w=None, a=None, link="rsx"):
         real = np.longdouble
@@ -91,7 +91,7 @@ class Naive:
 
 
 class Exact(NamedTuple):
-    """What mpmath finds, rounded to double."""
+    """The results of mpmath, rounded to double."""
 
     value: float
     value_scale: float

@@ -1,17 +1,17 @@
-"""An independent judge of a solve's outcome: `complaint` says what is untrue about it. Plain longdouble NumPy from the maths; nothing of fastrsx.
+"""An independent oracle for a solve's outcome: `complaint` says what is untrue about it. Plain longdouble NumPy from the maths, without fastrsx.
 
     a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1> > 0    f = u / alpha    c = f - b    s = <f, c>
     (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0)
     L = <c, c> + 1/2 <w * a, w * a>
 
-A solve works in float64, so its outcome is only determined up to rounding, and every tolerance here is a bound on that. A x is known to
+A solve works in float64, so its outcome is only determined up to rounding, and every tolerance here is a bound on rounding. A x is known to
 E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest, and as large as
-A x or a step was on the way, up to a hundred times A x; then the package forms A x anew. Where x was moved
-in the null space of A, which the package does to max |a| 1e-12, that is added. What E does to u, f, L, the gradient and the Hessian follows to first
-order in f, and exactly in exp, by magnitudes; their own sums add SUMS eps times the magnitudes of their terms. So where E is 1 nothing is known, and
-where |A| |x| is small a digit counts. Only these are not rounding but promises of the package: `tol`; that eigenvalues above -1e-10 of the
-largest count as not negative; that directions along which A x is 1e-12 of its largest count as a null space; and that a Hessian of 1e-9 of its terms
-counts as rounding, where the loss alone is looked at.
+A x or a step was on the way, up to a hundred times A x; beyond that the package computes A x again. If x was moved
+in the null space of A, which the package does to max |a| 1e-12, that is added. The effect of E on u, f, L, the gradient and the Hessian follows to
+first order in f, and exactly in exp, by magnitudes; their own sums add SUMS eps times the magnitudes of their terms. So if E is 1 nothing is known,
+and if |A| |x| is small every digit counts. Only these tolerances are not rounding but promises of the package: `tol`; eigenvalues above -1e-10 of the
+largest count as not negative; directions along which A x is 1e-12 of its largest count as a null space; and a Hessian of 1e-9 of its terms
+counts as rounding, so that only the loss is checked.
 """
 
 import numpy as np
@@ -19,19 +19,19 @@ import numpy as np
 real = np.longdouble
 EPS = real(np.finfo(float).eps)
 TINY = real(5e-324)  # half of the least number, twice: products and sums
-SUMS = 64  # eps: at most 40 terms and a few operations on each
+SUMS = 64  # eps: at most 40 terms, with a few operations on each
 MOVED = real(1e-12)  # of max |a|
-FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: known, and as products of the Hessian with vectors show it
+FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: of a known Hessian, and of one seen through products with vectors
 NEAR_POLE = 1e6
 LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
 SCALED_UP_TO = real(20)  # the condition of scaled columns
-DEPENDENT = real(1e-11)  # of the largest axis; ten times what the package takes for dependent, for axes here are not principal
+DEPENDENT = real(1e-11)  # of the largest axis; ten times the package's limit, since the axes here are not principal
 ROUNDING = 1e-14  # of the largest axis
 PROMISED = real(1e8)  # the condition up to which an x in float64 has the A x of the solve
 SATURATION = real(1e-9)  # of the Hessian's terms
-LEAST_ENTRY = real(1e-140)  # without a larger one a column counts as 0
-FLUSHED = np.exp(real(-708))  # the package has 0 for an exponential that is less
-STEPS = 60  # of Newton's method, which comes to a minimum that is near in fewer
+LEAST_ENTRY = real(1e-140)  # a column without a larger entry counts as 0
+FLUSHED = np.exp(real(-708))  # the package replaces smaller exponentials by 0
+STEPS = 60  # of Newton's method, which needs fewer to reach a minimum nearby
 FAR = 100  # times max |a|
 BESIDE = real(1e-3)  # max |A p| of a short step
 AHEAD = 64  # units of max |A p| on a ray, as far as the package says it has looked
@@ -42,7 +42,7 @@ def absolute(*values):
 
 
 class Point:
-    """Everything at x in longdouble, with bounds on what rounding does to it: L to `noise`."""
+    """Everything at x in longdouble, with bounds on its rounding errors: `noise` for L."""
 
     def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False, farthest=0.0):
         self.A, self.b, self.link = np.asarray(A, real), np.asarray(b, real), link
@@ -111,7 +111,7 @@ class Point:
         return np.where(rms > 0, rms, 1)
 
     def derivatives(self, A=None):
-        """Gradient and Hessian of scaled columns, or of other ones that span as much, each with a bound on its error."""
+        """Gradient and Hessian in scaled columns, or in other columns that span the same space, each with a bound on its error."""
         A, alpha, w2 = self.A / self.scale if A is None else A, self.alpha, self.w**2
         v, cs = self.v / alpha, self.c - self.s
         cs_error, cs_size = self.f_error + self.s_error, abs(self.c) + abs(self.s)
@@ -130,15 +130,15 @@ class Point:
         return A.T @ r, abs(A).T @ r_error, (H + H.T) / 2, H_error
 
     def curvature_terms(self, A):
-        """A^T |diag(h)| A, what the Hessian is where its terms do not cancel."""
+        """A^T |diag(h)| A: the Hessian if its terms did not cancel."""
         v, e, cs = self.v / self.alpha, self.e / self.alpha, abs(self.c) + abs(self.s)
         return (abs(A).T * (2 * v**2 + 2 * e * cs + self.w**2)) @ abs(A)
 
 
 def orthonormal(A):
-    """Columns of mean square 1 that span what those of A do, to rounding in float64, by Gram and Schmidt, twice; and the condition of A, scaled.
+    """Columns of mean square 1 that span the columns of A, to rounding in float64, by Gram-Schmidt, done twice; and the condition of scaled A.
 
-    The condition twice: without what is dropped, and without what is rounding.
+    There are two conditions: one without the dropped axes, and one without those that are rounding.
     """
     n, d = A.shape
     rest = A / np.where(np.sqrt((A**2).mean(axis=0)) > 0, np.sqrt((A**2).mean(axis=0)), 1)
@@ -168,14 +168,14 @@ def eigen(H, size):
 
 
 class Spectrum:
-    """What makes a point one of second order: the Newton decrement and the smallest eigenvalue, both beyond what rounding makes of them.
+    """The second-order conditions at a point: the Newton decrement and the smallest eigenvalue, both beyond their rounding errors.
 
-    In an orthonormal basis of A's columns, so that it does not depend on which columns span the space.
+    Computed in an orthonormal basis of A's columns, so that they do not depend on which columns span the space.
     """
 
     def __init__(self, point, flat=FLAT):
         self.basis, condition, self.condition = orthonormal(point.A)
-        # The package's own basis is off by rounding times the condition; below 20 it has scaled columns for one.
+        # The package's own basis is off by rounding times the condition; below 20 it uses scaled columns instead.
         flat = max(flat * min(condition, SCALED_UP_TO) ** 2, SUMS * EPS * condition)
         g, g_error, H, H_error = point.derivatives(self.basis)
         size = absolute(H, H_error) or real(1)
@@ -190,7 +190,7 @@ class Spectrum:
         self.decrement = (along**2 / self.curvatures).sum() / 2
 
     def directions(self):
-        """Of the basis: Newton's, those of trust regions, down, and those of least curvature."""
+        """Directions in the basis: Newton's, those of trust regions, the steepest descent, and those of least curvature."""
         slopes, size = self.vectors.T @ self.gradient, absolute(self.values)
         floors = [floor for floor in (FLAT * size, *(self.error * real(10) ** -np.arange(0, 16, 2))) if floor > 0]
         newton = [-self.vectors @ (slopes / np.maximum(abs(self.values), floor)) for floor in floors]
@@ -205,14 +205,14 @@ def regularised(vectors, values, slopes):
 
 
 def in_columns(point):
-    """The images of such steps in A's scaled columns, which are another metric."""
+    """The images of such steps in A's scaled columns, which give another metric."""
     g, _, H, _ = point.derivatives()
     values, vectors = eigen(H, absolute(H) or real(1))
     return [point.A / point.scale @ p for p in regularised(vectors, values, vectors.T @ g)]
 
 
 def falls_for_ever(point, image, unit):
-    """Whether L never rises along a + t image, as far as was looked, and is not constant there."""
+    """Whether L never rises along a + t image, as far as it is evaluated, and is not constant there."""
     if not 0 < unit < np.inf:
         return False
     ahead = [point.along(image, t / unit) for t in range(1, AHEAD + 1)]
@@ -226,7 +226,7 @@ def falls_for_ever(point, image, unit):
 
 
 def comes_to_a_minimum(point):
-    """Whether Newton's method comes from there to a point of second order, which proves that there is a minimum; in longdouble."""
+    """Whether Newton's method, in longdouble, comes from there to a second-order point, which proves that there is a minimum."""
     for _ in range(STEPS):
         spectrum = Spectrum(point)
         if spectrum.decrement <= real(1e-10) * point.value and spectrum.least >= 0:
@@ -244,7 +244,7 @@ def is_on_a_ray(point):
     if not point.known:
         return True
     spectrum = Spectrum(point)
-    if spectrum.condition > PROMISED:  # the solve has seen another A x than x has
+    if spectrum.condition > PROMISED:  # the solve has seen an A x that differs from that of x
         return True
     images = [spectrum.basis @ p for p in spectrum.directions()] + in_columns(point)
     candidates = [(image, absolute(image)) for image in images] + [(point.a, absolute(point.a)), (point.a, real(AHEAD))]
@@ -252,7 +252,7 @@ def is_on_a_ray(point):
 
 
 def overflows(point):
-    """Whether float64 has no room for what a solve forms."""
+    """Whether quantities that a solve computes overflow float64."""
     sizes = [1 / point.scale, point.x, point.a, point.a**2, point.b**2, point.w**2, (point.w * point.a) ** 2]
     if point.inside:
         g, _, H, H_error = point.derivatives()
@@ -263,12 +263,12 @@ def overflows(point):
 
 
 def counted(A):
-    """A without the columns that count as 0, which the package says: those without an entry beyond 1e-140."""
+    """A without the columns that count as 0, as the package's messages say: those without an entry beyond 1e-140."""
     return np.where(abs(A).max(axis=0) < LEAST_ENTRY, 0, A)
 
 
 def is_refused(A, b, w, x0, link="rsx"):
-    """Whether the arguments, real arrays of longdouble, make no problem, and so must raise; None where rounding decides."""
+    """Whether the arguments, real arrays of longdouble, make no problem, and so must raise; None if rounding decides."""
     for values in (A, b, w):
         if values is not None and not (abs(values) <= real(1e150)).all():
             return True
@@ -285,7 +285,7 @@ def is_refused(A, b, w, x0, link="rsx"):
 def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_order=True):
     """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays.
 
-    Without `second_order` it need only be honest about fun, jac and alpha, not about a minimum or a ray.
+    Without `second_order` only fun, jac and alpha must be right, not the claim of a minimum or a ray.
     """
     status, success = result.status.name, bool(result.success)
     A = counted(np.asarray(A, real))
@@ -321,7 +321,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
     if not abs(result.log_alpha - point.log_alpha) <= 2 * point.lost + absolute(point.error) + SUMS * EPS * (1 + abs(point.log_alpha)):
         return f"log_alpha is {result.log_alpha}, not {point.log_alpha}"
     if status == "EXACT_FIT":
-        # Not a bit more than rounding: 16 eps of b and of a in the rows that matter, and what x itself is known to.
+        # No more than rounding: 16 eps of b and of a in the rows that matter, and the error of x itself.
         most = (16 + min(abs(absolute(point.a)), 10000)) * EPS * np.sqrt(point.b @ point.b)
         residual = np.sqrt(point.squares)
         if not residual <= most + np.sqrt(point.f_error @ point.f_error):
@@ -330,7 +330,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
     if overflows(point):
         return None
     g, g_error, H, H_error = point.derivatives()
-    lowest = (n + 8) * TINY / point.scale  # what is subnormal is rounded by that much; a vector of a rank-2 term as well
+    lowest = (n + 8) * TINY / point.scale  # subnormal numbers are rounded by that much; so is a vector of a rank-2 term
     counts = (A != 0).any(axis=0)
     small = LEAST_ENTRY * (n * (2 * point.v * (abs(point.c) + abs(point.s)) / point.alpha + point.w**2 * abs(point.a)).max())
     wrong = np.where(counts, abs(result.jac / point.scale - g) > g_error + lowest, abs(result.jac) > 2 * small)

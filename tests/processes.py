@@ -11,7 +11,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs fork or a home that
 
 
 def start(code, cwd, *options, **variables):
-    """A Python process on `code`; a variable of None is unset."""
+    """Start a Python process that runs `code`; a variable that is None is unset."""
     env = {name: value for name, value in (os.environ | {"FASTRSX_CACHE": None} | variables).items() if value is not None}
     return subprocess.Popen(
         [sys.executable, *options, "-c", code], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -19,7 +19,7 @@ def start(code, cwd, *options, **variables):
 
 
 def finish(process):
-    """What it printed, once it has ended well."""
+    """The output of a process, after it has succeeded."""
     try:
         out, err = process.communicate(timeout=300)
     finally:

@@ -1,7 +1,7 @@
-"""Numba's CUDA simulator, made fit for tests: its threads run one at a time, from barrier to barrier, in an order that is drawn anew each time.
+"""Numba's CUDA simulator, adapted for tests: its threads run one at a time, from barrier to barrier, each time in a new random order.
 
-By itself it polls threads that run all at once: most of the time goes into waiting for Python's lock, and now and then two threads that ask for a
-shared array at once get one each. In a random order, a barrier that a kernel lacks shows as a wrong result.
+The original polls threads that all run at once: most of the time goes into waiting for Python's lock, and sometimes two threads that ask for a
+shared array at the same time get one each. In a random order, a missing barrier shows as a wrong result.
 """
 
 import random
@@ -20,12 +20,12 @@ MODULES = (launching, block, vectors, gram, plane, rows)
 
 
 class Thread(BlockThread):
-    """A thread of a block, that hands over at a barrier."""
+    """A thread of a block; it yields at a barrier."""
 
     def __init__(self, *args):
         super().__init__(*args)
         self.go, self.stopped, self.ended = threading.Lock(), threading.Lock(), False
-        self.go.acquire()  # as signals: one thread waits for what another releases
+        self.go.acquire()  # locks as signals: one thread waits until another releases them
         self.stopped.acquire()
 
     def run(self):
@@ -42,7 +42,7 @@ class Thread(BlockThread):
 
 
 class Block(simulated.BlockManager):
-    """A block of threads, each run up to the next barrier or its end before the next one is."""
+    """A block of threads; each one runs up to the next barrier or its end, then the next one runs."""
 
     def run(self, grid_point, *args):
         live = [Thread(lambda: self._f(*args), self, grid_point, place, self._debug) for place in np.ndindex(*self._block_dim)]
@@ -64,7 +64,7 @@ class Block(simulated.BlockManager):
 
 @contextmanager
 def swapped(fn, module):
-    """What `numba.cuda` means inside a launch, in all modules at once: a function of another module would give it back while threads are in it."""
+    """Replace `numba.cuda` inside a launch, in all modules at once: a function of another module would restore it while threads are in it."""
     found = [each for each in MODULES if each.__dict__.get("cuda") is cuda]
     for each in found:
         each.cuda = module

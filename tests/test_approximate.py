@@ -1,4 +1,4 @@
-"""Steps from sampled Hessians and from products alone: the same minimum as the exact Hessian's, and what is special to them."""
+"""Steps from sampled Hessians and from products alone: they find the minimum of the exact Hessian; and their special cases."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_more_columns_than_rows_matrix_free():
 
 
 def test_a_sample_that_cannot_tell_is_replaced_by_the_exact_matrix(monkeypatch):
-    """A sample with a made-up negative direction: the solve must not end before an exact Hessian has denied it."""
+    """A sample with a made-up negative direction: the solve must not end before an exact Hessian has refuted it."""
     A, b = rough(2000, 6, 3)
     honest = approximate.Sample.gram
     monkeypatch.setattr(approximate.Sample, "gram", lambda self, h: honest(self, h) - 2 * np.diag(np.diag(honest(self, h))))
@@ -109,7 +109,7 @@ def test_a_sample_that_cannot_tell_is_replaced_by_the_exact_matrix(monkeypatch):
 
 
 def test_matrix_free_does_not_stop_at_a_saddle():
-    """Rows in pairs a, -a on the second axis and a b that is the same for both: at x_2 = 0 the gradient is 0 along it, and its curvature negative."""
+    """Rows in pairs a, -a on the second axis, with the same b for both: at x_2 = 0 the gradient along it is 0, and the curvature negative."""
     rng = np.random.default_rng(0)
     half = rng.standard_normal((200, 1))
     heights = rng.random((200, 1))
@@ -174,7 +174,7 @@ def test_least_norm_where_products_alone_do_not_get_there():
 
 def test_counts():
     A, b = rough(3000, 40, 0)
-    passes = fastrsx.newton(A, b, max_iter=0).npass - 1  # of validation
+    passes = fastrsx.newton(A, b, max_iter=0).npass - 1  # for validation
     for hessian in ("sampled", "sampled-only", "matrix-free"):
         result = fastrsx.newton(A, b, hessian=hessian)
         assert result.nsampled + result.nreused + result.nhev == (result.nit if hessian != "matrix-free" else 0)
@@ -216,7 +216,7 @@ def test_the_hessian_that_was_not_formed_is_none(hessian):
         assert result.hess is None
         np.testing.assert_allclose(result.jac, Problem(A, b).grad(result.x), atol=1e-12)
     smallest = np.linalg.eigvalsh(Problem(A, b).hess(result.x) / np.outer(*(np.sqrt((A**2).mean(axis=0)),) * 2))[0]
-    assert result.min_eig == pytest.approx(smallest, rel=1e-6 if hessian == "matrix-free" else 0.5)  # found before the last step, or of a sample
+    assert result.min_eig == pytest.approx(smallest, rel=1e-6 if hessian == "matrix-free" else 0.5)  # found before the last step, or from a sample
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_drawn_weights_are_unbiased():
         assert (np.diff(rows) > 0).all()
         total[rows] += weights
         largest[rows] = abs(weights)
-    assert (abs(total / draws - h) <= 2 * largest / draws + 1e-12 * abs(h)).all()  # within two of so many draws
+    assert (abs(total / draws - h) <= 2 * largest / draws + 1e-12 * abs(h)).all()  # to within two draws
     assert (largest[h != 0] > 0).all()
 
 
@@ -283,7 +283,7 @@ def test_as_many_rows_as_there_are_give_all():
 
 @pytest.mark.parametrize("coherent", [False, True])
 def test_a_sample_is_spectrally_close(coherent):
-    """(1 - eps) G <= G~ <= (1 + eps) G for G = A^T diag(|h|) A and 20 d rows, also where a few rows carry a column alone."""
+    """(1 - eps) G <= G~ <= (1 + eps) G for G = A^T diag(|h|) A and 20 d rows, also if only a few rows carry a column."""
     n, d = 20000, 16
     rng = np.random.default_rng(0)
     A, h = rng.standard_normal((n, d)), np.exp(rng.standard_normal(n))
@@ -322,7 +322,7 @@ def test_what_was_asked_for_is_taken():
 
 
 def test_products_leave_no_gradient_along_what_hardly_curves():
-    """Of integers so far apart the Hessian's condition is 1e5: a residual that is small beside the largest curvature is not beside the least."""
+    """With integers so far apart, the Hessian's condition is 1e5: a residual may be small for the largest curvature, but not for the least."""
     rng = np.random.default_rng(0)
     A = rng.integers(0, 2, (7, 5)) * rng.choice([1, 2, 255], (7, 5)) * 1.0
     b = rng.random(7)

@@ -1,4 +1,4 @@
-"""What the compiler made of the micro-kernel: full-width FMAs, nothing spilled in the loop, no library call for exp."""
+"""The assembly of the micro-kernel: full-width FMAs, no spills in the loop, no library call for exp."""
 
 import platform
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def blocks(kernel, signature):
-    """The basic blocks of the kernel compiled anew (what comes from the disk cache shows no assembly), as lists of instructions."""
+    """The basic blocks of the kernel, as lists of instructions. It is compiled again, since kernels from the disk cache have no assembly."""
     compiled = njit(**FLAGS)(kernel.py_func)
     compiled.compile(signature)
     result, block = [], []
@@ -72,7 +72,7 @@ def test_the_inner_loops_in_float32_are_full_width_and_spill_nothing(name, fmas)
     signature = (PANEL32, types.int64, types.int64, types.int64, *columns, MATRIX, MATRIX, READ_ONLY, types.int64, types.int64)
     fma = rf"^vfn?madd\w*ps\s.*%{'y' if name == '_half_corners' else 'z'}mm"
     found = blocks(getattr(mixed, name), signature)
-    loops = [block for block in found if count(block, fma) and re.match(r"j(?!mp)", block[-1])]  # not a last round that ends in a shared tail
+    loops = [block for block in found if count(block, fma) and re.match(r"j(?!mp)", block[-1])]  # without a last round that ends in a shared tail
     for sign in ("vfmadd", "vfnmadd"):
         assert sum(count(loop, rf"^{sign}") for loop in loops) >= fmas
     for loop in loops:
@@ -84,7 +84,7 @@ def test_the_inner_loops_in_float32_are_full_width_and_spill_nothing(name, fmas)
 
 
 def test_no_loop_calls_exp():
-    """exp is a polynomial in registers; the one library call for each panel, of its shift, is outside of the loops."""
+    """exp is a polynomial in registers; the one library call for each panel, for its shift, is outside the loops."""
     signature = (typeof(LINKS["rsx"]), VECTOR, VECTOR, types.int64, types.int64, VECTOR, VECTOR, VECTOR)
     found = blocks(fold.add_domain, signature)
     hot = [block for block in found if count(block, FMA) >= 10]

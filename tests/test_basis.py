@@ -12,7 +12,7 @@ from fastrsx.steps import basis
 
 
 def bell(times, centre=0.5):
-    """Shares that follow a bell curve, its centre in parts of the range."""
+    """Shares that follow a bell curve; its centre is a fraction of the range."""
     t = (times - times.min()) / np.ptp(times)
     shares = np.exp(-(((t - centre) / 0.25) ** 2))
     return shares / shares.sum()
@@ -78,7 +78,7 @@ def test_columns_times_any_matrix(condition, seed):
 
 
 def cars(kind):
-    """The cars as they are sold: price in 1000 dollars and so on, with a constant and products."""
+    """The cars in raw units: price in 1000 dollars and so on, with a constant and products."""
     A = load_automobiles().A * [8.6, 0.09, 0.5, 0.7, 0.22] + [11.8, 0.39, 0.3, 2.1, 1.25]
     products = {"squares": A**2, "a product": A[:, :1] * A[:, 4:], "a log": np.log(A[:, :1].clip(0.5))}
     return np.column_stack([A, *(products[name] for name in kind), np.ones(len(A))])
@@ -126,7 +126,7 @@ TIMES = np.repeat(np.arange(1971.0, 1991.0), 20)
 
 @pytest.fixture
 def years():
-    """[year^2, year, 1], 400 rows, beside their minimum in a good basis."""
+    """[year^2, year, 1], 400 rows, and their minimum in a good basis."""
     b = bell(TIMES) * np.random.default_rng(0).uniform(0.8, 1.2, len(TIMES))
     b /= b.sum()
     return np.vander(TIMES, 3), b, fastrsx.newton(centred(TIMES, 2), b)
@@ -166,7 +166,7 @@ def test_other_hessians(years, given, kernel):
 
 def test_float32_storage(years):
     A, b, _ = years
-    A = np.asarray(A, np.float32)  # whose squares of years are rounded: another space
+    A = np.asarray(A, np.float32)  # rounds the squares of years, so the space is another
     monotone = fastrsx.newton(orthonormal(A.astype(float)), b)
     check(fastrsx.newton(A, b), monotone)
 
@@ -271,7 +271,7 @@ def test_columns_far_from_dependent_stay_as_they_are():
 
 
 def test_a_rare_category_is_no_near_dependence():
-    """None of the few rows that are looked at may have it."""
+    """It may be missing from all of the few rows that are looked at."""
     rng = np.random.default_rng(6)
     A, b = rng.standard_normal((20000, 4)), rng.dirichlet(np.ones(20000))
     A[:, 3] = 0
@@ -281,7 +281,7 @@ def test_a_rare_category_is_no_near_dependence():
 
 @pytest.mark.parametrize("period", [2, 5, 64, 100])
 def test_rows_that_repeat_are_looked_at_all_the_same(period):
-    """Were one row in so many looked at, all would be of one kind, and two columns equal there."""
+    """If only every k-th row were looked at, all could be of one kind, with two equal columns."""
     rng = np.random.default_rng(7)
     A, b = rng.standard_normal((period * 200, 2)), rng.dirichlet(np.ones(period * 200))
     A[::period, 1] = A[::period, 0]
@@ -302,7 +302,7 @@ def test_beyond_the_digits_of_float64_a_solve_says_so_and_its_advice_works(degre
     standardised = (times - times.mean()) / times.std()
     followed = fastrsx.newton(np.vander(standardised, degree + 1), b)
     assert followed.success
-    assert fastrsx.newton(np.vander(times, 3), b).success  # having dropped the others
+    assert fastrsx.newton(np.vander(times, 3), b).success  # with the others dropped
 
 
 # -- no minimum, and what is none ------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_a_planted_solution_with_a_large_intercept_is_no_fit_at_infinity(interce
 
 
 def test_no_point_above_the_start_is_returned():
-    """Steps that are each no higher than rounding may climb together."""
+    """Steps that each rise by no more than rounding may add up."""
     A = [[0.54362499, 1, 0.81585355, 1], [0.85740428, 1, 0.72965545, 1]]
     x0 = [0.52254153, -0.37771966, 0.55668953, 0.40376263]
     result = fastrsx.newton(A, [5e5, 5e5], x0, link="linear")
@@ -341,7 +341,7 @@ def test_no_point_above_the_start_is_returned():
 
 
 def test_where_x_is_x0_again_the_message_speaks_of_no_pole():
-    """Where b is so large that no step shows in the loss, but the steps have come near the pole."""
+    """b is so large that steps do not change the loss, but they have come near the pole."""
     rng = np.random.default_rng(2663)
     result = fastrsx.newton(rng.standard_normal((6, 2)), -1e20 * rng.random(6), hessian="matrix-free")
     assert result.status is Status.STALLED
@@ -351,7 +351,7 @@ def test_where_x_is_x0_again_the_message_speaks_of_no_pole():
 
 
 def test_a_fit_that_is_attained_is_none_at_infinity():
-    """All rows equal fit b at any height, which long steps on the way there do not show."""
+    """An A x that is the same in all rows fits b at any height, but the long steps on the way there do not show it."""
     group = np.array([0, 0, 2, 2, 3, 3, 3, 0, 0, 2, 2, 0, 3])
     A = np.column_stack([group == 0, group == 1, group == 2, np.ones(13)]).astype(float)
     result = fastrsx.newton(A, np.full(13, 1 / 13), [3.8242925771941847, 15.421361344745266, -1.2037780878911306, 68.41982617700124])
@@ -360,7 +360,7 @@ def test_a_fit_that_is_attained_is_none_at_infinity():
 
 
 def test_softmax_does_not_see_a_constant_that_columns_nearly_hide():
-    """The difference of the columns is constant, which the basis has to rounding times their condition."""
+    """The difference of the columns is constant, but the basis has it only to rounding times their condition."""
     years = np.array([1616, 1617, 1618, 1619, 1623, 1624, 1625, 1626, 1628, 1630, 1632, 1634.0]).repeat(2)
     b = np.random.default_rng(0).random(24)
     result = fastrsx.newton(np.column_stack([years, years + 1]), b / b.sum(), link="softmax")

@@ -20,7 +20,7 @@ def problems(count, n, d, seed=0, spread=1.0):
 
 
 def assert_as_newton(found, j, A, b, *args, **kwargs):
-    """Problem j ended as it does alone, to the last bit of the loss but for the order of sums."""
+    """Problem j ended as it does alone; the loss differs only by the order of sums."""
     alone = fastrsx.newton(A, b, *args, hessian="exact", kernel="serial", **kwargs)
     assert found.status[j] == alone.status
     assert found.success[j] == alone.success
@@ -97,7 +97,7 @@ def test_batches_in_many_threads():
 
 
 def test_dependent_columns():
-    """x is one of the solutions, and A x that of `newton`; a loss that is constant along a direction is no ray."""
+    """x is one of the solutions, and A x is that of `newton`; a direction along which the loss is constant is not a ray."""
     A, b = problems(12, 50, 2)
     A = np.concatenate([A, A.sum(axis=2, keepdims=True)], axis=2)
     found = fastrsx.newton_batch(A, b)
@@ -159,7 +159,7 @@ def test_newton_small(real):
     alone = fastrsx.newton(A[0], b[0], w=w, kernel="serial")
     np.testing.assert_array_equal(x, alone.x.astype(real))
     assert result == solve.SmallResult(True, Status.CONVERGED, alone.fun, alone.nit, alone.nfev)
-    assert solve.newton_small(A[1], x, b[1], w[:0], 1e-10, 100, small).success  # the workspace serves again, and x is the start
+    assert solve.newton_small(A[1], x, b[1], w[:0], 1e-10, 100, small).success  # the workspace can be used again, and x is the start
     np.testing.assert_allclose(x, fastrsx.newton(A[1], b[1], kernel="serial").x, rtol=1e-5)
 
 

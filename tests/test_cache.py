@@ -1,6 +1,6 @@
-"""The disk cache of compiled kernels: what is read, what is written, and what is said when it cannot be.
+"""The disk cache of compiled kernels: what is read, what is written, and the warnings if it cannot be.
 
-All on `panel.padded`, which compiles in a tenth of a second. FASTRSX_STRESS=1 runs the races many times.
+All tests use `panel.padded`, which compiles in a tenth of a second. FASTRSX_STRESS=1 runs the races many times.
 """
 
 import os
@@ -51,7 +51,7 @@ def kernels(folder):
 
 
 def warnings_of(code, cwd, **variables):
-    """What a process that checks its answers itself warned of."""
+    """The warnings of a process that checks its answers itself."""
     out = run(f"import sys\nsys.stderr = sys.stdout\n{code}", cwd, "-W", "always", **variables)
     return [line for line in out.splitlines() if "Warning: " in line]
 
@@ -64,12 +64,12 @@ def assert_one_warning(lines):
 
 
 def modes(folder):
-    """The mode of a directory, and of all in it."""
+    """The modes of a directory and of everything in it."""
     return [path.stat().st_mode & 0o7777 for path in (folder, *sorted(folder.rglob("*")))]
 
 
 def tree(folder):
-    """All below a directory, with what is in the files."""
+    """Everything below a directory, with the contents of the files."""
     return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
@@ -96,7 +96,7 @@ HOMELESS = {"NUMBA_CACHE_DIR": None, "HOME": NOWHERE, "XDG_CACHE_HOME": NOWHERE}
 
 @pytest.fixture
 def home(tmp_path):
-    """The variables of a user whose caches lie in `home`, as Linux, macOS and Windows have it, and who has set no other."""
+    """The variables of a user whose caches are in `home`, on Linux, macOS and Windows, and who has set no other folder."""
     folder = tmp_path / "home"
     folder.mkdir()
     return {"NUMBA_CACHE_DIR": None} | dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(folder))
@@ -106,7 +106,7 @@ def home(tmp_path):
 
 
 def test_one_file_for_each_signature(tmp_path):
-    """Others than their owner can read them, and `recompile` renews them."""
+    """Users other than their owner can read them, and `recompile` renews them."""
     code = f"os.umask(0o022){COUNTS}\npanel.padded.recompile()\ncheck(5, 5.0)"
     run(f"{IMPORT}check(5, 5.0)\n{code}", tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path))
     files = kernels(tmp_path)
@@ -118,7 +118,7 @@ def test_one_file_for_each_signature(tmp_path):
 
 @posix
 def test_folder_is_of_the_user_alone(tmp_path, home):
-    """Whatever the umask, also of the folders above that are made for it."""
+    """With any umask; so are the folders above that are created for it."""
     os.chmod(tmp_path, 0o755)
     for umask, name in (("0", "open"), ("0o077", "closed")):
         folder = tmp_path / name / "deep" / "kernels"
@@ -128,14 +128,14 @@ def test_folder_is_of_the_user_alone(tmp_path, home):
 
 @pytest.mark.parametrize(("word", "variables"), [("0", "home"), ("off", "homeless")])
 def test_turned_off(site, home, word, variables):
-    """Nothing is made and nothing is said."""
+    """Nothing is created, and there is no warning."""
     before = tree(site.parent)
     run(CHECK, site, "-W", "error", "-B", **(home if variables == "home" else HOMELESS), FASTRSX_CACHE=word)
     assert tree(site.parent) == before
 
 
 def test_upgraded_package(site, home):
-    """Any other source is other files; going back finds those that were there."""
+    """A change of the source leads to other files; after it is undone, the first files are found again."""
     assert run(CHECK, site, "-W", "error", **home) == COMPILED
     before = {name: (site / "fastrsx" / "kernels" / name).read_text(encoding="utf-8") for name in ("layouts/panel.py", "registers/simd.py")}
     for name, change, answer in (("layouts/panel.py", "padded = serial(lambda d: 24)", 24), ("registers/simd.py", "# a comment", 8)):
@@ -150,7 +150,7 @@ def test_upgraded_package(site, home):
 
 
 def test_stamp_of_the_source(tmp_path):
-    """Any change of a file, of its name or its folder is another source, and so are lines that moved to the next file; a copy is not."""
+    """It differs after any change of a file, its name or its folder, also if lines move to the next file; it is the same for a copy."""
 
     def stamp(**files):
         root = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -175,7 +175,7 @@ def test_stamp_of_the_source(tmp_path):
 
 @posix
 def test_lock_of_an_editor(tmp_path):
-    """Emacs puts one beside a file with changes that are not saved: a link to nowhere."""
+    """Emacs puts one beside a file with unsaved changes: a dangling link."""
     (tmp_path / "panel.py").write_text("1\n")
     before = diskcache.stamp(tmp_path)
     (tmp_path / ".#panel.py").symlink_to("me@here.1:2")
@@ -183,7 +183,7 @@ def test_lock_of_an_editor(tmp_path):
 
 
 def test_copied_package(site, tmp_path, home):
-    """As layers of a container are, with other times."""
+    """Like a layer of a container, with other timestamps."""
     assert run(CHECK, site, "-W", "error", **home) == COMPILED
     shutil.copytree(site, tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*"):
@@ -193,7 +193,7 @@ def test_copied_package(site, tmp_path, home):
 
 
 def test_kernels_in_subpackages(site, home):
-    """They are kept as others are, by their full name, and their source counts for all kernels."""
+    """They are kept like others, by their full name, and a change of their source affects all kernels."""
     for part in ("formulas", "cpu"):
         source = f"from ..compiling.jit import serial\n\n\n@serial\ndef name(x):\n    return '{part}'\n"
         (site / "fastrsx" / "kernels" / part / "added.py").write_text(source, encoding="utf-8")
@@ -237,7 +237,7 @@ assert not mine._cache.cache_path
     ids=["empty", "cut", "noise", "one bit", "of another signature"],
 )
 def test_damaged_file_is_a_miss(warm, tmp_path, damage):
-    """And written anew."""
+    """It is then written again."""
     shutil.copytree(warm, tmp_path / "cache")
     files = kernels(tmp_path / "cache")
     whole = [path.read_bytes() for path in files]
@@ -324,7 +324,7 @@ kernel._cache.save_overload(signature, compiled)
 
 
 def test_cache_of_the_user(site, tmp_path, home):
-    """By the convention of the platform, and nothing in the package."""
+    """Its place follows the convention of the platform; nothing is written to the package."""
     before = tree(site)
     assert run(CHECK, site, "-W", "error", "-B", **home) == COMPILED
     assert tree(site) == before
@@ -340,7 +340,7 @@ def test_home_of_linux(tmp_path, home):
 
 
 def test_folders_that_the_user_names(tmp_path, home):
-    """FASTRSX_CACHE before NUMBA_CACHE_DIR before the home; each is made if it is not there."""
+    """FASTRSX_CACHE comes before NUMBA_CACHE_DIR, and that before the home; each is created if it is missing."""
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "numba" / "cache"), "FASTRSX_CACHE": str(tmp_path / "ours" / "cache")}
     for name, folder in zip(variables, (tmp_path / "numba" / "cache" / "fastrsx", tmp_path / "ours" / "cache"), strict=True):
         later = {other: value for other, value in variables.items() if name == other or name == "FASTRSX_CACHE"}
@@ -351,7 +351,7 @@ def test_folders_that_the_user_names(tmp_path, home):
 
 @pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR"])
 def test_relative_folder(tmp_path, home, name):
-    """It is below the directory that the process started in, wherever it goes then."""
+    """It is below the directory in which the process started, also after a change of directory."""
     code = CHECK.replace("check(5", "os.chdir('home')\ncheck(5")
     assert run(code, tmp_path, "-W", "error", **home | {name: "here/cache"}) == COMPILED
     assert len(kernels(tmp_path / "here" / "cache")) == 2
@@ -366,7 +366,7 @@ def test_turned_on(monkeypatch, word):
 
 @posix
 def test_tilde(monkeypatch):
-    """No shell has seen the variables of a Dockerfile or a service."""
+    """No shell expands the variables of a Dockerfile or a service."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setattr(diskcache, "SETTING", "~/mine")
     assert (Path("/home/me/mine"), True) in diskcache._wanted()
@@ -428,7 +428,7 @@ def remedy(text):
 @posix
 @pytest.mark.parametrize("case", [*UNSAFE, *(pytest.param(case, marks=root) for case in UNSAFE_BY_ROOT)])
 def test_unsafe_folder_is_refused(tmp_path, case):
-    """The message says why and what to do; done, the folder is used."""
+    """The message says why and what to do; after that, the folder is used."""
     folder = diskcache.private(tmp_path / "top" / "shared" / "cache")
     makes_unsafe, reason = (UNSAFE | UNSAFE_BY_ROOT)[case]
     makes_unsafe(folder)
@@ -464,7 +464,7 @@ def test_nothing_is_made_in_an_unsafe_folder(tmp_path, case):
 @posix
 @pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"])
 def test_unsafe_folder_is_neither_read_nor_written(tmp_path, home, warm, name):
-    """There is one warning, and `fastrsx cache info` and `fastrsx info` say it too."""
+    """There is one warning, and `fastrsx cache info` and `fastrsx info` say so too."""
     shared = tmp_path / "shared"
     folder = shared / ("" if name == "FASTRSX_CACHE" else "fastrsx")
     variables = home | {name: str(shared)}
@@ -486,7 +486,7 @@ def test_unsafe_folder_is_neither_read_nor_written(tmp_path, home, warm, name):
 
 @root
 def test_two_users_with_one_home(tmp_path, home, warm):
-    """The second is told once, and that folder is left as it is; a folder of one's own is the remedy."""
+    """The second one gets one warning, and the folder is not changed; a folder of their own is the remedy."""
     shutil.copytree(warm, tmp_path / "home" / "fastrsx")
     for path in (tmp_path / "home", *tree(tmp_path / "home")):
         give_away(path)
@@ -517,7 +517,7 @@ def test_safe_folder_is_used(tmp_path, case):
 
 @posix
 def test_what_belongs_to_root_is_trusted(monkeypatch):
-    """So a cache of the whole system, which root has filled, is read by all; root itself trusts nobody else."""
+    """So everyone reads a system-wide cache that root has filled; root itself trusts nobody else."""
     (theirs,) = {os.stat("/")} if os.stat("/").st_uid == 0 else pytest.skip("/ does not belong to root here")
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     assert not diskcache._is_foreign(theirs)
@@ -542,7 +542,7 @@ HARMS = {
 @posix
 @pytest.mark.parametrize("case", [pytest.param(case, marks=root if case == "another user's" else ()) for case in HARMS])
 def test_unsafe_file_is_not_read(tmp_path, monkeypatch, case):
-    """As others have left it in a directory that they could write to before; it is replaced."""
+    """Another user may have left it when the directory was still open to others; it is replaced."""
     monkeypatch.setattr(diskcache, "folders", lambda: diskcache.Folders((tmp_path,), tmp_path, (), False))
     files, key = diskcache.KernelFiles("panel.padded"), ("build", "signature")
     files.save(key, 1)
@@ -561,7 +561,7 @@ def test_unsafe_file_is_not_read(tmp_path, monkeypatch, case):
 @posix
 @pytest.mark.parametrize("cache_dir", [None, NOWHERE])
 def test_no_home(site, cache_dir):
-    """One warning, also where the package could be written to."""
+    """One warning, also if the package could be written to."""
     before = tree(site)
     nowhere = HOMELESS | {"NUMBA_CACHE_DIR": cache_dir}
     assert_one_warning(warnings_of(f"import sys\nsys.dont_write_bytecode = True\n{CHECK}", site, **nowhere))
@@ -573,7 +573,7 @@ UNKNOWN = "import pwd\ndef getpwuid(uid): raise KeyError(uid)\npwd.getpwuid = ge
 
 @posix
 def test_user_whom_the_system_does_not_know(tmp_path):
-    """As in a container that runs with any uid: nothing named ~ is made."""
+    """As in a container that runs with any uid: nothing named ~ is created."""
     homeless = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"))
     (line,) = warnings_of(f"{UNKNOWN}{CHECK}", tmp_path, **homeless)
     assert_one_warning([line])
@@ -585,7 +585,7 @@ def test_user_whom_the_system_does_not_know(tmp_path):
 @pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME"])
 @pytest.mark.parametrize("value", ["", "not/absolute", "~"])
 def test_home_that_is_no_path(monkeypatch, name, value):
-    """Nothing is made in the working directory."""
+    """Nothing is created in the working directory."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # KeyError
@@ -601,7 +601,7 @@ def test_home_that_can_only_be_read(tmp_path, home):
 @posix
 @pytest.mark.parametrize("place", ["home", "NUMBA_CACHE_DIR"])
 def test_read_only_cache_is_read(tmp_path, home, warm, place):
-    """And what it lacks is written to the next directory, if there is one."""
+    """Kernels that it lacks are written to the next directory, if there is one."""
     folder = tmp_path / "cache" / "fastrsx"
     name = "XDG_CACHE_HOME" if place == "home" else place
     variables = HOMELESS | {name: str(tmp_path / "cache")}
@@ -618,7 +618,7 @@ def test_read_only_cache_is_read(tmp_path, home, warm, place):
 
 @pytest.mark.parametrize("name", ["FASTRSX_CACHE", "NUMBA_CACHE_DIR"])
 def test_file_in_place_of_a_folder(tmp_path, home, name):
-    """The next folder is written. Numba is silent about its own variable, so that is left at that."""
+    """The next folder is written to. Numba gives no warning about its own variable, so we give none either."""
     (tmp_path / "file").write_text("not a folder")
     lines = warnings_of(CHECK, tmp_path, **home | {name: str(tmp_path / "file")})
     assert len(lines) == (name == "FASTRSX_CACHE")
@@ -651,10 +651,10 @@ def test_directory_that_vanished_is_made_again(tmp_path):
 
 
 def test_cache_info_and_clear(tmp_path, home, warm):
-    """Only our own files go."""
+    """Only our own files are removed."""
     folder = shutil.copytree(warm, tmp_path / "cache")
     variables = home | {"FASTRSX_CACHE": str(folder)}
-    (folder / f"{kernels(folder)[0].name}-0123").touch()  # of a process that was killed
+    (folder / f"{kernels(folder)[0].name}-0123").touch()  # left by a process that was killed
     others = [folder / name for name in ("dense.cpython-310.pyc", "notes.txt", "mine.value-294.py311.nbi", "mine.value-294.py311.1.nbc")]
     others.append(tmp_path / kernels(folder)[0].name)
     for file in others:

@@ -1,4 +1,4 @@
-"""A solve that is killed goes on from its checkpoint, and ends at the same x."""
+"""A killed solve continues from its checkpoint, and ends at the same x."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ def test_a_checkpoint_is_replaced_and_never_rewritten(problem):
     def callback(intermediate_result):
         kept(intermediate_result=intermediate_result)
         files.append((os.stat(kept.path).st_ino, steps(kept.path)))
-        os.link(kept.path, folder / f"{intermediate_result.nit}.npz")  # so that no number of a file is used again
+        os.link(kept.path, folder / f"{intermediate_result.nit}.npz")  # so that no inode is used again
 
     result = fastrsx.newton(A, b, kernel="serial", callback=callback)
     assert len({inode for inode, _ in files}) == len(files) > 2

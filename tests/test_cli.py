@@ -141,7 +141,7 @@ def test_a_solve_goes_on_without_its_checkpoint(files, capsys, monkeypatch):
 
 
 def test_x_is_a_start_again(files, monkeypatch):
-    """Also where its first entry is whole, as a header would be."""
+    """Also if its first entry is whole, as in a header of numbers."""
     monkeypatch.chdir(files[0])
     A = np.load("A.npy")
     np.save("A.npy", np.column_stack([np.zeros(60), A]))
@@ -208,7 +208,7 @@ def test_sparse_a_is_solved_as_such(files, capsys, monkeypatch):
 
 
 def run(folder, *arguments, module="fastrsx", before="", **options):
-    """A process of the command line, after some code of `before`."""
+    """Run the command line in a process, after the code in `before`."""
     code = f"{before}\nimport runpy, sys\nsys.argv[0] = 'x'\nrunpy.run_module({module!r}, run_name='__main__')"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120, "cwd": folder} | options
     return subprocess.run([sys.executable, "-c", code, *arguments], **options)
@@ -225,7 +225,7 @@ def test_the_package_is_the_command_line(tmp_path, module):
 
 
 class Closed:
-    """A pipe whose reader has gone."""
+    """A pipe whose reader is gone."""
 
     def __enter__(self):
         reader, writer = os.pipe()

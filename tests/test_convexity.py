@@ -67,7 +67,7 @@ def is_definite(H):
 
 
 def small_problems(count):
-    """So many (A, b, x, margin), and the generator they come from."""
+    """`count` times (A, b, x, margin), and the generator of random numbers."""
     rng = np.random.default_rng(0)
     for seed in range(count):
         d = int(rng.integers(1, 6))
@@ -159,7 +159,7 @@ def test_the_parts_are_bounded_beside_the_pole():
                 continue
             x = at_the_rim(A, toward, x, beta)
         at_x = naive.Naive(A, b, x)
-        step = at_x.alpha / np.linalg.norm((A.T @ at_x.v).astype(float)) * 10.0 ** rng.uniform(-4, 2)  # it changes alpha by so much of itself
+        step = at_x.alpha / np.linalg.norm((A.T @ at_x.v).astype(float)) * 10.0 ** rng.uniform(-4, 2)  # it changes alpha by that fraction
         y = x + min(step, radius) * unit(rng, d)
         at_y = naive.Naive(A, b, y)
         if not at_y.alpha >= beta:
@@ -186,7 +186,7 @@ def unit(rng, d):
 
 
 def at_the_rim(A, inside, outside, beta):
-    """Where alpha falls below beta on the way."""
+    """The point on the way where alpha falls below beta."""
     for _ in range(60):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if naive.Naive(A, np.zeros(len(A)), middle).alpha >= beta else (inside, middle)
@@ -198,7 +198,7 @@ def parts_of(at):
 
 
 def slopes(at_x, at_y, x, y):
-    """Of gradient and Hessian."""
+    """The slopes of gradient and Hessian."""
     differences = np.linalg.norm((at_x.grad - at_y.grad).astype(float)), np.linalg.norm((at_x.hess - at_y.hess).astype(float), 2)
     return np.array(differences) / np.linalg.norm(x - y)
 
@@ -207,7 +207,7 @@ POLE = np.diag([1.0, -1.0])  # a = (s, -t)
 
 
 def beside_the_pole(t, beta):
-    """The x at which exp(s) + s and t cancel but for beta."""
+    """The x at which exp(s) + s and t cancel up to beta."""
     s = np.log(t)
     for _ in range(10):
         s -= (np.exp(s) + s + np.exp(-t) - t - beta) / (np.exp(s) + 1)
@@ -240,7 +240,7 @@ def test_beta_is_raised_to_the_least_alpha_that_jensens_inequality_leaves():
     least = 5 * (np.exp(-0.5) - 0.5)  # alpha at x = -0.5
     bounds = fastrsx.lipschitz_bounds(A, b, 0.5, 1e-9)
     np.testing.assert_allclose(bounds, fastrsx.lipschitz_bounds(A, b, 0.5, least), rtol=1e-9)
-    assert bounds.gradient < fastrsx.lipschitz_bounds(A, b, 0.6, 1e-9).gradient / 1e9  # on which alpha is 0 somewhere
+    assert bounds.gradient < fastrsx.lipschitz_bounds(A, b, 0.6, 1e-9).gradient / 1e9  # alpha is 0 somewhere on this ball
 
 
 def test_lipschitz_bounds_that_overflow_have_logarithms():

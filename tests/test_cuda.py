@@ -1,4 +1,4 @@
-"""The kernels for a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the formulas, as in test_kernels.py."""
+"""The GPU kernels, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU, against the formulas, as in test_kernels.py."""
 
 import math
 
@@ -15,7 +15,7 @@ kernels = gpu.kernels()
 cuda, THREADS, TILE, WIDEST = kernels.cuda, kernels.THREADS, kernels.TILE, kernels.WIDEST
 
 TOL = 1e-12
-# Fewer rows than threads; more than one block; a column for each thread and more of them; tiles below the diagonal.
+# Fewer rows than threads; more than one block; as many columns as threads, and more; tiles below the diagonal.
 SHAPES = [(1, 1), (3, 2), (2 * THREADS + 1, 5), (THREADS, THREADS), (5, TILE + 1), (3, 2 * TILE + 3), (7, WIDEST + 3)]
 
 
@@ -58,7 +58,7 @@ def test_rows_that_do_not_fill_the_blocks():
 
 
 def test_float32_is_widened():
-    """The same bits as of the same numbers in float64."""
+    """The same bits as for the same numbers in float64."""
     single = Data(*(array.astype(np.float32) for array in random_data(20, 6, weighted=True)))
     double = Data.of(*single)
     found = {kernel: call(kernel, single) for kernel in KERNELS}
@@ -84,7 +84,7 @@ def test_links(link):
 
 @pytest.mark.parametrize("size", [30.0, 800.0, 1e4])
 def test_large_a(size):
-    """Nothing overflows, in whatever order large and small rows come."""
+    """Nothing overflows, in any order of large and small rows."""
     rng = np.random.default_rng(0)
     data = Data.of(rng.standard_normal((2 * THREADS + 3, 3)), rng.standard_normal(3), rng.random(2 * THREADS + 3) / 35)
     data = data._replace(x=data.x * size / np.abs(data.A @ data.x).max())
@@ -96,7 +96,7 @@ def test_large_a(size):
 
 @pytest.mark.parametrize("shift", [-800.0, 800.0])
 def test_softmax_of_a_far_from_0(shift):
-    """exp(-M), which would overflow, has no part in it."""
+    """exp(-M), which would overflow, is not used."""
     data = random_data(2 * THREADS, 3)
     A = np.column_stack([data.A[:, :2], np.ones(2 * THREADS)])
     near, far = (call("value_grad_hess", Data.of(A, [0.5, -0.25, x], data.b), "softmax") for x in (0.0, shift))
@@ -106,7 +106,7 @@ def test_softmax_of_a_far_from_0(shift):
 
 @pytest.mark.parametrize("misfit", [1e-2, 1e-5])
 def test_gradient_near_an_exact_fit(misfit):
-    """Below ||c|| = 1e-3 ||f|| the gradient is that of the pass which forms c."""
+    """Below ||c|| = 1e-3 ||f|| the gradient comes from the pass that forms c."""
     data = random_data(40, 3)
     f = naive.Naive(data.A, data.b, data.x).f
     off = np.random.default_rng(0).standard_normal(40)

@@ -1,4 +1,4 @@
-"""What the kernels for a GPU compile to, see cuda_resources.py: for each, that it fits; and what is said where there is no driver."""
+"""The compiled GPU kernels, see cuda_resources.py: each of them fits; and the error without a driver."""
 
 import importlib.util
 
@@ -22,7 +22,7 @@ import fastrsx
 from fastrsx.kernels.gpu import block
 from fastrsx.system import device
 
-LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and what counts
+LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and the loop counter
 CASES = [
     *((kernel, signature, "float64") for kernel, signature in cuda_resources.signatures(float64).items()),
     *((kernel, signature, "float32") for kernel, signature in cuda_resources.signatures(float32).items()),
@@ -62,8 +62,8 @@ def test_a_kernel_with_all_of_these_faults_would_be_seen():
 
 
 def test_a_launch_of_few_blocks_does_not_warn():
-    """Not even where colorama puts an escape sequence before the words: filterwarnings makes an error of any warning."""
-    loud, quiet = cuda.jit(lambda out: None), cuda.jit(lambda out: None)  # a kernel warns once of a configuration
+    """Not even if colorama puts an escape sequence before the words; filterwarnings turns any warning into an error."""
+    loud, quiet = cuda.jit(lambda out: None), cuda.jit(lambda out: None)  # a kernel warns once for a configuration
     with pytest.warns(NumbaPerformanceWarning, match=r"\x1b\[1mGrid size 1 "):
         loud[1, block.THREADS, 0]
     assert block.configured(quiet, 1, 0).griddim == (1, 1, 1)
@@ -76,7 +76,7 @@ def test_without_a_driver_the_error_says_why():
 
 
 def test_an_array_of_dlpack_alone():
-    """One in memory, for want of a GPU: only its place is looked at."""
+    """It is in memory, since there may be no GPU: only its address and layout are checked."""
     array = np.arange(6.0).reshape(2, 3)
 
     class Exporter:

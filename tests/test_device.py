@@ -1,4 +1,4 @@
-"""`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: what they give in memory."""
+"""`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the same results as in memory."""
 
 import pickle
 
@@ -41,7 +41,7 @@ def test_problem_gives_what_it_gives_in_memory(dtype):
 
 
 def solve(A, b, **options):
-    """The solve on the GPU and that in memory, for which a step is one call each too."""
+    """The solve on the GPU and the one in memory, where each step is one call, too."""
     there = fastrsx.newton(cuda.to_device(A), cuda.to_device(b), **options)
     return there, fastrsx.newton(A, b, kernel="serial", **options)
 
@@ -73,7 +73,7 @@ def test_newton_matrix_free():
 
 
 def test_newton_of_linearly_dependent_columns():
-    """The null space is looked for, and x has the least norm."""
+    """The null space is computed, and x has the least norm."""
     rng = np.random.default_rng(3)
     A = rng.standard_normal((20, 2))
     there, here = solve(np.column_stack([A, A[:, 0]]), rng.dirichlet(np.ones(20)))
@@ -92,7 +92,7 @@ def test_newton_of_nearly_dependent_columns():
 
 
 def test_newton_searches_the_plane():
-    """A start so far away that steps are refused."""
+    """A start so far away that steps are rejected."""
     rng = np.random.default_rng(4)
     A, b = rng.standard_normal((30, 3)), rng.dirichlet(np.full(30, 0.1))
     there, here = solve(A, b, x0=[3.0, -2.0, 1.0], tol=1e-8)

@@ -1,4 +1,4 @@
-"""Every example in a docstring or the README is run, links lead somewhere, and lines of prose are short."""
+"""Every example in a docstring or the README is run, links lead to files, and lines of prose are short."""
 
 import doctest
 import importlib
@@ -39,7 +39,7 @@ def test_public_names_are_documented(name):
 
 
 def outside_fences(page):
-    """The numbered lines of a page that are no code."""
+    """The numbered lines of a page that are not code."""
     is_code = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if line.lstrip().startswith("```"):

@@ -1,4 +1,4 @@
-"""Kernels in other people's programs: their loops on all threads, their dtypes, their mistakes, their lack of memory."""
+"""Kernels in other people's programs: parallel loops, dtypes, mistakes, lack of memory."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ print(numba.threading_layer())
 
 
 def test_serial_twins_run_in_the_callers_own_parallel_loop(tmp_path, cache):
-    """In float32, and on the layer that ends a process where a parallel loop starts another."""
+    """In float32, and on the layer that ends the process when a parallel loop starts another."""
     assert run(NESTED, tmp_path, NUMBA_CACHE_DIR=cache, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2") == "workqueue"
 
 

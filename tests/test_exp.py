@@ -70,7 +70,7 @@ NANS = [0x7FF8000000000000, 0xFFF8000000000000, 0x7FF8DEADBEEF0001, 0xFFFFFFFFFF
 
 @pytest.mark.parametrize("bits", NANS, ids=hex)
 def test_nan_stays_nan(bits):
-    """Of any sign and payload, signalling ones too; the other lanes are not touched."""
+    """Of any sign and payload, also a signalling one; the other lanes are not affected."""
     x = np.zeros(11)
     x[[0, 5, 10]] = np.array(bits, dtype=np.uint64).view(float)
     np.testing.assert_array_equal(np.isnan(vector_exp(x)), np.isnan(x))

@@ -1,4 +1,4 @@
-"""Files of the command line: a header never becomes a row, an index no regressor, a damaged file no traceback."""
+"""Files of the command line: a header never becomes a row, an index never a regressor, a damaged file never a traceback."""
 
 import csv
 import gzip
@@ -67,7 +67,7 @@ def refused(name, argument="A", header=None):
 
 # -- csv files that are read ----------------------------------------------------------------------------------
 
-READ = {  # the text, and the names that come of it
+READ = {  # the text, and the names read from it
     "pandas": (FRAME.to_csv(index=False), NAMES),
     "pandas, no header": (FRAME.to_csv(index=False, header=False), None),
     "pandas, all quoted": (FRAME.to_csv(index=False, quoting=csv.QUOTE_ALL), NAMES),
@@ -122,7 +122,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.data(), arrays(float, SHAPES, elements=NUMBERS), st.booleans(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
 def test_what_is_written_is_read(data, array, named, quoting):
-    """To the bit, or refused where there is doubt; never another shape."""
+    """To the bit, or refused if in doubt; never in another shape."""
     names = [f"x{j}" for j in range(array.shape[1])]
     text = io.StringIO()
     writer = csv.writer(text, quoting=quoting, lineterminator=data.draw(st.sampled_from(["\n", "\r\n", "\r"])))
@@ -435,7 +435,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_no_damage_is_a_traceback(name):
-    """Bytes changed, lost and cut off, wherever."""
+    """Bytes are changed, lost or cut off, anywhere."""
     draw, content, refusals = random.Random(0), DAMAGED[name], 0
     for _ in range(100):
         data, at = bytearray(content), draw.randrange(len(content))

@@ -1,4 +1,4 @@
-"""Tables and vectors with labels, of pandas, Polars, pyarrow and xarray, and the names that columns of A have."""
+"""Tables and vectors with labels, of pandas, Polars, pyarrow and xarray, and the names of A's columns."""
 
 import copy
 import datetime
@@ -186,7 +186,7 @@ def test_arrays_of_xarray_give_the_names_of_a_coordinate():
 
 
 class Modin:
-    """A frame as of modin: like one of pandas, of a class of its own."""
+    """A frame like modin's: it behaves like one of pandas, but has its own class."""
 
     def __init__(self, frame):
         self.frame, self.columns, self.dtypes, self.index = frame, frame.columns, frame.dtypes, frame.index
@@ -398,7 +398,7 @@ def test_x0_goes_by_position_unless_its_labels_say_otherwise(pd):
 
 
 METHODS = ("value", "grad", "hess", "value_and_grad", "value_grad_hess", "factors", "predict", "hess_operator", "jac_operator")
-DOORS = {  # for what has an entry for each column: its name, and a call with A, b and it
+DOORS = {  # for vectors with an entry for each column: the vector's name, and a call with A, b and the vector
     **{f"Problem.{name}": ("x", lambda A, b, x, name=name: getattr(fastrsx.Problem(A, b, kernel="serial"), name)(x)) for name in METHODS},
     "Problem.hess_vec, x": ("x", lambda A, b, x: fastrsx.Problem(A, b, kernel="serial").hess_vec(x, np.ones(D))),
     "Problem.hess_vec, p": ("p", lambda A, b, p: fastrsx.Problem(A, b, kernel="serial").hess_vec(np.zeros(D), p)),
@@ -413,7 +413,7 @@ DOORS = {  # for what has an entry for each column: its name, and a call with A,
 
 
 def bits(found):
-    """Of whatever a door returns, but for names."""
+    """The bits of the value that a call returns, without names."""
     if isinstance(found, tuple):
         return tuple(map(bits, found[:4] if isinstance(found, fastrsx.Factors) else found))
     if hasattr(found, "rmatvec"):
@@ -424,7 +424,7 @@ def bits(found):
 @pytest.mark.parametrize("door", DOORS)
 def test_labels_of_what_has_an_entry_for_each_column(pd, door):
     A, b = example()
-    rows = 2 if "reduced" in door else N  # it is for more columns than rows
+    rows = 2 if "reduced" in door else N  # it needs more columns than rows
     A, b, x = A[:rows], b[:rows], np.array([0.25, -0.5, 0.125])
     frame, (name, call) = table(pd, A), DOORS[door]
     labelled = pd.Series(x, index=NAMES)
@@ -463,17 +463,17 @@ TABLES = {  # with labels, from an array and strings
 
 
 def followed(call, name, vector, A):
-    """What the call gives once its advice was followed."""
+    """The result of the call after its advice was followed."""
     with pytest.raises(ValueError, match=rf"^{name} has labels that differ from the columns of A") as error:
         call(vector)
     remedy = re.search(r"pass (.*?); or (.*?) to go by position", str(error.value))
-    eval(remedy[2], {name: vector})  # is there too
+    eval(remedy[2], {name: vector})  # this expression must work too
     return call(eval(remedy[1], {name: vector, "A": A}))
 
 
 @pytest.mark.parametrize("case", [*LABELS, *TABLES])
 def test_advice_on_labels_works_whatever_they_are(pd, case):
-    """Where the vector has the labels themselves, and where it has the names that a result gives."""
+    """Both if the vector has the labels themselves and if it has the names that a result gives."""
     A, b = example()
     x = np.array([0.25, -0.5, 0.125])
     data = pd.DataFrame(A, columns=LABELS[case](pd)) if case in LABELS else TABLES[case](A, NAMES)
@@ -509,7 +509,7 @@ def test_double_labels_in_another_order_have_no_advice(pd):
         solve(frame, b, pd.Series(np.zeros(D), index=["x", "x", "y"]))
 
 
-ROW_DOORS = {  # for what has an entry for each row
+ROW_DOORS = {  # for vectors with an entry for each row
     "newton": lambda A, b, w: solve(A, b, w=w).x,
     "Problem": lambda A, b, w: fastrsx.Problem(A, b, w=w, kernel="serial").value(np.zeros(D)),
     "curvature": lambda A, b, w: fastrsx.curvature(A, b, np.zeros(D), w=w),
@@ -652,7 +652,7 @@ def test_table():
     assert fastrsx.NewtonResult(x=np.ones(2), names=None).table() == "x[0]  1\nx[1]  1"
 
 
-HEADERS = {  # of a csv file: the names that come of it
+HEADERS = {  # of a csv file: the names that it gives
     "price,fuel use,hp": NAMES,
     "# price, fuel use,hp": NAMES,
     '"price","fuel use","hp"': NAMES,

@@ -1,6 +1,6 @@
-"""Whatever is passed, an outcome tells the truth: an error that names the argument, or a result that `oracle` cannot fault.
+"""For any arguments the outcome is true: an error that names the argument, or a result in which `oracle` finds no fault.
 
-FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py makes up that many problems, other ones on every run.
+FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py generates that many problems, different ones on every run.
 """
 
 import os
@@ -38,7 +38,7 @@ def unaligned(A):
 
 
 def sparse(A):
-    return scipy.sparse.csr_array(A.astype(np.float64))  # kernels are compiled for its dtype; others are in test_layouts.py
+    return scipy.sparse.csr_array(A.astype(np.float64))  # kernels are compiled for each dtype; test_layouts.py has the others
 
 
 def shuffled(A):
@@ -89,7 +89,7 @@ specials = st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, -1e150, 1
 
 @st.composite
 def matrices(draw, rng, n, d):
-    """n x d numbers of one kind, then some spoilt."""
+    """n x d numbers of one kind, some of them then spoilt."""
     kind = draw(st.sampled_from(["normal", "normal", "uniform", "whole", "one-hot", "constant", "exponential", "years"]))
     years = rng.integers(1500, 2100) + np.sort(rng.integers(0, draw(st.sampled_from([5, 20, 200])), n)) * 1.0
     A = {
@@ -98,7 +98,7 @@ def matrices(draw, rng, n, d):
         "whole": rng.integers(-3, 4, (n, d)) * 1.0,
         "one-hot": np.eye(d)[rng.integers(0, d, n)],
         "constant": np.ones((n, d)),
-        "years": years[:, None] ** np.arange(d)[::-1],  # their powers as they are
+        "years": years[:, None] ** np.arange(d)[::-1],  # raw powers
         "exponential": rng.standard_normal((n, d)) * 10.0 ** rng.integers(-3, 4, (n, d)),
     }[kind]
     for spoil in draw(st.lists(st.sampled_from(SPOILT), max_size=2)):
@@ -171,7 +171,7 @@ def weights(draw, rng, n):
 
 
 def laid_out(draw, vector):
-    """A vector of another layout or dtype, and what it holds."""
+    """A vector in another layout or dtype, and its values."""
     how = draw(st.sampled_from(VECTORS))
     if how in ("float32", "longdouble"):
         with np.errstate(all="ignore"):
@@ -188,7 +188,7 @@ def problems(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     link = draw(st.sampled_from(["rsx"] * 8 + ["softmax", "linear"]))
     dtype = draw(st.sampled_from(DTYPES))
-    # The other links are compiled for dense A alone.
+    # The other links are compiled only for dense A.
     layout = draw(st.sampled_from(list(LAYOUTS) if link == "rsx" else [name for name in LAYOUTS if not name.startswith(SPARSE)]))
     numbers = draw(matrices(rng, n, d))
     with np.errstate(all="ignore"):
@@ -220,7 +220,7 @@ def problems(draw):
 
 
 def content(value):
-    """All that a caller could see change."""
+    """Everything in which a caller could see a change."""
     if scipy.sparse.issparse(value):
         return [np.asarray(part).tobytes() for part in vars(value).values() if isinstance(part, np.ndarray)]
     return value.tobytes() if isinstance(value, np.ndarray) else repr(value)
@@ -237,11 +237,11 @@ def outcome(arguments):
 
 
 def is_judged(arguments, b):
-    """Whether a minimum or a ray must be one; where not, these are known limitations.
+    """Whether a reported minimum or ray must be one; otherwise it is a known limitation.
 
-    With a sampled Hessian what is left of the decrement is judged by the rows drawn, or by those of up to 0.3 units of max |A step| ago, and may be
-    a hundred times tol; so may be the direction of a ray. With a linear u and a huge b the loss does not show long steps, which then
-    count as those of a constant one.
+    With a sampled Hessian the remaining decrement is judged by the rows drawn, or by rows drawn up to 0.3 units of max |A step| ago, and may be
+    a hundred times tol; the same is true of the direction of a ray. With a linear u and a huge b, long steps do not show in the loss, which then
+    counts as constant.
     """
     return arguments["hessian"] not in ("sampled", "sampled-only") and not (arguments["link"] == "linear" and abs(b).max() > 1e6)
 

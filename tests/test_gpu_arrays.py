@@ -1,4 +1,4 @@
-"""Arrays on a GPU where nothing can read them: how they are recognised, and what is said."""
+"""Arrays on a GPU, without the means to read them: how they are recognised, and the error messages."""
 
 import importlib.util
 import subprocess
@@ -15,7 +15,7 @@ FILL = {"A": np.ones((4, 2)), "b": np.full(4, 0.25)}
 
 
 class Undecided:
-    """As an array of JAX that several devices share: memory reads it."""
+    """Like an array of JAX that several devices share: it is read as an array in memory."""
 
     shape, dtype = (4, 2), np.dtype(float)
 
@@ -97,7 +97,7 @@ def test_the_plan_needs_no_gpu():
 
 
 def test_nobody_else_touches_cuda():
-    """A solve in memory imports nothing of CUDA."""
+    """A solve in memory imports no CUDA module."""
     code = (
         "import sys, numpy as np, fastrsx; fastrsx.newton(np.ones((4, 1)), np.full(4, 0.25), kernel='serial'); "
         "print([name for name in sys.modules if name.startswith(('numba.cuda', 'numba_cuda', 'cuda', 'fastrsx.kernels.cuda', "

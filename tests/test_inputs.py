@@ -1,4 +1,4 @@
-"""What callers may pass, what they may not, and that nothing they pass is touched."""
+"""Which arguments are accepted and which refused; and that no argument is modified."""
 
 import re
 import warnings
@@ -47,7 +47,7 @@ GOOD = example()
 A, B, W = GOOD["A"], GOOD["b"], GOOD["w"]
 A32_INF = changed(A.astype(np.float32), (5, 0), np.inf)
 
-BAD_OF_BOTH = {  # of newton and Problem: (arguments, error, what the message says)
+BAD_OF_BOTH = {  # for newton and Problem: (arguments, error, pattern of the message)
     "A nan": ({"A": changed(A, (4, 1), np.nan)}, ValueError, r"A\[4, 1\] is nan"),
     "A inf": ({"A": changed(A, (0, 0), np.inf)}, ValueError, r"A\[0, 0\] is inf"),
     "A -inf, last entry": ({"A": changed(A, (-1, -1), -np.inf)}, ValueError, r"A\[23, 2\] is -inf"),
@@ -141,7 +141,7 @@ def test_problem_refuses_and_touches_nothing(name):
 @pytest.mark.parametrize(("i", "j"), [(0, 0), (63, 8), (64, 7), (300, 3), (576, 8)])
 @pytest.mark.parametrize("entry", [np.nan, -np.inf, 1e151])
 def test_bad_entry_is_named_wherever_it_lies(i, j, entry):
-    """In every block of rows, and in the columns that a whole register does not hold."""
+    """In every block of rows, and in the columns that do not fill a register."""
     data = changed(np.ones((577, 9)), (i, j), entry)
     with pytest.raises(ValueError, match=re.escape(f"A[{i}, {j}] is {data[i, j]}")):
         fastrsx.Problem(data, np.zeros(577), kernel="serial")
@@ -194,7 +194,7 @@ def tensor(array):
 
 
 def quietly(make):
-    """Without the warning that such arrays come with."""
+    """The same function, without the warning that such arrays raise."""
 
     def made(array):
         with warnings.catch_warnings(action="ignore"):
@@ -208,7 +208,7 @@ def pydata(array, **options):
 
 
 class Elsewhere:
-    """An array on a GPU, or where DLPack's type says, which a method copies to memory."""
+    """An array on a GPU, or on another DLPack device, which a method copies to memory."""
 
     def __init__(self, array, dlpack_type=2):
         self.array, self.shape, self.dtype, self.__dlpack_device__ = array, array.shape, array.dtype, lambda: (dlpack_type, 0)
@@ -237,7 +237,7 @@ class OfJax(Elsewhere):
         return np.array(self.array, dtype, copy=copy)
 
 
-# What is refused, made of the array that is meant; a text that the message starts with; A, b, w or x0.
+# Refused values, made from the intended array; the start of the message; for which of A, b, w and x0.
 MENDED = {
     "masked": (lambda a: np.ma.array(a, mask=a > a.max() / 2), "{} has masked entries", "Abwx0"),
     "complex": (lambda a: a + 0j, "{} is complex (complex128)", "Abwx0"),
@@ -365,7 +365,7 @@ def test_tensors_of_half_precision_are_read_in_memory_and_not_on_a_gpu():
     device.refuse_tensor("A", half.float(), device.DTYPES)
 
 
-NO_ARRAYS = {  # what is refused without an expression to pass in its place, and with which words
+NO_ARRAYS = {  # values that are refused without an expression to pass instead, and the pattern of the message
     "None": (None, r"{} is None; pass an array of shape \("),
     "class": (np.ndarray, "{} is the class ndarray; pass an array of shape"),
     "set": ({1.0, 2.0}, "{} is a set, which has no order; pass a list"),
@@ -400,7 +400,7 @@ def test_tensors_without_entries_or_of_rows_of_many_lengths():
         solve(quietly(lambda rows: torch.nested.nested_tensor(list(rows)))(torch.tensor(A)), B)
 
 
-COLLECTIONS = {  # of dask: those of matrices and of vectors, in MENDED
+COLLECTIONS = {  # of dask: the cases of MENDED for matrices and for vectors
     "array": ("dask array", "dask array"),
     "delayed": ("dask delayed", "dask delayed"),
     "bag": ("dask bag", "dask bag"),
@@ -594,7 +594,7 @@ def test_max_iter_zero_reports_the_start():
 
 
 def test_far_start_is_no_exact_fit():
-    """f is then 1 in one row, or in none: nowhere near b, whatever rounding does to A x0."""
+    """f is then 1 in one row, or in none: far from b, whatever the rounding of A x0."""
     with np.errstate(all="ignore"):
         result = solve(A, B, np.array([1e300, 0.0, 0.0]))
     assert not result.success

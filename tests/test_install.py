@@ -1,6 +1,6 @@
-"""Installs by pip, one after another in one environment, and what an uninstall leaves.
+"""Installs by pip, one after another in one environment, and the files that an uninstall leaves.
 
-After each a kernel runs, so that there is a cache of compiled ones, as a newcomer's `fastrsx demo` leaves it.
+After each one a kernel runs, so that there is a cache of compiled kernels, as after a newcomer's `fastrsx demo`.
 """
 
 import importlib.metadata
@@ -43,14 +43,14 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def command(*words, env=None, cwd=None):
-    """What a command prints, once it has ended well."""
+    """The output of a command, after it has succeeded."""
     done = subprocess.run(words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, done.stdout
     return done.stdout.strip()
 
 
 def pip(*words, python=sys.executable):
-    """Without an index and without what the user has set."""
+    """Run pip, without an index and without the user's settings."""
     return command(sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--python", python, *words)
 
 
@@ -58,7 +58,7 @@ INSTALL = ("install", "--no-index", "--no-deps", "--no-build-isolation")
 
 
 def project(folder, version, without=""):
-    """A copy of the sources that says it has that version, less a file."""
+    """A copy of the sources with that version, without one file."""
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
@@ -84,7 +84,7 @@ def wheels(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dependencies(tmp_path_factory):
-    """A directory of links to what is installed beside fastrsx, and not to fastrsx."""
+    """A directory of links to the other installed packages, but not to fastrsx."""
     folder = tmp_path_factory.mktemp("dependencies")
     for name in ("setuptools", "numba", "llvmlite", "numpy", "platformdirs"):
         for path in Path(find_spec(name).origin).parent.parent.iterdir():
@@ -98,7 +98,7 @@ def dependencies(tmp_path_factory):
 
 
 class Environment:
-    """A fresh virtual environment, with a home and a cache of its own."""
+    """A fresh virtual environment, with its own home and cache."""
 
     def __init__(self, folder, dependencies):
         venv.create(folder / "env", symlinks=os.name != "nt")
@@ -110,7 +110,7 @@ class Environment:
         self.before = self.files()
 
     def run(self, code):
-        """What a new process on `code` prints."""
+        """The output of a new process that runs `code`."""
         home = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(self.folder / "home"))
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NUMBA_", "FASTRSX_"))} | home
         return command(self.python, "-W", "error", "-c", code, env=env, cwd=self.folder)
@@ -119,7 +119,7 @@ class Environment:
         pip(*INSTALL, *what, python=self.python)
 
     def use(self):
-        """The version that is imported, and where it lies, once a kernel has run."""
+        """Run a kernel; returns the version that is imported, and its folder."""
         code = """
 import fastrsx
 from fastrsx.kernels.layouts import panel
@@ -132,17 +132,17 @@ print(fastrsx.__version__, fastrsx.__file__, sep="\\n")
         return version, Path(file).parent
 
     def files(self):
-        """The files of the environment, less the bytecode."""
+        """The files of the environment, without bytecode."""
         return {path.relative_to(self.site).as_posix() for path in self.site.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
     def assert_has(self, wheel):
-        """The files of the wheel, and none of another."""
+        """The environment has the files of the wheel, and none of another."""
         with zipfile.ZipFile(wheel) as archive:
             wanted = {name for name in archive.namelist() if name.startswith("fastrsx/")}
         assert {name for name in self.files() if name.startswith("fastrsx/")} == wanted
 
     def uninstall(self):
-        """Nothing is left of it, and nothing can be imported."""
+        """Uninstall; no file is left, and the package cannot be imported."""
         pip("uninstall", "--yes", "fastrsx", python=self.python)
         assert not [path for path in self.site.rglob("*") if "fastrsx" in path.name]
         assert self.files() == self.before
@@ -163,7 +163,7 @@ def test_upgrade_of_a_wheel(environment, wheels):
 
 
 def test_directory_then_editable(environment, tmp_path_factory):
-    """As the two commands of the README have it."""
+    """As in the two commands of the README."""
     source = project(tmp_path_factory.mktemp("project"), "99.1")
     environment.install(str(source))
     assert environment.use() == ("99.1", environment.site / "fastrsx")
@@ -184,7 +184,7 @@ def test_editable_then_wheel(environment, wheels, tmp_path_factory):
 
 
 def test_cache_that_an_early_version_left(environment, wheels, tmp_path_factory):
-    """Versions before the first release kept kernels in the package, which pip leaves: an editable install is hidden until that is deleted."""
+    """Versions before the first release kept kernels in the package, and pip leaves them: they hide an editable install until they are deleted."""
     left = environment.site / "fastrsx" / "kernels" / "__pycache__" / "panel.padded-22.py311.0123456789abcdef.0123456789abcdef.nbc"
     left.parent.mkdir(parents=True)
     left.touch()

@@ -1,4 +1,4 @@
-"""The dense kernels against the naive references, and what they promise beside the numbers."""
+"""The dense kernels against the naive references, and their other guarantees."""
 
 import importlib
 import itertools
@@ -59,7 +59,7 @@ def test_kernels_match_the_formulas(n, d, weighted):
 
 
 def test_kernels_match_the_formulas_near_the_pole():
-    """Where most of alpha cancels, and f has entries of both signs."""
+    """Most of alpha cancels there, and f has entries of both signs."""
     rng = np.random.default_rng(0)
     A = np.column_stack([np.ones(500), rng.standard_normal((500, 2))])
     kappa = check_formulas(Data.of(A, [-0.545, 0.1, -0.05], rng.random(500) / 250, rng.random(500)))
@@ -67,7 +67,7 @@ def test_kernels_match_the_formulas_near_the_pole():
 
 
 def check_formulas(data):
-    """The serial kernels give the numbers, and the parallel ones the same bits; returns kappa."""
+    """Check the numbers of the serial kernels, and that the parallel ones have the same bits; returns kappa."""
     results = {kernel: call(kernel, "serial", data) for kernel in KERNELS}
     for kernel, result in results.items():
         assert_same_bits(call(kernel, "parallel", data), result)
@@ -77,7 +77,7 @@ def check_formulas(data):
 @pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize("misfit", [1e-1, 1e-2, 1.1e-3, 0.9e-3, 1e-5, 1e-9], ids=str)
 def test_gradient_near_an_exact_fit(misfit, twin):
-    """Below ||c|| = 1e-3 ||f|| the gradient is that of the pass which forms c; above, the one-pass form has three digits to lose."""
+    """Below ||c|| = 1e-3 ||f|| the gradient comes from the pass that forms c; above, the one-pass form has three digits to lose."""
     data = random_data(1000, 17)
     f = naive.Naive(data.A, data.b, data.x).f
     off = np.random.default_rng(0).standard_normal(1000)
@@ -104,7 +104,7 @@ def test_weighted_gram(n, d, twin):
 @pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize(("n", "d"), [(1100, 1025), (70, 1040)])
 def test_large_d_by_strips(n, d, twin):
-    """One Gram matrix for all blocks; rows beyond one round of panels, and fewer than one panel."""
+    """One Gram matrix for all blocks; more rows than one round of panels, and fewer than one panel."""
     data = random_data(n, d, weighted=True)
     result = call("value_grad_hess", twin, data)
     ref = naive.Naive(data.A, data.b, w=data.w, a=result.a)
@@ -169,7 +169,7 @@ def test_same_bits_on_any_number_of_threads(large, kernel, count):
 
 
 def check_against_mpmath(data, tol=1e-12):
-    """Value, gradient and f; filterwarnings makes an error of any warning."""
+    """Value, gradient and f; filterwarnings turns any warning into an error."""
     w = data.w if data.w.size else None
     result = call("value_grad_hess", "serial", data)
     assert_same_bits(call("value_grad_hess", "parallel", data), result)
@@ -179,7 +179,7 @@ def check_against_mpmath(data, tol=1e-12):
     assert np.isfinite(result.arrays["hess"]).all()
     for twin in TWINS:
         f = fastrsx.Problem(data.A, data.b, w=w, kernel=twin).predict(data.x)
-        assert_within(f, ref.f, ref.f_scale + 1e-290, tol)  # what is below 1e-307 may be flushed to 0
+        assert_within(f, ref.f, ref.f_scale + 1e-290, tol)  # values below 1e-307 may be flushed to 0
         assert f.sum() == pytest.approx(1, abs=tol)
 
 
@@ -195,7 +195,7 @@ def test_entries_up_to_10_with_a_up_to(top, weighted):
 @pytest.mark.parametrize("order", ["falling", "rising", "mixed"])
 @pytest.mark.parametrize("top", [1e300, 1.7e308])
 def test_a_of_both_signs_up_to_the_largest_double(top, order):
-    """Whole panels and blocks of rows whose sum overflows must leave no trace where the maximum comes later."""
+    """Whole panels and blocks of rows whose sum overflows must leave no trace if the maximum comes later."""
     sign = np.repeat([1.0, 0.0, -1.0], [520, 50, 330])
     sign = {"falling": sign, "rising": sign[::-1], "mixed": np.random.default_rng(0).permutation(sign)}[order]
     data = Data.of(np.column_stack([sign, np.cos(np.arange(900))]), [top, 0.5])
@@ -256,7 +256,7 @@ def test_permuting_rows_permutes_f():
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_a_row_of_zeros_counts(rows):
-    """Its u is 1, unlike that of the padding inside the kernels."""
+    """Its u is 1, unlike the u of padding inside the kernels."""
     data = random_data(101, 3)
     f = fastrsx.Problem(data.A, data.b).predict(data.x)
     longer = fastrsx.Problem(np.vstack([data.A, np.zeros((rows, 3))]), np.zeros(101 + rows)).predict(data.x)
@@ -279,7 +279,7 @@ def test_inputs_are_unchanged(kernel, twin):
 
 
 def test_a_used_workspace_gives_the_same_bits():
-    """Nothing of the last call, NaN included, is left in the workspace."""
+    """No value of the last call, not even NaN, is left in the workspace."""
     data = random_data(333, 5, weighted=True)
     expected = call("value_grad_hess", "serial", data)
     work = dense.alloc_workspace(333, 5, True)

@@ -1,4 +1,4 @@
-"""A of any layout, dtype and sparse format: every kernel against the naive formulas, and dense A with the bits of its C-ordered float64 copy."""
+"""A in any layout, dtype and sparse format: every kernel against the naive formulas; dense A gives the bits of its C-ordered float64 copy."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def shuffled(A):
 
 
 def duplicated(A):
-    """Each entry twice: a half of it, and then the rest."""
+    """Each entry is stored as two halves."""
     one = scipy.sparse.csr_array(A)
     two = scipy.sparse.csr_array((np.repeat(one.data / 2, 2), np.repeat(one.indices, 2), 2 * one.indptr), shape=one.shape)
     two.has_canonical_format = False
@@ -93,7 +93,7 @@ def dtype_of(name):
 
 
 def whole_numbers(n, d, seed=0):
-    """Few enough of them that any dtype holds them, many of them 0."""
+    """Whole numbers that any dtype can hold, many of them 0."""
     rng = np.random.default_rng([n, d, seed])
     return rng.integers(0, 4, (n, d)) * rng.integers(0, 2, (n, d)) * 1.0
 
@@ -108,7 +108,7 @@ def outputs(A, kernel="serial"):
     b, w, x, p = arguments(*A.shape)
     problem = fastrsx.Problem(A, b, w=w, kernel=kernel)
     fused = problem.value_and_grad(x)
-    other = fastrsx.Problem(A, b, w=w, kernel=kernel)  # so that kernels that know the point run, too
+    other = fastrsx.Problem(A, b, w=w, kernel=kernel)  # so that kernels for a known point run, too
     value, hess, grad, product = other.value(x), other.hess(x), other.grad(x), other.hess_vec(x, p)
     factors, jacobian = problem.factors(x), problem.jac_operator(x)
     found = (value, fused[0], grad, fused[1], hess, product, factors.D, factors.v, factors.q, problem.predict(x), jacobian.rmatvec(b))
@@ -116,7 +116,7 @@ def outputs(A, kernel="serial"):
 
 
 def check(A, plain):
-    """Against the formulas, at the numbers of `plain`."""
+    """Check the outputs against the formulas, with the numbers of `plain`."""
     n, d = plain.shape
     b, w, x, p = arguments(n, d)
     problem, (value, fused, grad, fused_grad, hess, product, D, v, q, f, transposed, scale) = outputs(A)
@@ -166,7 +166,7 @@ def test_every_shape(shape, change):
 
 
 def first_derivatives(A, kernel):
-    """What one pass gives: a kernel for all threads takes long to compile."""
+    """The results of one pass only, since parallel kernels take long to compile."""
     b, w, x, _ = arguments(*A.shape)
     problem = fastrsx.Problem(A, b, w=w, kernel=kernel)
     return problem._column_scale, *problem.value_and_grad(x)
@@ -292,7 +292,7 @@ def test_every_sparse_format(form):
 @pytest.mark.parametrize("sparse_gram", [True, False])
 @pytest.mark.parametrize(("n", "d", "density"), [(1, 1, 1.0), (5, 40, 0.1), (700, 129, 0.02), (400, 64, 0.3), (257, 7, 0.0), (20_000, 30, 0.2)])
 def test_sparse_shapes_by_either_gram(monkeypatch, n, d, density, sparse_gram):
-    """Of no entries, of part of one sorted part, and of more parts than are sorted at once."""
+    """With no entries, with less than one sorted part, and with more parts than are sorted at once."""
     monkeypatch.setattr("fastrsx.engines.memory.gram_is_sparse", lambda data: data.gram_bounds is not None and sparse_gram)
     plain = whole_numbers(n, d) * (np.random.default_rng(0).random((n, d)) < density)
     check(scipy.sparse.csr_array(plain), plain)

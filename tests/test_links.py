@@ -1,4 +1,4 @@
-"""The other links, u = exp(a) and u = a, beside exp(a) + a: the formulas, what each f does not change with, and solves."""
+"""The other links, u = exp(a) and u = a, beside exp(a) + a: the formulas, the invariances of each f, and solves."""
 
 import pickle
 
@@ -16,7 +16,7 @@ SHAPES = [(1, 1), (1, 3), (7, 3), (64, 1), (63, 8), (65, 8), (130, 17), (777, 5)
 
 
 def on_a_grid(x):
-    """To multiples of 2^-12, so that A x is exact, and remains so with 10^4 added."""
+    """Round to multiples of 2^-12, so that A x is exact, also with 10^4 added."""
     return np.round(x * 2**12) / 2**12
 
 
@@ -24,7 +24,7 @@ def example(n, d, link, w=None):
     """A problem and an x in its domain."""
     rng = np.random.default_rng([n, d])
     A, x = on_a_grid(rng.normal(0.5, 1.0, (n, d))), on_a_grid(rng.normal(0.5, 1.0, d) / np.sqrt(d))
-    x *= np.sign((A @ x).sum())  # where the a_i are positive on average, so is alpha
+    x *= np.sign((A @ x).sum())  # if the a_i are positive on average, so is alpha
     w = rng.random(n) if w == "rows" else w
     return Problem(A, 2 * rng.random(n) / n, w=w, link=link, kernel="serial"), x
 
@@ -96,13 +96,13 @@ def test_serial_and_parallel_give_the_same_bits(link):
     np.testing.assert_array_equal(parallel.predict(x), serial.predict(x))
 
 
-# -- what f does not change with --------------------------------------------------------------------------------
+# -- invariances of f ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [1e4, -1e4])
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 def test_softmax_does_not_see_a_shift(n, d, shift):
-    """Where a is exact, exp(a - max a) has the same bits, and so has all that follows."""
+    """Since a is exact, exp(a - max a) has the same bits, and so has everything computed from it."""
     problem, x = example(n, d, "softmax")
     shifted = Problem(np.column_stack([problem.A, np.ones(n)]), problem.b, link="softmax", kernel="serial")
     at_0, there = np.append(x, 0.0), np.append(x, shift)
@@ -167,7 +167,7 @@ def second_order(result, A, b, w, link):
 
 
 def assert_is_as_low_as_scipy(result, problem, x0):
-    """A second-order point of the reference, where SciPy arrives from the same x0."""
+    """The result is a second-order point of the reference, with the loss that SciPy reaches from the same x0."""
     assert result.success, result.message
     grad, curvature = second_order(result, problem.A, problem.b, problem.w, problem.link)
     assert grad <= 1e-6
@@ -236,7 +236,7 @@ def test_linear_rough_target(seed):
 
 
 def constrained_least_squares(A, b):
-    """min ||A z - b||^2 subject to <A z, 1> = 1, by its normal equations: all there is to u = a, with z = x / alpha."""
+    """min ||A z - b||^2 subject to <A z, 1> = 1, by its normal equations: the whole problem for u = a, with z = x / alpha."""
     d, total = A.shape[1], A.sum(axis=0)
     equations = np.block([[A.T @ A, total[:, None]], [total[None, :], np.zeros((1, 1))]])
     z = np.linalg.solve(equations, np.append(A.T @ b, 1.0))[:d]

@@ -15,7 +15,7 @@ MB = 2**20
 
 
 def group(folder, limit, use, stat):
-    """A folder of a control group: its limit and use, each by the name of its file, and memory.stat."""
+    """The folder of a control group: its limit and use, each with the name of its file, and memory.stat."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (limit, use):
         (folder / name).write_text(f"{content}\n")
@@ -24,7 +24,7 @@ def group(folder, limit, use, stat):
 
 @pytest.fixture
 def cgroups(tmp_path, monkeypatch):
-    """A machine whose control groups are files that a test writes; returns their root, and a function that puts this process in some."""
+    """A machine whose control groups are files that a test writes; returns their root, and a function that puts this process into some of them."""
     monkeypatch.setattr(memory, "MOUNT", tmp_path)
     monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
 
@@ -43,7 +43,7 @@ def test_a_group_of_version_2_has_its_limit_minus_its_use(cgroups):
         ("memory.current", 800 * MB),
         {"anon": 300 * MB, "active_file": 200 * MB, "inactive_file": 300 * MB},
     )
-    assert memory.free() == 600 * MB  # the page cache is taken back when it is needed
+    assert memory.free() == 600 * MB  # the page cache is reclaimed when memory is needed
 
 
 def test_the_tightest_group_above_counts(cgroups):
@@ -58,7 +58,7 @@ def test_a_group_of_version_1(cgroups):
     root, member_of = cgroups
     member_of("5:cpu,cpuacct:/docker/x", "4:memory:/docker/x", "0::/")
     names = {"total_active_file": 20 * MB, "total_inactive_file": 30 * MB, "active_file": 7, "total_rss": 50 * MB}
-    # In a container the group itself is what is mounted.
+    # In a container the group itself is mounted.
     group(root / "memory", ("memory.limit_in_bytes", 200 * MB), ("memory.usage_in_bytes", 100 * MB), names)
     assert memory.free() == 150 * MB
 
@@ -77,7 +77,7 @@ def test_without_limits_the_machine_decides(cgroups):
 
 
 def test_what_a_group_uses_is_not_promised_again(cgroups):
-    """The check before an allocation, and the choice to stream, ask for what is left, not for the limit."""
+    """The check before an allocation, and the choice to stream, use the memory that is left, not the limit."""
     root, member_of = cgroups
     member_of("0::/")
     group(root, ("memory.max", 900 * MB), ("memory.current", 700 * MB), {"anon": 700 * MB})

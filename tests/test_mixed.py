@@ -16,13 +16,13 @@ GUARD = -7.0
 
 
 def gram_of(A, h, kernel=dense.gram_by_blocks_mixed_serial):
-    """The sum of the blocks' matrices, where it is defined, and what lies behind the outputs."""
+    """The sum of the blocks' matrices, where it is defined, and the float32 panels; nothing may be written behind the outputs."""
     n, d = A.shape
     blocks, wide, lines = fold.block_count(n, d), padded(d), mixed.wide_padded(d) // mixed.WIDE
     gram, panels32 = np.full((blocks + 1, wide, wide), GUARD), np.full((blocks + 1, lines, ROWS, mixed.WIDE), GUARD, np.float32)
     buffers, roots = np.empty((blocks, ROWS, wide)), np.full((blocks, 2, ROWS), np.nan)
     scales = np.full((blocks + 1, mixed.SCALES, wide), GUARD)
-    gram[-1] = -0.0  # which even an added 0 would change
+    gram[-1] = -0.0  # even an added 0 would change it
     kernel(A, h, gram[:-1], buffers, roots, scales[:-1], panels32[:-1])
     for array, guard in ((gram, -0.0), (panels32, GUARD), (scales, GUARD)):
         assert (array[-1] == guard).all(), "written behind an output"
@@ -32,7 +32,7 @@ def gram_of(A, h, kernel=dense.gram_by_blocks_mixed_serial):
 
 
 def check(A, h):
-    """Within the bound, of float32 copies that are finite."""
+    """The error is within the bound, and the float32 copies are finite."""
     found, panels32 = gram_of(A, h)
     n = len(A)
     L, g = A.astype(np.longdouble), h.astype(np.longdouble)
@@ -95,7 +95,7 @@ def test_columns_whose_scale_changes_from_panel_to_panel():
 
 
 def test_the_scale_of_a_column_changes_no_digit():
-    """Powers of two, near or far, are taken out as they were put in."""
+    """Powers of two, small or large, come out as they were put in."""
     rng, A, h = random(500, 40)
     plain, _ = gram_of(A, h)
     powers = np.ldexp(1.0, rng.integers(-400, 400, 40).astype(np.int32))
@@ -104,7 +104,7 @@ def test_the_scale_of_a_column_changes_no_digit():
 
 
 def test_the_error_is_that_of_float32():
-    """Of 128 sums that cancel at random, a few roundings are left: neither float64's nor the bound's."""
+    """The roundings of 128 sums cancel at random, and a few are left: more than float64's, less than the bound."""
     _, A, h = random(20_000, 64)
     error, summands = check(A, h)
     assert 1e-11 < np.max(error[np.triu_indices(64)] / summands[np.triu_indices(64)]) < 4 * U
@@ -163,7 +163,7 @@ def test_a_mixed_solve_ends_at_the_minimum_and_judges_it_in_float64():
     assert mixed.fun == pytest.approx(double.fun, rel=1e-13)
     np.testing.assert_allclose(mixed.x, double.x, rtol=0, atol=1e-6 * abs(double.x).max())
     np.testing.assert_allclose(mixed.hess, fastrsx.Problem(A, b, kernel="serial").hess(mixed.x), rtol=0, atol=1e-6 * abs(double.hess).max())
-    assert mixed.npass > double.npass  # its Hessian takes a pass of its own
+    assert mixed.npass > double.npass  # its Hessian takes a separate pass
 
 
 def test_a_mixed_hessian_is_another():

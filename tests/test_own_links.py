@@ -1,4 +1,4 @@
-"""Links of the user's own: in the kernels, in solves, and what `check_link` finds wrong."""
+"""Users' own links: in the kernels, in solves, and the errors that `check_link` finds."""
 
 import copy
 import math
@@ -103,7 +103,7 @@ def identity(a):
 
 
 def test_a_loss_that_is_constant_along_a_direction_has_a_minimum():
-    """The softmax does not see what is added to all rows."""
+    """The softmax does not change when a constant is added to all rows."""
     A, b = problem(50, 2)
     A = np.column_stack([np.ones(50), A])
     own, ours = (fastrsx.newton(A, b, link=link, kernel="serial") for link in (fastrsx.Link(softmax, identity), "softmax"))
@@ -130,7 +130,7 @@ def test_a_constant_among_the_terms_runs_row_by_row():
 def test_vectorised_where_it_can_be():
     assert fastrsx.check_link(COSH).vectorised
     assert not fastrsx.check_link(SOFTPLUS).vectorised
-    assert not fastrsx.check_link(OWN_RSX).vectorised  # max() is for numbers
+    assert not fastrsx.check_link(OWN_RSX).vectorised  # max() takes only scalars
 
 
 @pytest.mark.parametrize("link", ["rsx", "softmax", "linear", SOFTPLUS, COSH, OWN_RSX])

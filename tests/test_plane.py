@@ -1,4 +1,4 @@
-"""The plane search: its derivatives against the naive ones of the three-column problem, and what it promises."""
+"""The plane search: its derivatives against the naive ones of the three-column problem, and its guarantees."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from fastrsx.kernels.newton import plane
 
 
 class Plane:
-    """Random images of x, p and the point before."""
+    """Random images of x, p and the previous point."""
 
     def __init__(self, n, seed, spread=0.5, weighted=False, link="rsx"):
         self.link = link
@@ -85,7 +85,7 @@ def test_search_stays_within_reach(seed):
 
 def test_directions_that_are_zero_or_the_same_are_no_trouble():
     data = Plane(100, 0)
-    data.here[:], data.before[:] = 0.0, -data.da  # x = 0, and the step before was along p
+    data.here[:], data.before[:] = 0.0, -data.da  # x = 0, and the previous step was along p
     _, before, after = data.search([0.0, 0.1, 0.0], np.inf)
     assert after <= before
     assert np.isfinite(data.a).all()

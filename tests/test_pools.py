@@ -1,4 +1,4 @@
-"""Solves in other people's pools of threads and processes: the bits of a serial solve, on the layer that was asked for."""
+"""Solves in other people's pools of threads and processes: the bits of a serial solve, on the requested layer."""
 
 import os
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from processes import posix, run
 
-# A module, for what pools send to other processes is imported there.
+# A module, since functions that pools send to other processes are imported there.
 WORK = """
 import numba, numpy as np, os, fastrsx
 
@@ -45,7 +45,7 @@ def check(reports, twins):
 
 @pytest.fixture
 def run_work(tmp_path, cache, layer):
-    """Runs code after that module, on a layer."""
+    """Runs code after an import of that module, on a layer."""
     (tmp_path / "work.py").write_text(WORK)
     env = {"NUMBA_CACHE_DIR": cache, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
     return lambda code, first="from work import *", **variables: run(f"{first}\n{code}", tmp_path, **env, **variables)
@@ -55,7 +55,7 @@ def run_work(tmp_path, cache, layer):
 
 
 def test_thread_pools(run_work):
-    """While one thread has the kernels the others have the serial twins, and on workqueue all but the main thread."""
+    """While one thread runs the parallel kernels, the others run the serial twins; on workqueue, all but the main thread do."""
     pytest.importorskip("joblib")
     run_work("""
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ check(map(report, SEEDS), {"parallel"})
 
 
 def test_beside_the_callers_own_parallel_function(run_work):
-    """Solves go on in a pool while another thread, of it or the main one, launches: workqueue would abort if both did."""
+    """Solves run in a pool while another thread, in the pool or the main one, launches: workqueue would abort if both launched."""
     run_work("""
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +98,7 @@ assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 
 
 def test_num_threads_in_a_fresh_thread(run_work):
-    """Numba's setting is of a thread: a fresh one has all, and a solve changes no other's."""
+    """Numba's setting is per thread: a fresh thread has all threads, and a solve changes the setting of no other thread."""
     run_work("""
 from concurrent.futures import ThreadPoolExecutor
 numba.set_num_threads(1)
@@ -116,7 +116,7 @@ assert numba.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 """)
 
 
-# Every thread solves its own mixture, and asks Problems that all share; the main thread solves beside them.
+# Every thread solves its own mix, and uses Problems that all share; meanwhile the main thread solves, too.
 STRESS = """
 import random, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +168,7 @@ def test_stress(run_work, layer, repeat):
 
 @posix
 def test_interrupt_from_outside(run_work):
-    """It ends the solve within one pass and leaves nothing behind; what it carries belongs together."""
+    """It ends the solve within one pass and leaves nothing behind; the state that it carries is consistent."""
     run_work("""
 import signal, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -219,7 +219,7 @@ def check_pools(method, twins):
 
 @posix
 def test_forked_pools(run_work):
-    """Workers launch threads unless their parent had."""
+    """Workers launch threads, unless their parent had done so."""
     run_work(f"""{PROCESS_POOLS}
 check_pools("fork", {{"parallel"}})
 check(map(report, SEEDS), {{"parallel"}})
@@ -240,7 +240,7 @@ for method in multiprocessing.get_all_start_methods():
 
 @posix
 def test_joblib_processes(run_work):
-    """Loky's workers take from joblib how many threads each may use, and so do solves in them."""
+    """joblib tells loky's workers how many threads each may use, and solves in them follow that."""
     pytest.importorskip("joblib")
     run_work("""
 import joblib
@@ -258,7 +258,7 @@ check(map(report, SEEDS), {"parallel"})
 @pytest.mark.parametrize("layer", ["omp"], indirect=True)
 @pytest.mark.parametrize("imported", ["", "import fastrsx"])
 def test_forked_worker_of_a_parent_that_never_solved(run_work, imported):
-    """Others started OpenMP; the parent had imported the package, or not even that."""
+    """Other code started OpenMP; the parent had imported the package, or not even that."""
     run_work(
         """
 with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
@@ -282,7 +282,7 @@ def first_use(seed):
 
 @posix
 def test_fork_while_other_threads_solve(run_work):
-    """The child finds their locks held, of launches and of a Problem, and nobody to release them."""
+    """The child finds locks held, of launches and of a Problem, and no thread to release them."""
     run_work("""
 import threading
 A, b = problem(0, 20_000, 8)
@@ -312,7 +312,7 @@ check(map(report, SEEDS), {"parallel"})
 @posix
 @pytest.mark.parametrize("layer", ["omp"], indirect=True)
 def test_parallel_kernel_called_in_a_forked_child(run_work):
-    """It raises, where Numba would end the process."""
+    """It raises an error; Numba would end the process."""
     run_work("""
 from fastrsx.kernels import dense
 A = np.ones((600, 3))

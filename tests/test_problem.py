@@ -1,4 +1,4 @@
-"""fastrsx.Problem: values and derivatives against the formulas, what it remembers, its operators, SciPy, pickling; plan()."""
+"""fastrsx.Problem: values and derivatives against the formulas, its memory of the last x, operators, SciPy, pickling; plan()."""
 
 import copy
 import pickle
@@ -81,7 +81,7 @@ def test_gradient_of_the_reference_is_that_of_its_loss():
 @SHAPES
 @WEIGHTS
 def test_alone_or_together_gives_the_same(n, d, w):
-    """Value and Hessian to the bit; the gradient up to rounding, as one pass for both sums it in another order."""
+    """Value and Hessian to the bit; the gradient up to rounding, since one pass for both sums it in another order."""
     w = np.linspace(0, 0.1, n) if w == "rows" else w
     problem, x = example(n, d, w)
     value, grad, hess = example(n, d, w)[0].value_grad_hess(x)
@@ -148,7 +148,7 @@ def test_operators_count_their_passes():
     jac, hess = problem.jac_operator(x), problem.hess_operator(x)
     assert passes(problem, lambda: jac.matvec(x)) == 1
     assert passes(problem, lambda: jac.rmatvec(problem.b)) == 1
-    assert passes(problem, lambda: hess.matvec(x)) == 2  # the first brings the gradient
+    assert passes(problem, lambda: hess.matvec(x)) == 2  # the first one also computes the gradient
     assert passes(problem, lambda: hess.matvec(x)) == 1
 
 
@@ -304,7 +304,7 @@ def test_problem_round_trip(duplicate, kernel):
     twin = duplicate(problem)
     assert not np.shares_memory(twin.A, problem.A)
     assert (twin.plan, repr(twin)) == (problem.plan, repr(problem))
-    problem.value(2 * x)  # the two remember apart
+    problem.value(2 * x)  # each remembers its own x
     for got, want in zip(twin.value_grad_hess(x), expected, strict=True):
         np.testing.assert_array_equal(got, want)
     problem.A[:] = 0

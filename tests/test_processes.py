@@ -1,4 +1,4 @@
-"""What a process of its own shows: imports, Python threads, forks, signals."""
+"""Tests that need a separate process: imports, Python threads, forks, signals."""
 
 import pytest
 
@@ -45,7 +45,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_num_threads_is_honoured_and_restored(tmp_path, cache, ending):
-    """However the solve ends, and the next one runs as if nothing had happened."""
+    """However the solve ends; and the next one runs as if nothing had happened."""
     code = f"""{SOLVE}
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +86,7 @@ dense.products(A, np.ones(3), np.empty(600), dense.alloc_workspace(600, 3, False
 @posix
 @pytest.mark.parametrize(("layer", "before"), [*(("omp", before) for before in BEFORE_FORK), ("workqueue", "parallel solve")], indirect=["layer"])
 def test_forked_child_gives_the_same_bits(tmp_path, cache, layer, before):
-    """OpenMP ends a forked child that launches threads after its parent did."""
+    """OpenMP ends a forked child that launches threads if its parent had done so."""
     code = f"""{SOLVE}
 {BEFORE_FORK[before]}
 reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""What must hold for every problem, on problems that hypothesis makes up."""
+"""Properties of every problem, on problems that hypothesis generates."""
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -44,7 +44,7 @@ def test_scaled_columns_scale_the_derivatives(problem, exponent):
 @properties
 @given(problems())
 def test_zero_rows_count(problem):
-    """A row of zeros has a = 0 and u = 1: it takes its share of f, and pulls on no column."""
+    """A row of zeros has a = 0 and u = 1: it takes its share of f, and contributes to no column."""
     A, _, rng = problem
     x = 0.5 * rng.standard_normal(A.shape[1])
     f = fastrsx.predict(np.vstack([A, np.zeros((3, A.shape[1]))]), x)

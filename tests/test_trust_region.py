@@ -1,4 +1,4 @@
-"""The d x d subproblem against eigenvalues and bisection, and what it stands on."""
+"""The d x d subproblem against eigenvalues and bisection, and the routines that it uses."""
 
 import numpy as np
 import pytest
@@ -8,30 +8,30 @@ from fastrsx.kernels.newton import cholesky, trust_region
 
 
 def best_decrease(g, H, radius):
-    """Minus the least of g.p + 1/2 p.H p over ||p|| <= radius, in the eigenvectors of H."""
+    """Minus the minimum of g.p + 1/2 p.H p over ||p|| <= radius, in the eigenvectors of H."""
     w, Q = np.linalg.eigh(H)
     c = Q.T @ g
     tiny = 1e-40 * max(abs(w).max(), np.linalg.norm(g) / radius, 1e-200)
 
     def solution(delta):
-        """That of H + lam I, lam = delta - w[0]."""
+        """The solution for H + lam I, lam = delta - w[0]."""
         return -c / (w - w[0] + delta)
 
     low, high = max(w[0], tiny), max(w[0], tiny, np.linalg.norm(g) / radius)
     y = solution(low)
     if np.linalg.norm(y) > radius:
-        for _ in range(400):  # halves the ratio of the ends, so that no lam next to -w[0] is out of reach
+        for _ in range(400):  # bisects the ratio of the ends, so that a lam next to -w[0] is found, too
             middle = np.sqrt(low) * np.sqrt(high)
             low, high = (middle, high) if np.linalg.norm(solution(middle)) > radius else (low, middle)
         y = solution(high)
-    elif w[0] <= 0:  # the hard case: the eigenvector of w[0] fills p up
+    elif w[0] <= 0:  # the hard case: the eigenvector of w[0] extends p to the radius
         y[0] = 0
         y[0] = np.sqrt(max(radius**2 - y @ y, 0))
     return -(c @ y + 0.5 * w @ y**2)
 
 
 def lying_across(g, Q, w, remainder):
-    """g with no more than this part of its component along the lowest eigenvector."""
+    """g with only this fraction of its component along the lowest eigenvector."""
     lowest = Q[:, np.argmin(w)]
     return g - (1 - remainder) * (lowest @ g) * lowest
 
@@ -97,7 +97,7 @@ def test_step(kind, seed):
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 @pytest.mark.parametrize("radius", [0.3, 2.0])
 def test_step_of_a_multiple_of_the_identity(radius, slope, curvature, d):
-    """The secular equation is linear then, and its root found in one step."""
+    """Then the secular equation is linear, and its root is found in one step."""
     check_step(np.full(d, slope), curvature * np.eye(d), radius)
 
 
@@ -117,7 +117,7 @@ def check_step(g, H, radius):
         assert length <= radius
         assert np.linalg.norm(H @ p + g) <= 1e-9 * size * length + 1e-12 * np.linalg.norm(g)
     elif eigenvalues[0] > 1e-6 * size:
-        assert np.linalg.norm(np.linalg.solve(H, g)) > 0.99 * radius  # else it would have been Newton's step
+        assert np.linalg.norm(np.linalg.solve(H, g)) > 0.99 * radius  # otherwise it would have been Newton's step
 
 
 def test_min_eig_is_near_the_smallest_eigenvalue_where_the_step_is_newtons():
@@ -172,7 +172,7 @@ def test_solves_with_the_factor_match_numpy(d):
 
 @pytest.mark.parametrize("d", SIZES)
 def test_factor_of_an_indefinite_matrix_is_refused(d):
-    """Wherever the negative pivot turns up; a shift that makes the matrix definite is accepted."""
+    """Wherever the negative pivot occurs; a shift that makes the matrix definite is accepted."""
     for place in {0, d // 2, d - 1}:
         H = definite(d)
         unit = np.eye(d)[place]

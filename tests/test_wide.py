@@ -58,7 +58,7 @@ def test_the_same_minimum(n, d, rank, w):
     assert found.fun == pytest.approx(float(at_x.value), rel=1e-9, abs=1e-28)
     size = float(at_x.grad_scale.max()) + abs(A).max() / n * np.linalg.norm(b)  # near an exact fit c is rounding of b
     np.testing.assert_allclose(found.jac, at_x.grad.astype(float), atol=1e-12 * size)
-    if found.status is Status.CONVERGED:  # exact fits fill a curve in the space of A x, and rounding moves along it
+    if found.status is Status.CONVERGED:  # exact fits form a curve in the space of A x, and rounding moves along it
         np.testing.assert_allclose(A @ found.x, A @ exact.x, atol=1e-6 * np.abs(A @ exact.x).max())
 
 
@@ -71,7 +71,7 @@ def test_links(link, rank):
     assert found.success
     assert found.fun == pytest.approx(exact.fun, rel=1e-9, abs=1e-28)
     check_least_norm(A, found.x)
-    if link == "softmax":  # also of all that have the same f
+    if link == "softmax":  # it has the least norm also among all x with the same f
         np.testing.assert_allclose(found.x, exact.x, atol=1e-6 * np.abs(exact.x).max())
 
 
@@ -104,7 +104,7 @@ def test_columns_permuted_scaled_and_zero():
     padded = fastrsx.newton(np.insert(A, [0, 7, 30], 0.0, axis=1), b, hessian="reduced", kernel="serial")
     np.testing.assert_allclose(np.delete(padded.x, [0, 8, 32]), base.x, atol=1e-9 * np.abs(base.x).max())
     assert (padded.x[[0, 8, 32]] == 0).all()
-    scaled = fastrsx.newton(A * 10.0 ** np.linspace(-3, 3, 30), b, hessian="reduced", kernel="serial")  # x is another, the steps are not
+    scaled = fastrsx.newton(A * 10.0 ** np.linspace(-3, 3, 30), b, hessian="reduced", kernel="serial")  # x differs, the steps do not
     assert scaled.nit == base.nit
     assert scaled.fun == pytest.approx(base.fun, rel=1e-10)
 
@@ -129,7 +129,7 @@ def test_zero_data():
 
 @pytest.mark.parametrize("part", [1e-3, 1e-5, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15])
 def test_nearly_dependent_rows(part):
-    """A Gram matrix would take rows that differ by 1e-8 for equal; and x is what the loss was taken at, also where 100 steps do not suffice."""
+    """In a Gram matrix, rows that differ by 1e-8 would be equal. The reported loss is that at x, also if 100 steps are not enough."""
     A, b = rough(12, 30)
     A[5] = A[4] + part * A[5]
     exact, found = both(A, b, w=0.01)
@@ -143,7 +143,7 @@ def test_nearly_dependent_rows(part):
 
 @pytest.mark.parametrize("decades", [3, 6, 100])
 def test_columns_of_far_apart_scales(decades):
-    """x is a solution always, and of least norm where that can be told."""
+    """x is always a solution, and has the least norm if that can be determined."""
     A, b = rough(12, 30)
     A = A * 10.0 ** np.random.default_rng(0).uniform(-decades, decades, 30)
     exact, found = both(A, b, w=0.01)
@@ -155,7 +155,7 @@ def test_columns_of_far_apart_scales(decades):
 
 
 def test_factors(monkeypatch):
-    """Both ways to the triangle, in one chunk and in many."""
+    """Both ways to compute the triangle, in one chunk and in many."""
     A, _ = rough(40, 250)
     scale, rows = np.sqrt((A**2).mean(axis=0)), np.arange(40)
     gram = A / scale @ (A / scale).T
@@ -172,7 +172,7 @@ def test_factors(monkeypatch):
     assert reduced._by_cholesky(A, rows, scale) is None
 
 
-# -- starts, ends and what is seen on the way -------------------------------------------------------------------
+# -- starts, ends and callbacks ---------------------------------------------------------------------------------
 
 
 def test_a_start_outside_the_row_space_is_kept_until_the_end():
@@ -209,7 +209,7 @@ def test_bad_starts():
 
 
 def test_no_minimiser_names_the_callers_columns():
-    """A one-hot b at a vertex of the hull of the rows, of rank 2: the columns that point there the most."""
+    """A one-hot b at a vertex of the hull of the rows, of rank 2: the message names the columns that point there the most."""
     rng = np.random.default_rng(3)
     A = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 70))
     b = np.zeros(60)
@@ -281,7 +281,7 @@ def test_reduced_needs_more_columns_than_rows(shape):
 
 @pytest.mark.parametrize(("n", "d", "hessian"), [(20, 50_000, "auto"), (20, 50_000, "matrix-free")])
 def test_nothing_is_d_x_d(n, d, hessian):
-    """It would be 20 GB."""
+    """A d x d matrix would take 20 GB."""
     A, b = rough(n, d)
     tracemalloc.start()
     try:
