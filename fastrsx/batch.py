@@ -115,7 +115,8 @@ def newton_batch(
     results = np.empty(len(n), np.int64), np.empty(len(n)), *np.empty((2, len(n)), np.int64)
 
     def solve(part: slice) -> None:
-        batch.solve_each(RSX, read[0], x, *read[1:], *(array[part] for array in shapes), tol, max_iter, *(array[part] for array in results))
+        where, out = batch.Places(*(array[part] for array in shapes)), batch.Outcomes(*(array[part] for array in results))
+        batch.solve_each(RSX, read[0], x, *read[1:], where, tol, max_iter, out)
 
     # The kernel lets go of the GIL, so Python's threads are as good as Numba's, and any number of them may run, on any layer, after any fork.
     count = threads.in_use() if num_threads is None else num_threads

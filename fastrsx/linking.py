@@ -8,6 +8,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
 from fastrsx.kernels.formulas import links
+from fastrsx.kernels.formulas.links import Traits as Traits
 
 from . import inputs
 

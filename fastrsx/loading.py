@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from fastrsx.kernels.layouts import registry
+
 from . import inputs
 from .inputs import Matrix
 from .system import device
@@ -29,13 +31,14 @@ LOADERS = {
 
 
 class Loader(NamedTuple):
-    """How A is read: a key of LOADERS, and why, where it is converted."""
+    """How A is read: a key of LOADERS or the name of a registered layout, and why, where it is converted."""
 
     name: str
     why: str = ""
 
     def __str__(self) -> str:
-        return LOADERS[self.name] + (f" ({self.why})" if self.why else "")
+        layout = registry.named(self.name)
+        return LOADERS[self.name] + (f" ({self.why})" if self.why else "") if layout is None else layout.words
 
 
 class Data(NamedTuple):
@@ -83,7 +86,7 @@ def chunks(A: Any, rows: int = CHUNK) -> Iterator[tuple[slice, Matrix]]:
 
 def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
-    if isinstance(A, Recast):
+    if isinstance(A, Recast) or registry.layout_of(A) is not None:
         return A
     if device.is_on_gpu(A):
         return device.as_matrix(A)
@@ -113,6 +116,8 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
     """How A, from `as_data`, would be read; `kernel` is as in `Problem`."""
     if isinstance(A, Recast):
         return Loader("stream")
+    if (layout := registry.layout_of(A)) is not None:
+        return Loader(layout.name)
     if device.is_on_gpu(A):
         if kernel in ("auto", "cuda"):
             return Loader("device")
@@ -148,6 +153,8 @@ def _is_single(A: npt.NDArray[Any]) -> bool:
 def load(A: Any, kernel: str = "auto") -> Data:
     """A, from `as_data`, for the kernels."""
     loader = loader_of(A, kernel)
+    if (layout := registry.named(loader.name)) is not None:
+        return Data(A, layout.source_of(A), loader)
     if loader.name == "device":
         return Data(A, A, loader)
     if loader.name == "device copy":

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from fastrsx.kernels.layouts import registry
+
 from . import inputs
 from .loading import Data, Loader, as_data, loader_of
 from .system import threads
@@ -125,10 +127,21 @@ def sample_size(n: int, d: int) -> int:
     return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
 
 
+def is_in_parts(loader: str) -> bool:
+    """Whether only parts of A are in memory at a time."""
+    layout = registry.named(loader)
+    return loader == "stream" if layout is None else layout.in_parts
+
+
+def is_whole(loader: str) -> bool:
+    """Whether A is dense and in memory."""
+    return loader not in NOT_IN_MEMORY and not is_in_parts(loader)
+
+
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are taken from, and why."""
     n, d, _ = size
-    whole = loader not in NOT_IN_MEMORY
+    whole = is_whole(loader)
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
     if loader in ON_GPU and hessian.startswith("sampled"):
@@ -141,7 +154,7 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "exact", ""
     if min(n, d) > REDUCED_UP_TO:
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
-    if loader == "stream":
+    if is_in_parts(loader):
         return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
     if loader in ON_GPU:  # where a Gram matrix is cheaper beside products than here
         return ("exact", "") if d <= n else ("matrix-free", "steps by products alone, as A has more columns than rows")

@@ -11,10 +11,10 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from . import frames, inputs
-from .engines.file import passes_over
+from .engines import passes_over
 from .engines.memory import EMPTY, Derivatives, Point
 from .inputs import Matrix, Vector
-from .linking import Link, as_link, kernel_link
+from .linking import Link, Traits, as_link, kernel_link
 from .loading import as_data, chunks, load
 from .planning import ON_GPU, check_kernel, choose, size_of
 from .system import device, threads
@@ -201,6 +201,11 @@ class Problem:
     def __repr__(self) -> str:
         n, d = self.A.shape
         return f"Problem({n} x {d}{', w' if self.w.size else ''}; {self.plan})"
+
+    @property
+    def _traits(self) -> Traits:
+        """What the link is blind to."""
+        return kernel_link(self.link).traits
 
     @property
     def npass(self) -> int:

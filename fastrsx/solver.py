@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense, solve
+from fastrsx.kernels.formulas import steps as kernel_steps
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.dependence import PROMISED
 
@@ -67,7 +68,7 @@ class _Solver:
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.no_rows = inputs.read_only(np.empty((0, d)))
         self.norm_b = self.passes.norm_b
-        alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem.link == "linear"
+        alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem._traits.flat_along_x
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, iteration.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
@@ -93,33 +94,22 @@ class _Solver:
 
     @property
     def now(self) -> int:
-        return int(self.iterate.scalars[iteration.NOW])
+        return int(self.iterate.state[0].now)
 
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over what came of it; the verdict."""
-        verdict = self.passes.advance(
-            what,
-            self.passes.source if self.steps is None else self.no_rows,
-            flat_image,
-            self.passes.b,
-            self.passes.w,
-            self.scale,
-            self.flat,
-            self.null_is_known,
-            self.tol,
-            self.norm_b,
-            self.iterate,
-            self.work,
-            self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1],
-        )
-        scalars = self.iterate.scalars.tolist()
-        steps = int(scalars[iteration.STEPS])
-        self.passes.evaluations += int(scalars[iteration.EVALUATIONS])
-        self.passes.count += int(scalars[iteration.PASSES])
-        self.nhev += int(scalars[iteration.DERIVATIVES])
-        if steps:
+        passes, steps = self.passes, self.steps
+        source = passes.source if steps is None else self.no_rows
+        problem = iteration.Problem(source, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
+        records = self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1]
+        verdict = passes.advance(what, problem, flat_image, self.iterate, self.work, records)
+        done = self.iterate.state[0]
+        passes.evaluations += int(done.evaluations)
+        passes.count += int(done.passes)
+        self.nhev += int(done.derivatives)
+        if done.steps:
             self.point = Point(self.iterate.points[self.now].copy())
-            self.note(self.records[:steps].tolist())
+            self.note(records[: done.steps].tolist())
         return verdict
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -131,7 +121,7 @@ class _Solver:
         elif x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
-        if self.problem.link == "linear":  # f does not depend on the length of x, but what counts as a long step would
+        if self.problem._traits.flat_along_x:  # f does not depend on the length of x, but what counts as a long step would
             length = self.passes.largest(self.a)
             if 0 < length < np.inf and np.isfinite(self.x / length).all():
                 self.x[:] /= length
@@ -143,7 +133,7 @@ class _Solver:
                 return self.finish(Status.NONFINITE)
             if isinstance(self.problem.link, Link):
                 raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
-            if self.problem.link == "linear":
+            if self.problem._traits.flat_along_x:
                 raise ValueError("x0 lies outside the domain alpha = <A x0, 1> > 0; start at -x0, unless alpha = 0 there")
             raise ValueError(
                 f"x0 lies outside the domain alpha = <u, 1> > 0, u = exp(A x0) + A x0 (alpha exp(-M) = {self.point.scaled_alpha:.3g}, "
@@ -155,7 +145,7 @@ class _Solver:
         self.accepted = self.x.copy(), self.point.fun, self.nit
         self.first = self.x.copy(), self.point.fun
         try:
-            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
+            stop = self.stop(solve.verdict_at(self.point.raw[0], self.norm_b, self.work.link)) or self.out_of_steps()
             while stop is None:
                 stop = self.step() or self.call_back()
             return self.finish(*stop)
@@ -177,12 +167,13 @@ class _Solver:
 
     def limit(self) -> Stop:
         """Whether long steps lead to an exact fit at infinity; asked once in a solve, as it takes five passes."""
-        residual = math.sqrt(self.point.squares)
+        problem, residual = self.problem, math.sqrt(self.point.squares)
         is_long = self.history and self.history[-1].step >= iteration.LONG
-        if self.has_asked_for_limit or not is_long or residual > iteration.FLAT * self.norm_b or self.problem.link != "rsx" or self.problem.w.size:
+        may_fit = problem._traits.may_fit_at_infinity and not problem.w.size and residual <= kernel_steps.FLAT * self.norm_b
+        if self.has_asked_for_limit or not is_long or not may_fit:
             return None
         self.has_asked_for_limit = True
-        direction = constant_direction(self.problem, residual, self.point.log_alpha)
+        direction = constant_direction(problem, residual, self.point.log_alpha)
         if direction is None:
             return None
         return verdicts.fit_at_infinity(self.name_columns(direction))
@@ -205,7 +196,7 @@ class _Solver:
             return False
         it, before = self.iterate, self.point.fun
         self.point, it.x[:], it.before[:] = point, x, x  # no step before: between the old a and the new lie the digits that were lost
-        it.points[self.now], it.scalars[iteration.DERIVED] = point.raw, 0.0
+        it.points[self.now], it.state[0].derived = point.raw, False
         for each in it.a:
             self.passes.assign(each, a)
         return abs(point.fun - before) > point.noise
@@ -216,7 +207,7 @@ class _Solver:
         if np.array_equal(x, self.x):
             return
         self.passes.products(x, a)
-        is_softmax = self.problem.link == "softmax"  # which does not see what is the same in all rows, but alpha does
+        is_softmax = self.problem._traits.blind_to_shifts  # the loss does not see what is the same in all rows, but alpha does
         if self.passes.distance(a, self.a, centred=is_softmax) <= LEAST_NORM_TOL * self.passes.largest(self.a):
             self.x[:] = x
             if is_softmax:
@@ -226,11 +217,11 @@ class _Solver:
         if self.steps is None:
             return self.advance(iteration.ITERATE)
         self.steps.propose(self.iterate, self.point, self.tol, self.flat)
-        before = self.iterate.scalars.copy()
+        before = self.iterate.state.copy()
         verdict = self.advance(iteration.PROPOSED)
         if verdict != solve.NEEDS_IMAGE:
             return verdict
-        self.iterate.scalars[:] = before  # the same event once more
+        self.iterate.state[:] = before  # the same event once more
         image = self.passes.empty()
         self.passes.products(self.iterate.flattest / self.scale, image)
         return self.advance(iteration.PROPOSED, image)
@@ -247,14 +238,14 @@ class _Solver:
         problem = self.problem
         # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
         n = problem.A.shape[0]
-        centre = problem._transposed_times(np.ones(n)) / n if problem.link == "softmax" and not problem.w.size else 0.0
+        centre = problem._transposed_times(np.ones(n)) / n if problem._traits.blind_to_shifts and not problem.w.size else 0.0
         condition = 1.0 if self.variables is None else self.variables.condition
         self.null, self.null_is_known = null_space(problem.A, self.scale, centre, condition), True
 
     @property
     def flat(self) -> np.ndarray:
         """Directions in which the loss is constant, orthonormal: the null space of A, once it matters, and with a linear u also x."""
-        if self.problem.link != "linear":
+        if not self.problem._traits.flat_along_x:
             return self.null
         x = self.x * self.scale
         x /= np.abs(x).max()  # its square may overflow
@@ -320,7 +311,7 @@ class _Solver:
         it.x[:] = self.first[0]
         self.passes.products(it.x, it.a[now])
         self.point = self.passes.evaluate(it.a[now])
-        it.points[now], it.scalars[iteration.DERIVED] = self.point.raw, 0.0
+        it.points[now], it.state[0].derived = self.point.raw, False
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
@@ -329,7 +320,7 @@ class _Solver:
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
-        if status is not Status.NONFINITE and not it.scalars[iteration.DERIVED]:
+        if status is not Status.NONFINITE and not it.state[0].derived:
             if steps is not None:
                 steps.derive(self.a, self.point, it)
             elif self.advance(iteration.DERIVE) == solve.NONFINITE:
@@ -342,7 +333,7 @@ class _Solver:
                 hess[:] = np.nan
         elif model is not None:
             min_eig = smallest(model)
-            if status.success and min_eig <= iteration.NO_CURVATURE * it.scalars[iteration.LARGEST]:
+            if status.success and min_eig <= iteration.NO_CURVATURE * it.state[0].largest:
                 if not self.null_is_known:
                     self.find_null_space()
                 self.move_to_least_norm()
@@ -519,7 +510,7 @@ def newton(
     if x0 is not None:
         x0 = problem._as_x(x0, "x0")
         x0[unseen_columns(problem)] = 0.0
-    if link == "linear":
+    if problem._traits.flat_along_x:
         if x0 is None:
             raise ValueError("x0 is None, and link='linear' has alpha = 0 at x = 0: pass an x0 with <A x0, 1> > 0")
         if problem.w.size:

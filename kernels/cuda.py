@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cpu import fold
-from .cpu.fold import POINT, POINT_FUN, SUMS
-from .formulas.links import LINKS
+from .cpu.blocks import KINDS
+from .cpu.rows import cancels
+from .formulas.links import RSX
+from .formulas.records import POINT, STATE
 from .gpu.block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
 from .gpu.block import why_unavailable as why_unavailable
-from .gpu.gram import DEPTH, TILE, combine_hessian, fold_gram_below, fold_gram_diagonal
-from .gpu.plane import combine_plane, fold_combination, fold_plane
+from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
+from .gpu.plane import fold_combination, fold_plane, merge_plane
 from .gpu.rows import (
     WIDEST,
-    combine_vectors,
     finish_columns,
     finish_gradient,
     finish_hess_vec,
@@ -28,18 +28,20 @@ from .gpu.rows import (
     fold_gradient_sums,
     fold_products,
     fold_transposed,
+    merge_vectors,
 )
+from .gpu.scalar import ByLink
 from .gpu.vectors import (
     add_scaled,
-    combine_domain,
     combine_extremes,
-    combine_residuals,
     fold_diagonal,
     fold_domain,
     fold_extremes,
     fold_fill,
     fold_predictions,
     fold_residuals,
+    merge_domains,
+    merge_residuals,
     multiply,
     take_column,
     weigh_products,
@@ -48,10 +50,6 @@ from .newton.plane import PLANE
 
 GRAM_BYTES = 2**26  # of partial Gram matrices, at most
 
-# u = p e + q a, v = p e + q, e = p exp(a), and M = min(max(low, max a), high): p, q, low, high
-_FORMS = {"rsx": (1.0, 1.0), "softmax": (1.0, 0.0), "linear": (0.0, 1.0)}
-FORMS = {type(LINKS[name]): (*form, LINKS[name].low, LINKS[name].high) for name, form in _FORMS.items()}
-
 
 class Workspace(NamedTuple):
     """What the kernels write between passes, on the device; nothing in it but `a`, `h` and `products` grows with n."""
@@ -59,14 +57,14 @@ class Workspace(NamedTuple):
     a: Any  # n: A x at the last x
     h: Any  # n: weights of the Gram matrix
     products: Any  # n: of a direction, where d is large
-    point: Any  # scalars at `a`, see fold.POINT_*
-    sums: Any  # blocks x scalars: the state of each block, and below its d-vectors
+    point: Any  # 1: the Point there, see formulas/records.py
+    sums: Any  # blocks: the state of each block, and below its d-vectors
     shifts: Any  # blocks: M of what is in `vectors`
     vectors: Any  # blocks x 4 x d
     combined: Any  # 4 x d
     gram: Any  # splits x d x d; none without `hessian`
     plane: Any  # blocks x sums: those of the plane search
-    link: tuple[float, float, float, float]  # see FORMS
+    link: NamedTuple  # see formulas/links.py; its type decides what is compiled
     stream: Any
 
 
@@ -86,22 +84,24 @@ def alloc_gram(n, d, stream=0):
     return tuple(cuda.device_array(shape, np.float64, stream=stream) for shape in ((d, d), n, (split_count(n, d), d, d)))
 
 
-def alloc_workspace(n, d, hessian, link=LINKS["rsx"], stream=0):
+def alloc_workspace(n, d, hessian, link=RSX, stream=0):
     """A workspace for n x d data; without `hessian`, not for value_grad_hess. What is done with it is queued on `stream`."""
     blocks = block_count(n, d)
 
-    def empty(*shape):
-        return cuda.device_array(shape, np.float64, stream=stream)
+    def empty(*shape, dtype=np.float64):
+        return cuda.device_array(shape, dtype, stream=stream)
 
     products = empty(n if d > WIDEST else 0)
     _, h, gram = alloc_gram(n, d, stream) if hessian else (None, empty(0), empty(0, 0, 0))
-    vectors = empty(blocks, 4, d), empty(4, d)
-    scalars = empty(POINT), empty(blocks, SUMS), empty(blocks)
-    return Workspace(empty(n), h, products, *scalars, *vectors, gram, empty(blocks, PLANE), FORMS[type(link)], stream)
+    vectors = empty(blocks, KINDS, d), empty(KINDS, d)
+    states = empty(1, dtype=POINT), empty(blocks, dtype=STATE), empty(blocks)
+    return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
 
 
 def launch(kernel, grid, work, *args):
     """Queue a kernel with that many blocks."""
+    if isinstance(kernel, ByLink):
+        kernel = kernel.of(type(work.link))
     configured(kernel, grid, work.stream)(*args)
 
 
@@ -152,9 +152,9 @@ def column(A, j, out, work):
 
 def complete_point(b, w, work):
     """L and the point, of the blocks' domains."""
-    launch(combine_domain, 1, work, work.sums, work.point)
+    launch(merge_domains, 1, work, work.sums, work.point)
     launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
-    launch(combine_residuals, 1, work, work.sums, work.point)
+    launch(merge_residuals, 1, work, work.sums, work.point)
 
 
 def evaluate(a, da, t, b, w, out, work):
@@ -163,16 +163,16 @@ def evaluate(a, da, t, b, w, out, work):
     complete_point(b, w, work._replace(a=out))
 
 
-def evaluate_plane(here, da, before, y, b, w, out, work):
-    """The point at out = (1 + y0) here + y1 da + y2 (here - before)."""
-    launch(fold_combination, spread(work), work, work.link, here, da, before, tuple(map(float, y)), out, work.sums)
+def evaluate_plane(plane, y, b, w, out, work):
+    """The point at out = here + y0 z0 + y1 z1 + y2 z2, see newton/plane.py."""
+    launch(fold_combination, spread(work), work, work.link, plane, tuple(map(float, y)), out, work.sums)
     complete_point(b, w, work._replace(a=out))
 
 
-def plane_derivatives(here, da, before, a, b, w, point, work):
+def plane_derivatives(plane, a, b, w, point, work):
     """The sums of `plane.fold_plane` over all rows, here."""
-    launch(fold_plane, (spread(work), 2), work, work.link, here, da, before, a, b, w, point, work.plane)
-    launch(combine_plane, 1, work, work.plane, work.plane[0])
+    launch(fold_plane, (spread(work), 2), work, work.link, plane, a, b, w, point, work.plane)
+    launch(merge_plane, 1, work, work.plane, work.plane[0])
     return fetch(work.plane[0], work)
 
 
@@ -192,7 +192,7 @@ def project_grad(A, x, b, w, work):
 def gradient(A, a, b, w, point, h, work):
     """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and h of each row unless that is empty."""
     launch(fold_gradient, by_columns(work), work, work.link, A, a, b, w, point, h, work.vectors)
-    launch(combine_vectors, A.shape[1], work, work.vectors, 0, 3, work.combined)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, 3, work.combined)
 
 
 def products(A, x, out, work):
@@ -203,7 +203,7 @@ def products(A, x, out, work):
 def transposed(A, y, work):
     """A^T y in the third row of `combined`."""
     launch(fold_transposed, by_columns(work), work, A, y, work.vectors)
-    launch(combine_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
 
 
 def columns(A, work):
@@ -216,7 +216,7 @@ def curvature(A, p, a, b, w, point, da, work):
     """A^T (h * A p) in the third row of `combined`, and da = A p unless da is empty: one read of A, two of more than WIDEST columns."""
     if A.shape[1] <= WIDEST:
         launch(fold_curvature, spread(work), work, work.link, A, p, a, b, w, point, work.vectors, da)
-        launch(combine_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+        launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
         return
     image = da if da.shape[0] else work.products
     products(A, p, image, work)
@@ -234,7 +234,7 @@ def weigh_gram(A, h, work):
 
 def finish_hessian(hess, work):
     """The Hessian of the parts of the Gram matrix and the vectors in `combined`."""
-    launch(combine_hessian, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, work.combined, hess)
+    launch(merge_hessian, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, work.combined, hess)
 
 
 def diagonal(a, b, w, point, D, work):
@@ -253,21 +253,21 @@ def predictions(a, point, f, v, work):
 def value(A, x, b, w, work):
     """L(x); leaves a = A x and the point in the workspace."""
     project(A, x, b, w, work)
-    return float(fetch(work.point, work)[POINT_FUN])
+    return float(fetch(work.point, work)[0].fun)
 
 
 def value_grad(A, x, b, w, grad, work):
     """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass, two near an exact fit or of more than WIDEST columns."""
     is_fused = A.shape[1] <= WIDEST
     (project_grad if is_fused else project)(A, x, b, w, work)
-    point = fetch(work.point, work)
-    if not point[POINT_FUN] < math.inf:
+    point = fetch(work.point, work)[0]
+    if not point.fun < math.inf:
         fill(grad, work)
-        return float(point[POINT_FUN])
-    if not is_fused or fold.cancels(point, fetch(work.combined, work)[None]):
+        return float(point.fun)
+    if not is_fused or cancels(point, fetch(work.combined, work)[None]):
         gradient(A, work.a, b, w, work.point, work.h[:0], work)
     grad.copy_to_device(work.combined[2], stream=work.stream)
-    return float(point[POINT_FUN])
+    return float(point.fun)
 
 
 def value_grad_hess(A, x, b, w, grad, hess, work):

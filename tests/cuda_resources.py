@@ -10,18 +10,24 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
-from numba import types
+import numpy as np
+from numba import typeof, types
 from numba.cuda import compile_ptx
 
+from fastrsx.kernels.formulas import links, records
 from fastrsx.kernels.gpu import gram, plane, rows, vectors
 from fastrsx.kernels.gpu.block import THREADS
+from fastrsx.kernels.gpu.scalar import ByLink
+from fastrsx.kernels.newton.plane import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
 REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed
 
 _f8, _i8 = types.float64, types.int64
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
-_link, _three = types.UniTuple(_f8, 4), types.UniTuple(_f8, 3)
+_three, _link = types.UniTuple(_f8, 3), typeof(links.RSX)
+_point, _states = typeof(np.zeros(1, records.POINT)), typeof(np.zeros(1, records.STATE))
+_plane = types.NamedUniTuple(_v, 3, Plane)
 
 
 def signatures(number):
@@ -29,40 +35,40 @@ def signatures(number):
     A, x = number[:, ::1], number[::1]
     return {
         rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
-        rows.fold_gradient: (_link, A, _v, x, x, _v, _v, _c),
-        rows.fold_curvature: (_link, A, x, _v, x, x, _v, _c, _v),
+        rows.fold_gradient: (_link, A, _v, x, x, _point, _v, _c),
+        rows.fold_curvature: (_link, A, x, _v, x, x, _point, _c, _v),
         rows.fold_products: (A, x, _v),
         rows.fold_transposed: (A, _v, _c),
         rows.fold_columns: (A, _c),
-        vectors.fold_residuals: (_link, _v, x, x, _v, _m),
-        vectors.weigh_products: (_link, _v, _v, x, x, _v, _v),
-        vectors.fold_diagonal: (_link, _v, x, x, _v, _v),
+        vectors.fold_residuals: (_link, _v, x, x, _point, _states),
+        vectors.weigh_products: (_link, _v, _v, x, x, _point, _v),
+        vectors.fold_diagonal: (_link, _v, x, x, _point, _v),
         vectors.fold_extremes: (x, _m),
         gram.fold_gram_diagonal: (A, x, _c),
         gram.fold_gram_below: (A, x, _c),
-        plane.fold_plane: (_link, _v, _v, _v, _v, x, x, _v, _m),
+        plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
     }
 
 
 def other_signatures():
     """The same for kernels that read only the output of others."""
     return {
-        vectors.fold_domain: (_link, _v, _v, _f8, _v, _m),
-        vectors.combine_domain: (_m, _v),
-        vectors.combine_residuals: (_m, _v),
-        rows.combine_vectors: (_c, _i8, _i8, _m),
-        rows.finish_gradient: (_v, _v, _c, _m),
+        vectors.fold_domain: (_link, _v, _v, _f8, _v, _states),
+        vectors.merge_domains: (_states, _point),
+        vectors.merge_residuals: (_states, _point),
+        rows.merge_vectors: (_c, _i8, _i8, _m),
+        rows.finish_gradient: (_v, _point, _c, _m),
         rows.finish_columns: (_c, _m),
-        vectors.fold_predictions: (_link, _v, _v, _v, _v),
+        vectors.fold_predictions: (_link, _v, _point, _v, _v),
         rows.finish_hess_vec: (_m, _v, _v),
         vectors.fold_fill: (_v, _f8),
         vectors.add_scaled: (_v, _f8, _v),
         vectors.multiply: (_v, _v),
         vectors.take_column: (_m, _i8, _v),
         vectors.combine_extremes: (_m,),
-        gram.combine_hessian: (_c, _m, _m),
-        plane.combine_plane: (_m, _v),
-        plane.fold_combination: (_link, _v, _v, _v, _three, _v, _m),
+        gram.merge_hessian: (_c, _m, _m),
+        plane.merge_plane: (_m, _v),
+        plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
 
 
@@ -77,9 +83,14 @@ class Resources(NamedTuple):
     ptx: str
 
 
+def python_of(kernel):
+    """Its source; of one that asks its link, for exp(a) + a."""
+    return (kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel).py_func
+
+
 def name_of(kernel):
     """The kernel's name; it tells apart the two that are made from one function."""
-    return kernel.py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
+    return python_of(kernel).__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):
@@ -128,7 +139,7 @@ def fma_share(ptx):
 
 def resources(kernel, signature, target):
     """Compile a kernel for a target, (8, 0) or (9, 0)."""
-    ptx, _ = compile_ptx(kernel.py_func, signature, cc=target)
+    ptx, _ = compile_ptx(python_of(kernel), signature, cc=target)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)

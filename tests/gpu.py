@@ -7,9 +7,10 @@ from numba import config
 def kernels():
     """`fastrsx.kernels.cuda`; call this at the top of a test module."""
     if config.ENABLE_CUDASIM:
-        import simulator
+        import simulator  # noqa: F401  it adapts the simulator
+        from fastrsx.kernels import cuda as launching
 
-        return simulator.launching
+        return launching
     pytest.importorskip("numba_cuda", reason="neither NUMBA_ENABLE_CUDASIM=1 is set nor numba-cuda is installed")
     from numba import cuda
 

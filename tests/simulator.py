@@ -13,11 +13,6 @@ from numba import cuda
 from numba.cuda.simulator import kernel as simulated
 from numba.cuda.simulator.kernel import BlockThread
 
-from fastrsx.kernels import cuda as launching
-from fastrsx.kernels.gpu import block, gram, plane, rows, vectors
-
-MODULES = (launching, block, vectors, gram, plane, rows)
-
 
 class Thread(BlockThread):
     """A thread of a block; it yields at a barrier."""
@@ -62,17 +57,33 @@ class Block(simulated.BlockManager):
             live = [thread for thread in live if not thread.ended]
 
 
+def namespaces(fn, found):
+    """The globals of a function and of all device functions that it may call: kernels by link have globals of their own."""
+    if id(fn.__globals__) not in found:
+        found[id(fn.__globals__)] = fn.__globals__
+        for value in list(fn.__globals__.values()):
+            if isinstance(value, simulated.FakeCUDAKernel):
+                namespaces(value.fn, found)
+    for cell in fn.__closure__ or ():
+        if isinstance(cell.cell_contents, simulated.FakeCUDAKernel):
+            namespaces(cell.cell_contents.fn, found)
+    return found
+
+
 @contextmanager
 def swapped(fn, module):
-    """Replace `numba.cuda` inside a launch, in all modules at once: a function of another module would restore it while threads are in it."""
-    found = [each for each in MODULES if each.__dict__.get("cuda") is cuda]
-    for each in found:
-        each.cuda = module
+    """Replace `numba.cuda` in all functions of a launch at once: one by one, a function would restore it while other threads are in it."""
+    found = [names for names in namespaces(fn, {}).values() if names.get("cuda") is cuda] if not swapped.is_launched else []
+    is_launch, swapped.is_launched = not swapped.is_launched, True
+    for names in found:
+        names["cuda"] = module
     try:
         yield
     finally:
-        for each in found:
-            each.cuda = cuda
+        for names in found:
+            names["cuda"] = cuda
+        swapped.is_launched = not is_launch
 
 
+swapped.is_launched = False
 simulated.BlockManager, simulated.swapped_cuda_module = Block, swapped

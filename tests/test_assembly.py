@@ -6,10 +6,12 @@ import re
 import pytest
 from llvmlite import binding
 from numba import njit, typeof, types
+from numba.np.numpy_support import from_dtype
 
 from fastrsx.kernels.compiling.jit import FLAGS
-from fastrsx.kernels.cpu import fold, mixed
+from fastrsx.kernels.cpu import mixed, vectors
 from fastrsx.kernels.formulas.links import LINKS
+from fastrsx.kernels.formulas.records import STATE
 from fastrsx.kernels.registers import tile
 
 MATRIX, VECTOR = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
@@ -85,8 +87,8 @@ def test_the_inner_loops_in_float32_are_full_width_and_spill_nothing(name, fmas)
 
 def test_no_loop_calls_exp():
     """exp is a polynomial in registers; the one library call for each panel, for its shift, is outside the loops."""
-    signature = (typeof(LINKS["rsx"]), VECTOR, VECTOR, types.int64, types.int64, VECTOR, VECTOR, VECTOR)
-    found = blocks(fold.add_domain, signature)
+    signature = (typeof(LINKS["rsx"]), VECTOR, VECTOR, types.int64, types.int64, from_dtype(STATE), VECTOR, VECTOR)
+    found = blocks(vectors.add_domain, signature)
     hot = [block for block in found if count(block, FMA) >= 10]
     assert hot
     for block in hot:

@@ -305,7 +305,8 @@ def test_kernel_of_such_a_type_is_not_kept(tmp_path):
 import numpy as np
 from fastrsx.kernels import dense
 from fastrsx.kernels.formulas.links import Rsx
-a, point, f, sums = np.zeros(8), np.ones(99), np.zeros(8), np.zeros((1, 99))
+from fastrsx.kernels.formulas.records import POINT, STATE
+a, point, f, sums = np.zeros(8), np.ones(1, POINT), np.zeros(8), np.zeros(1, STATE)
 kernel = dense.predictions_serial
 kernel(Rsx(), a, point, f, f, sums)
 (signature, compiled), = kernel.overloads.items()
@@ -317,7 +318,7 @@ kernel._cache.save_overload(signature, compiled)
 """
     run(code, tmp_path, "-W", "error", NUMBA_CACHE_DIR=str(tmp_path))
     assert kernels(tmp_path)
-    assert not [path for path in kernels(tmp_path) if path.name.startswith("dense.predictions")]
+    assert not [path for path in kernels(tmp_path) if path.name.startswith("passes.predictions")]
 
 
 # -- where they are --------------------------------------------------------------------------------------------

@@ -4,10 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from extensions import softplus
 
+import fastrsx
 import gpu
 import naive
-from fastrsx.kernels.cpu import fold
+from fastrsx.kernels import dense
+from fastrsx.kernels.cpu import rows
+from fastrsx.kernels.exp import exp
 from fastrsx.kernels.formulas.links import LINKS
 from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
 
@@ -15,6 +19,15 @@ kernels = gpu.kernels()
 cuda, THREADS, TILE, WIDEST = kernels.cuda, kernels.THREADS, kernels.TILE, kernels.WIDEST
 
 TOL = 1e-12
+
+
+def cosh(a, M):
+    """cosh(a) and its derivatives, times exp(-M), in registers."""
+    up, down = 0.5 * exp(a - M), 0.5 * exp(-a - M)
+    return up + down, up - down, up + down
+
+
+COSH = fastrsx.Link(cosh, growth=lambda a: abs(a))
 # Fewer rows than threads; more than one block; as many columns as threads, and more; tiles below the diagonal.
 SHAPES = [(1, 1), (3, 2), (2 * THREADS + 1, 5), (THREADS, THREADS), (5, TILE + 1), (3, 2 * TILE + 3), (7, WIDEST + 3)]
 
@@ -31,7 +44,7 @@ def call(kernel, data, link="rsx"):
     n, d = data.A.shape
     A, x, b, w, p = map(cuda.to_device, data)
     outputs = {name: cuda.to_device(np.full(shape, -7.0)) for name, shape in output_shapes(kernel, n, d).items()}
-    work = kernels.alloc_workspace(n, d, kernel == "value_grad_hess", LINKS[link])
+    work = kernels.alloc_workspace(n, d, kernel == "value_grad_hess", LINKS[link] if isinstance(link, str) else link)
     direction = [p] if kernel == "hess_vec" else []
     fun = getattr(kernels, kernel)(A, x, b, w, *direction, *outputs.values(), work)
     return Output(fun, outputs, work)
@@ -42,6 +55,22 @@ def call(kernel, data, link="rsx"):
 def test_kernels_match_the_formulas(n, d, weighted):
     data = random_data(n, d, weighted)
     check_results(data, {kernel: call(kernel, data) for kernel in KERNELS}, TOL)
+
+
+@pytest.mark.parametrize("link", [softplus.LINK, COSH], ids=["numbers", "registers"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_a_link_of_the_users_own(link, weighted):
+    """The same source as on the CPU, written for numbers or for registers."""
+    data = random_data(2 * THREADS + 1, 5, weighted)
+    work = dense.alloc_workspace(*data.A.shape, True, link.compiled)
+    for kernel in KERNELS:
+        outputs = {name: np.empty(shape) for name, shape in output_shapes(kernel, *data.A.shape).items()}
+        direction = [data.p] if kernel == "hess_vec" else []
+        fun = getattr(dense, f"{kernel}_serial")(data.A, data.x, data.b, data.w, *direction, *outputs.values(), work)
+        found = call(kernel, data, link.compiled)
+        assert found.fun == pytest.approx(fun, rel=1e-12)
+        for name, expected in outputs.items():
+            np.testing.assert_allclose(found.arrays[name], expected, rtol=1e-11, atol=1e-12 * np.abs(expected).max())
 
 
 def test_shapes_take_both_passes():
@@ -113,7 +142,7 @@ def test_gradient_near_an_exact_fit(misfit):
     data = Data.of(data.A, data.x, f + misfit * np.linalg.norm(f) * off / np.linalg.norm(off))
     result = call("value_grad", data)
     from_c = call("value_grad_hess", data).arrays["grad"]
-    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < fold.NEAR_FIT)
+    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < rows.NEAR_FIT)
     ref = naive.Naive(data.A, data.b, a=result.a)
     assert_within(result.arrays["grad"], ref.grad, ref.grad_split_scale, 1e-14 * float(ref.kappa))
 

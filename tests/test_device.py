@@ -11,7 +11,6 @@ from formulas import random_data
 
 cuda = gpu.kernels().cuda
 TOL = 1e-11
-OWN = fastrsx.Link(lambda a, M: (a, 1.0 + 0.0 * M, 0.0 * a))
 
 
 def problems(n=24, d=3, weighted=True, dtype=np.float64):
@@ -192,7 +191,6 @@ def test_outside_the_domain_there_is_nothing():
         ({"w": np.array([0.0, -1.0, 0.0, 0.0])}, ValueError, r"w\[1\] is -1.0; weights enter squared"),
         ({"link": "probit"}, ValueError, "link is 'probit'"),
         ({"kernel": "parallel"}, ValueError, "kernel is 'parallel', and A is on a GPU"),
-        ({"link": OWN}, ValueError, "a Link of your own, and those run on the CPU"),
     ],
 )
 def test_bad_input_is_named(change, error, message):

@@ -92,7 +92,7 @@ def test_memory_that_is_refused_says_how_much(monkeypatch):
 def test_the_size_of_a_workspace():
     for n, d in ((1, 1), (1000, 5), (5000, 70)):
         arrays = dense.alloc_workspace.py_func(n, d, False)[:-1]
-        assert dense.workspace_size(n, d) == sum(array.size for array in arrays) - arrays[1].size
+        assert dense.workspace_size(n, d) == sum(array.nbytes for array in arrays) // 8 - arrays[1].nbytes // 8
 
 
 def test_what_is_printed_of_a_failure_has_no_nan():

@@ -16,7 +16,7 @@ import fastrsx
 import naive
 from fastrsx import kernels
 from fastrsx.kernels import dense
-from fastrsx.kernels.cpu import fold
+from fastrsx.kernels.cpu import blocks, rows
 from fastrsx.kernels.layouts.panel import ROWS
 from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
 
@@ -34,7 +34,7 @@ def call(kernel, twin, data):
     """Run a kernel in a fresh workspace; its outputs, which it must fill, start as -7."""
     n, d = data.A.shape
     outputs = {name: np.full(shape, -7.0) for name, shape in output_shapes(kernel, n, d).items()}
-    wide = d > fold.BY_STRIPS and kernel == "value_grad_hess"
+    wide = d > rows.BY_STRIPS and kernel == "value_grad_hess"
     work = dense.alloc_wide_workspace(n, d) if wide else dense.alloc_workspace(n, d, kernel == "value_grad_hess")
     direction = [data.p] if kernel == "hess_vec" else []
     function = getattr(dense, kernel + ("_serial" if twin == "serial" else ""))
@@ -86,7 +86,7 @@ def test_gradient_near_an_exact_fit(misfit, twin):
     ref = naive.Naive(data.A, data.b, a=result.a)
     assert_within(result.arrays["grad"], ref.grad, ref.grad_split_scale, 2e-15 * float(ref.kappa) * np.sqrt(1000))
     from_c = call("value_grad_hess", twin, data).arrays["grad"]
-    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < fold.NEAR_FIT)
+    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < rows.NEAR_FIT)
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -231,7 +231,7 @@ def test_blocks_with_different_maxima_combine(levels, order):
     rng = np.random.default_rng(0)
     rows = 4 * ROWS
     n = 3 * rows
-    assert fold.block_count(n, 2) == 3
+    assert blocks.block_count(n, 2) == 3
     level = np.repeat(levels if order == "shuffled" else [levels[i] for i in order], rows)
     if order == "shuffled":
         level = rng.permutation(level)

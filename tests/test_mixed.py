@@ -6,8 +6,8 @@ import pytest
 import scipy.sparse
 
 import fastrsx
-from fastrsx.kernels import dense
-from fastrsx.kernels.cpu import fold, mixed
+from fastrsx.kernels.cpu import mixed, passes
+from fastrsx.kernels.cpu.blocks import block_count
 from fastrsx.kernels.layouts.panel import ROWS, padded
 
 WIDTHS = [1, 5, 8, 13, 16, 24, 40, 48, 100, 129]
@@ -15,10 +15,10 @@ U = 2.0**-24
 GUARD = -7.0
 
 
-def gram_of(A, h, kernel=dense.gram_by_blocks_mixed_serial):
+def gram_of(A, h, kernel=passes.gram_by_blocks_mixed_serial):
     """The sum of the blocks' matrices, where it is defined, and the float32 panels; nothing may be written behind the outputs."""
     n, d = A.shape
-    blocks, wide, lines = fold.block_count(n, d), padded(d), mixed.wide_padded(d) // mixed.WIDE
+    blocks, wide, lines = block_count(n, d), padded(d), mixed.wide_padded(d) // mixed.WIDE
     gram, panels32 = np.full((blocks + 1, wide, wide), GUARD), np.full((blocks + 1, lines, ROWS, mixed.WIDE), GUARD, np.float32)
     buffers, roots = np.empty((blocks, ROWS, wide)), np.full((blocks, 2, ROWS), np.nan)
     scales = np.full((blocks + 1, mixed.SCALES, wide), GUARD)
@@ -141,7 +141,7 @@ def test_any_number_of_threads_gives_the_same_bits(shape):
     try:
         for threads in {1, min(2, before)}:
             numba.set_num_threads(threads)
-            np.testing.assert_array_equal(gram_of(A, h, dense.gram_by_blocks_mixed)[0], expected)
+            np.testing.assert_array_equal(gram_of(A, h, passes.gram_by_blocks_mixed)[0], expected)
     finally:
         numba.set_num_threads(before)
 

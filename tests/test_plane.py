@@ -25,15 +25,19 @@ class Plane:
         self.sums = np.empty((len(self.work.sums), plane.PLANE))
         self.a, self.point = np.empty(n), np.zeros_like(self.work.point)
 
+    @property
+    def images(self):
+        return plane.Plane(self.here, self.da, self.before)
+
     def evaluate(self, y, twin=plane.evaluate_plane_serial):
-        return twin(LINKS[self.link], self.here, self.da, self.before, np.asarray(y, float), self.b, self.w, self.a, self.work.sums, self.point)
+        return twin(LINKS[self.link], self.images, np.asarray(y, float), self.b, self.w, self.a, self.work.sums, self.point)
 
     def search(self, y, farthest, twin=plane.search_serial):
         y = np.array(y, float)
         self.evaluate(y)
-        before = self.point[plane.POINT_FUN]
-        twin(LINKS[self.link], self.here, self.da, self.before, farthest, self.a, self.b, self.w, self.point, y, self.work.sums, self.sums)
-        return y, before, self.point[plane.POINT_FUN]
+        before, target = self.point[0].fun, plane.Target(self.b, self.w)
+        twin(LINKS[self.link], self.images, farthest, self.a, target, self.point, y, self.work.sums, self.sums)
+        return y, before, self.point[0].fun
 
     def naive(self, y):
         return naive.Naive(self.A, self.b, np.array([1.0, 0, 0]) + y, w=self.w, link=self.link)
@@ -48,8 +52,8 @@ def test_derivatives_in_the_plane(n, weighted, link):
     fun = data.evaluate(y)
     assert abs(fun - float(ref.value)) <= 1e-13 * float(ref.value_scale)
     np.testing.assert_allclose(data.a, ref.a.astype(float), atol=1e-14)
-    assert data.point[plane.POINT_STEP] == pytest.approx(float(abs(ref.a - data.here).max()))
-    plane.plane_derivatives_serial(LINKS[data.link], data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
+    assert data.point[0].step == pytest.approx(float(abs(ref.a - data.here).max()))
+    plane.plane_derivatives_serial(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
     scale, g, H = np.empty(3), np.empty(3), np.empty((3, 3))
     plane.scaled_model(data.sums[0], n, scale, g, H)
     np.testing.assert_allclose(scale, np.sqrt((data.A**2).mean(axis=0)), rtol=1e-12)
@@ -96,7 +100,7 @@ def test_parallel_gives_the_same_bits():
     found = []
     for twin, derivatives in ((plane.evaluate_plane_serial, plane.plane_derivatives_serial), (plane.evaluate_plane, plane.plane_derivatives)):
         fun = data.evaluate(y, twin)
-        derivatives(LINKS[data.link], data.here, data.da, data.before, data.a, data.b, data.w, data.point, data.sums)
+        derivatives(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
         found.append((fun, data.a.tobytes(), data.point.tobytes(), data.sums[0].tobytes()))
     assert found[0] == found[1]
     searches = [Plane(5000, 2, spread=2.0) for _ in range(2)]

@@ -8,7 +8,7 @@ import pytest
 
 import fastrsx
 from fastrsx import loading
-from fastrsx.engines import file
+from fastrsx.engines import file, parts
 
 N, D = 5000, 12
 
@@ -46,7 +46,7 @@ KINDS = {
 @pytest.mark.parametrize("one_pass", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_solve_is_that_in_memory(tmp_path, monkeypatch, kind, one_pass, w):
-    monkeypatch.setattr(file, "ONE_PASS_UP_TO", D if one_pass else D - 1)
+    monkeypatch.setattr(parts, "ONE_PASS_UP_TO", D if one_pass else D - 1)
     A, b = example()
     A = KINDS[kind](A)
     found, expected = (fastrsx.newton(each, b, w=w, kernel="serial") for each in (mapped(tmp_path, A), np.array(A, dtype=float, order="C")))

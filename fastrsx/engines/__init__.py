@@ -1,1 +1,30 @@
-"""Who runs a pass over A: the CPU on arrays in memory, a file in parts, or a GPU."""
+"""Who runs a pass over A: the kernels on arrays in memory, on A in parts, on a file, on a GPU. The one list of engines.
+
+A new engine is a class like `memory.Passes`, in a file of its own, and a line here or a call of `register`. Where A comes in parts that lie in
+memory one at a time, it is a subclass of `parts.PartsPasses` with one method. What A it is for says a `Layout` of the same name.
+"""
+
+import importlib
+from typing import Any
+
+_ENGINES: dict[str, tuple[str, str] | Any] = {  # by the name of a loader: a module here and its class, or the class
+    "stream": ("file", "StreamedPasses"),
+    "device": ("cuda", "CudaPasses"),
+    "device copy": ("cuda", "CudaPasses"),
+}
+
+
+def register(loader: str, engine: Any) -> None:
+    """From now on, `engine(data, b, w, plan, link)` runs the passes over an A that the loader of this name loads."""
+    _ENGINES[loader] = engine
+
+
+def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> Any:
+    """The passes over data of any kind, by default for u = exp(a) + a."""
+    from fastrsx.kernels.formulas.links import RSX
+
+    engine = _ENGINES.get(data.loader.name, ("memory", "Passes"))
+    if isinstance(engine, tuple):
+        module, name = engine
+        engine = getattr(importlib.import_module(f".{module}", __name__), name)
+    return engine(data, b, w, plan, RSX if link is None else link)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import cuda as kernels
-from fastrsx.kernels import dense
 from fastrsx.kernels.compiling.jit import interpreted
-from fastrsx.kernels.cpu import fold
+from fastrsx.kernels.cpu import passes, rows
+from fastrsx.kernels.formulas import records
 from fastrsx.kernels.newton import iteration, plane, verdict
 from fastrsx.kernels.newton.plane import PLANE
 
@@ -32,13 +32,10 @@ class CudaPasses(Passes):
     """
 
     def __init__(self, data: Data, b: Any, w: Any, plan: Plan, link: Any) -> None:
-        if type(link) not in kernels.FORMS:
-            raise ValueError(f"link is {link}, a Link of your own, and those run on the CPU: pass kernel='auto' and A in memory")
         self.data, self.source, self.shape, self.plan = data, data.source, data.shape, plan
         self.count = self.evaluations = 0
         self.has_sparse_gram = self.is_mixed = False
         n, d = self.shape
-        self._link = link  # of which the workspace has the numbers alone
         with device.room_for(f"the workspace for {n} x {d}"):
             self._work = kernels.alloc_workspace(n, d, False, link)
             self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
@@ -102,7 +99,7 @@ class CudaPasses(Passes):
 
     def workspace(self, hessian: bool = True) -> Any:
         """What `advance` looks at of a workspace."""
-        return SimpleNamespace(link=self._link, a=self._work.a, point=np.zeros(fold.POINT), sums=None)
+        return SimpleNamespace(link=self._work.link, a=self._work.a, point=np.zeros(1, records.POINT), sums=None)
 
     def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
         """The largest entry of an n-vector; refused in the words for one in memory where it is not finite, beyond 1e150 or below `at_least`."""
@@ -150,7 +147,7 @@ class CudaPasses(Passes):
     def transposed(self, y: Any) -> Vector:
         self.count += 1
         kernels.transposed(self.source, y if device.is_on_gpu(y) else kernels.cuda.to_device(y), self._work)
-        return self._vectors()[0, 2]
+        return self._vectors()[0, records.R]
 
     def column_scale(self, names: Names = None) -> Vector:
         """Also refuses such entries of b and w; a w of zeros counts as none."""
@@ -160,7 +157,7 @@ class CudaPasses(Passes):
         self.count += 1
         kernels.columns(self.source, self._work)
         scale = np.empty(self.shape[1])
-        bad = dense.finish_columns(self._vectors()[0, :2], self.shape[0], inputs.LARGEST_ENTRY, scale)
+        bad = passes.finish_columns(self._vectors()[0, :2], self.shape[0], inputs.LARGEST_ENTRY, scale)
         if bad >= 0:
             kernels.column(self.source, bad, self.a, self._work)
             inputs.refuse_entries(self.to_host(self.a), bad, names)
@@ -188,7 +185,7 @@ class CudaPasses(Passes):
         if not point.fun < np.inf:
             return point, None
         vectors = self._vectors()
-        return point, self.gradient(self.a, point) if fold.cancels(point.raw, vectors) else self.derivatives_in(vectors)
+        return point, self.gradient(self.a, point) if rows.cancels(point.raw[0], vectors) else self.derivatives_in(vectors)
 
     def _first(self, a: DeviceVector, point: Point, h: DeviceVector) -> Derivatives:
         self.count += 1
@@ -231,7 +228,7 @@ class CudaPasses(Passes):
         self.count += 1 if self.shape[1] <= kernels.WIDEST else 2
         image = da if da.size else self._none
         kernels.curvature(self.source, self._there(p), a, self.b, self.w, self._at(point), image, self._work)
-        return self._vectors()[0, 2]
+        return self._vectors()[0, records.R]
 
     def diagonal(self, a: DeviceVector, point: Point) -> DeviceVector:
         D = self.empty()
@@ -265,20 +262,18 @@ class CudaPasses(Passes):
         """`fastrsx.kernels.newton.verdict.advance`, interpreted: between the few kernels that it launches it has only scalars to look at."""
         return int(self._advance(*args))
 
-    def _point_into(self, point: Vector) -> float:
+    def _point_into(self, point: np.ndarray) -> float:
         there = self._point()
         point[:] = there.raw
         return there.fun
 
-    def _evaluate_into(self, link: Any, a: Any, da: Any, t: float, b: Any, w: Any, out: Any, sums: Any, point: Vector) -> float:
+    def _evaluate_into(self, link: Any, a: Any, da: Any, t: float, b: Any, w: Any, out: Any, sums: Any, point: np.ndarray) -> float:
         kernels.evaluate(a, da, t, b, w, out, self._work)
         return self._point_into(point)
 
-    def _evaluate_plane_into(
-        self, link: Any, here: Any, da: Any, before: Any, y: Vector, b: Any, w: Any, out: Any, sums: Any, point: Vector
-    ) -> float:
-        kernels.evaluate_plane(here, da, before, y, b, w, out, self._work)
+    def _evaluate_plane_into(self, link: Any, plane: Any, y: Vector, b: Any, w: Any, out: Any, sums: Any, point: np.ndarray) -> float:
+        kernels.evaluate_plane(plane, y, b, w, out, self._work)
         return self._point_into(point)
 
-    def _plane_derivatives_into(self, link: Any, here: Any, da: Any, before: Any, a: Any, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
-        sums[0] = kernels.plane_derivatives(here, da, before, a, b, w, self._at(Point(point)), self._work)
+    def _plane_derivatives_into(self, link: Any, plane: Any, a: Any, b: Any, w: Any, point: np.ndarray, sums: Matrix) -> None:
+        sums[0] = kernels.plane_derivatives(plane, a, b, w, self._at(Point(point)), self._work)

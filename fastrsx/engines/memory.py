@@ -1,23 +1,23 @@
 """The kernels, bound to one problem's data and workspace, and what they say of a point."""
 
 import math
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrsx.kernels import dense, solve
-from fastrsx.kernels.cpu import fold, mixed, sample
+from fastrsx.kernels import dense
+from fastrsx.kernels.cpu import blocks, mixed, passes, rows, sample
+from fastrsx.kernels.formulas import records, steps
 from fastrsx.kernels.formulas.links import RSX
 from fastrsx.kernels.layouts import csr
-from fastrsx.kernels.layouts.panel import padded
-from fastrsx.kernels.newton import iteration
+from fastrsx.kernels.layouts.panel import ROWS, padded
+from fastrsx.kernels.newton import iteration, verdict
 
 from .. import inputs
 from ..frames import Names
 from ..inputs import Matrix, Vector
 from ..loading import Data
-from ..planning import NOT_IN_MEMORY, Plan, gram_is_sparse
+from ..planning import Plan, gram_is_sparse, is_whole
 from ..system import threads
 from ..system.memory import room_for
 
@@ -27,43 +27,44 @@ LARGEST_LOG = math.log(float(np.finfo(float).max))
 
 
 class Point(NamedTuple):
-    """Scalars at some a = A x; the hats of `fastrsx.kernels.cpu.fold` undone."""
+    """Scalars at some a = A x; the hats of `fastrsx.kernels.formulas.records` undone."""
 
-    raw: Vector  # as the kernels want them
+    raw: np.ndarray  # as the kernels want them: one record
 
     @property
     def fun(self) -> float:
-        return float(self.raw[fold.POINT_FUN])
+        return float(self.raw[0].fun)
 
     @property
     def shift(self) -> float:
         """M = max(0, max a), or what the link makes of it."""
-        return float(self.raw[fold.POINT_SHIFT])
+        return float(self.raw[0].shift)
 
     @property
     def squares(self) -> float:
         """<c, c>."""
-        return float(self.raw[fold.POINT_SQUARES])
+        return float(self.raw[0].squares)
 
     @property
     def noise(self) -> float:
         """The rounding error of fun."""
-        return float(fold.noise(self.raw))
+        return float(steps.noise(self.raw[0]))
 
     @property
     def identity(self) -> tuple[float, ...]:
         """What no other a has."""
-        return tuple(self.raw[[fold.POINT_SHIFT, fold.POINT_ALPHA, fold.POINT_SQUARES, fold.POINT_S, fold.POINT_FF]].tolist())
+        at = self.raw[0]
+        return float(at.shift), float(at.alpha), float(at.squares), float(at.s), float(at.ff)
 
     @property
     def step(self) -> float:
         """max |A p| of the step p to here, where one was evaluated."""
-        return float(self.raw[fold.POINT_STEP])
+        return float(self.raw[0].step)
 
     @property
     def scaled_alpha(self) -> float:
         """<u, 1> exp(-M)."""
-        return float(self.raw[fold.POINT_ALPHA])
+        return float(self.raw[0].alpha)
 
     @property
     def log_alpha(self) -> float:
@@ -83,6 +84,11 @@ class Derivatives(NamedTuple):
     v: Vector
     q: Vector
 
+    def rank_2(self) -> Matrix:
+        """What the Hessian is less than its Gram matrix."""
+        outer = np.outer(self.v, self.q)
+        return np.asarray(2 * (outer + outer.T))
+
 
 class Passes:
     """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
@@ -98,14 +104,14 @@ class Passes:
         self._sorting: tuple[np.ndarray, ...] = ()  # room for the parts of a sparse Gram matrix
         self.is_mixed = False  # whether panels' Gram matrices are summed in float32, see `use_mixed`
         n, d = self.shape
-        with room_for(f"the workspace for {n} x {d}", dense.workspace_size(n, d, not self.has_sparse_gram)):
+        with room_for(f"the workspace for {n} x {d}", blocks.workspace_size(n, d, not self.has_sparse_gram)):
             self._work = self._alloc(n, d, link)
 
-    def _alloc(self, n: int, d: int, link: Any) -> dense.Workspace:
+    def _alloc(self, n: int, d: int, link: Any) -> blocks.Workspace:
         """As Python: compiling it would cost more than it saves."""
         if self.has_sparse_gram:
-            return dense.alloc_sparse_workspace.py_func(n, d, link)
-        return dense.alloc_workspace.py_func(n, d, False, link)
+            return blocks.alloc_sparse_workspace.py_func(n, d, link)
+        return blocks.alloc_workspace.py_func(n, d, False, link)
 
     @property
     def is_plain(self) -> bool:
@@ -117,18 +123,21 @@ class Passes:
         """Room for A x."""
         return self._work.a
 
-    def run(self, module: ModuleType, name: str, *args: Any) -> Any:
+    def run(self, kernel: Any, *args: Any) -> Any:
         """Call a kernel, or its serial twin where the plan says so."""
-        serial_twin = getattr(module, name + "_serial")
-        if self.plan.kernel == "serial":
-            return serial_twin(*args)
-        return threads.launch(getattr(module, name), serial_twin, *args)
+        return kernel.twin(*args) if self.plan.kernel == "serial" else threads.launch(kernel, kernel.twin, *args)
 
-    def workspace(self, hessian: bool = True) -> dense.Workspace:
+    @property
+    def _scratch(self) -> blocks.Scratch:
+        """What blocks share of the workspace."""
+        work = self._work
+        return blocks.Scratch(work.sums, work.vectors, work.buffers, work.packed, work.weights)
+
+    def workspace(self, hessian: bool = True) -> blocks.Workspace:
         """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
         if hessian and self._work.gram.size == 0:
-            blocks, _, wide = self._work.vectors.shape
-            shape = (wide, wide) if wide > fold.BY_STRIPS or self.has_sparse_gram else (blocks, wide, wide)
+            count, _, wide = self._work.vectors.shape
+            shape = (wide, wide) if wide > rows.BY_STRIPS or self.has_sparse_gram else (count, wide, wide)
             with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape)):
                 self._work = self._work._replace(gram=np.empty(shape))
         return self._work
@@ -184,28 +193,28 @@ class Passes:
             return iteration.alloc_iterate.py_func(n, d, exact)
 
     def advance(self, *args: Any) -> int:
-        """`fastrsx.kernels.solve.advance`."""
-        return int(self.run(solve, "advance", *args))
+        """`fastrsx.kernels.newton.verdict.advance`."""
+        return int(self.run(verdict.advance, *args))
 
     # -- passes -----------------------------------------------------------------------------------------------
 
     def products(self, x: Vector, out: Vector) -> None:
         """out = A x."""
         self.count += 1
-        self.run(dense, "products", self.source, x, out, self._work.buffers)
+        self.run(passes.products, self.source, x, out, self._work.buffers)
 
     def transposed(self, y: Vector) -> Vector:
         """A^T y."""
         self.count += 1
         out = np.empty(self.shape[1])
-        self.run(dense, "transposed", self.source, y, out, self._work.buffers, self._work.weights, self._work.vectors)
+        self.run(passes.transposed, self.source, y, out, self._work.buffers, self._work.weights, self._work.vectors)
         return out
 
     def column_scale(self, names: Names = None) -> Vector:
         """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
         self.count += 1
         scale = np.empty(self.shape[1])
-        bad = self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
+        bad = self.run(passes.columns, self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
         if bad >= 0:
             inputs.refuse_column(self.data.A, bad, names)
         return scale
@@ -214,15 +223,15 @@ class Passes:
         """The sum of squares and the largest absolute value of each column."""
         self.count += 1
         work, d = self._work, self.shape[1]
-        self.run(dense, "columns", self.source, inputs.LARGEST_ENTRY, np.empty(d), work.buffers, work.vectors)
+        self.run(passes.columns, self.source, inputs.LARGEST_ENTRY, np.empty(d), work.buffers, work.vectors)
         squares, largest = work.vectors[0, :2, :d].copy()
         return squares, largest
 
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""
         self.evaluations += 1
-        point = np.zeros(fold.POINT)
-        self.run(dense, "evaluate", self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
+        point = np.zeros(1, records.POINT)
+        self.run(passes.evaluate, self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
     def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector) -> Point:
@@ -235,7 +244,7 @@ class Passes:
         self.count += 1
         self.evaluations += 1
         work = self._work
-        self.run(dense, "project", self._work.link, self.source, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
+        self.run(passes.project, self._work.link, self.source, x, self.b, self.w, work.a, work.sums, work.point, work.buffers)
         return Point(work.point.copy())
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
@@ -244,22 +253,23 @@ class Passes:
         self.evaluations += 1
         work = self._work
         given = (work.link, self.source, x, self.b, self.w)
-        self.run(dense, "project_grad", *given, work.a, work.sums, work.point, work.vectors, work.buffers, work.weights)
+        self.run(passes.project_grad, *given, work.a, work.point, self._scratch)
         point = Point(work.point.copy())
         if not point.fun < np.inf:
             return point, None
-        return point, self.gradient(work.a, point) if fold.cancels(point.raw, work.vectors) else self.derivatives_in(work.vectors)
+        return point, self.gradient(work.a, point) if rows.cancels(point.raw[0], work.vectors) else self.derivatives_in(work.vectors)
 
     def derivatives_in(self, vectors: np.ndarray) -> Derivatives:
         """What the kernels leave in vectors[0]."""
-        v, q, grad = vectors[0, :3, : self.shape[1]].copy()
+        V, Q, R = records.V, records.Q, records.R
+        v, q, grad = vectors[0, [V, Q, R], : self.shape[1]]
         return Derivatives(grad, v, q)
 
     def gradient(self, a: Vector, point: Point) -> Derivatives:
         """Gradient and rank-2 vectors."""
         work = self._work
         self.count += 1
-        self.run(dense, "gradient", self._work.link, self.source, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights)
+        self.run(passes.gradient, self._work.link, self.source, a, self.b, self.w, point.raw, self._scratch)
         return self.derivatives_in(work.vectors)
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
@@ -282,13 +292,13 @@ class Passes:
             return first
         self.count += 1
         given = (work.link, self.source, a, self.b, self.w, point.raw)
-        self.run(dense, "derivatives", *given, work.vectors, work.gram, work.buffers, work.packed, work.weights)
+        self.run(passes.derivatives, *given, work.gram, self._scratch)
         return self.derivatives_in(work.vectors)
 
     def _finished(self) -> Matrix:
         """The Hessian, of the Gram matrix and the vectors in the workspace."""
         hess = np.empty((self.shape[1],) * 2)
-        self.run(dense, "finish_hessian", self._work.gram, self._work.vectors, hess)
+        self.run(passes.finish_hessian, self._work.gram, self._work.vectors, hess)
         return hess
 
     def _sparse_gram(self, h: Vector) -> None:
@@ -297,36 +307,36 @@ class Passes:
         if not self._sorting:
             shape = (csr.SLOTS, csr.PART + self.shape[1])
             self._sorting = np.empty((csr.SLOTS, self.shape[1]), np.int64), np.empty(shape, np.uint64), np.empty(shape, np.uint64)
-        self.run(csr, "sparse_gram", self.source, inputs.read_only(h), self.data.gram_bounds, *self._sorting, self.workspace().gram)
+        self.run(csr.sparse_gram, self.source, inputs.read_only(h), self.data.gram_bounds, *self._sorting, self.workspace().gram)
 
     def use_mixed(self) -> None:
         """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.cpu.mixed`."""
-        blocks, wide = len(self._work.vectors), padded(self.shape[1])
-        if self.shape[1] > fold.BY_STRIPS or self.data.loader.name in NOT_IN_MEMORY:
-            raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {fold.BY_STRIPS} columns; pass precision='double'")
-        panels = (blocks, mixed.wide_padded(self.shape[1]) // mixed.WIDE, fold.ROWS, mixed.WIDE)
+        count, wide = len(self._work.vectors), padded(self.shape[1])
+        if self.shape[1] > rows.BY_STRIPS or not is_whole(self.data.loader.name):
+            raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {rows.BY_STRIPS} columns; pass precision='double'")
+        panels = (count, mixed.wide_padded(self.shape[1]) // mixed.WIDE, ROWS, mixed.WIDE)
         with room_for("mixed precision", math.prod(panels)):
-            self._mixed_buffers = np.empty((blocks, 2, fold.ROWS)), np.empty((blocks, mixed.SCALES, wide)), np.empty(panels, np.float32)
+            self._mixed_buffers = np.empty((count, 2, ROWS)), np.empty((count, mixed.SCALES, wide)), np.empty(panels, np.float32)
         self.is_mixed = True
 
     def _mixed_gram(self, h: Vector) -> None:
         """A^T diag(h) A into the workspace, in mixed precision."""
         self.count += 1
         work = self.workspace()
-        self.run(dense, "gram_by_blocks_mixed", self.source, inputs.read_only(h), work.gram, work.buffers, *self._mixed_buffers)
+        self.run(passes.gram_by_blocks_mixed, self.source, inputs.read_only(h), work.gram, work.buffers, *self._mixed_buffers)
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
         """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
         sums, out = self.curvature(a, point, p, da), np.empty(self.shape[1])
-        fold.finish_hess_vec(first.v, first.q, sums, p, out)
+        rows.finish_hess_vec(first.v, first.q, sums, p, out)
         return out
 
     def curvature(self, a: Vector, point: Point, p: Vector, da: Vector) -> Vector:
         """A^T (h * A p), and da = A p unless da is empty."""
         work = self._work
         self.count += 1
-        self.run(dense, "curvature", work.link, self.source, p, a, self.b, self.w, point.raw, work.vectors, work.buffers, work.weights, da)
-        return work.vectors[0, 2, : self.shape[1]].copy()
+        self.run(passes.curvature, work.link, self.source, p, a, self.b, self.w, point.raw, da, self._scratch)
+        return work.vectors[0, records.R, : self.shape[1]].copy()
 
     def weighted_gram(self, h: Vector) -> Matrix:
         """A^T diag(h) A."""
@@ -336,7 +346,7 @@ class Passes:
             return self._finished()
         self.count += 1
         out = np.empty((self.shape[1],) * 2)
-        self.run(dense, "weighted_gram", self.source, h, out, self.workspace())
+        self.run(dense.weighted_gram, self.source, h, out, self.workspace())
         return out
 
     def gram(self) -> Matrix:
@@ -347,17 +357,17 @@ class Passes:
         """||A_i B||^2 for each row, B (padded d x 8)."""
         self.count += 1
         out = np.empty(self.shape[0])
-        self.run(sample, "scores", self.source, B, out, self._work.buffers)
+        self.run(sample.scores, self.source, B, out, self._work.buffers)
         return out
 
     def diagonal(self, a: Vector, point: Point) -> Vector:
         """D."""
         D = np.empty(len(a))
-        self.run(dense, "diagonal", self._work.link, a, self.b, self.w, point.raw, D, self._work.weights)
+        self.run(passes.diagonal, self._work.link, a, self.b, self.w, point.raw, D, self._work.weights)
         return D
 
     def predictions(self, a: Vector, point: Point) -> tuple[Vector, Vector]:
         """f and v/alpha."""
         f, v = np.empty(len(a)), np.empty(len(a))
-        self.run(dense, "predictions", self._work.link, a, point.raw, f, v, self._work.sums)
+        self.run(passes.predictions, self._work.link, a, point.raw, f, v, self._work.sums)
         return f, v

@@ -156,7 +156,7 @@ class Steps:
         else:
             self.first = self.passes.gradient(a, point)
         self.gradients += 1
-        it.scalars[iteration.DERIVED] = 1.0
+        it.state[0].derived = 1.0
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 
@@ -181,21 +181,21 @@ class Steps:
 
     def propose(self, it: iteration.Iterate, point: Point, tol: float, null: Matrix) -> None:
         """Put the next step, its trial and what the tests want to know into the iterate."""
-        s, now = it.scalars, int(it.scalars[iteration.NOW])
+        s, now = it.state[0], int(it.state[0].now)
         a = it.a[now]
         self.travelled += point.step
-        if not s[iteration.DERIVED]:
+        if not s.derived:
             self.derive(a, point, it)
-        s[iteration.GRAD_NORM] = np.linalg.norm(it.scaled_grad)
+        s.grad_norm = np.linalg.norm(it.scaled_grad)
         if self.hessian == "matrix-free":
             self._propose_matrix_free(it, a, point, tol)
         else:
             self._propose_from_model(it, a, point, tol, null)
-        s[iteration.SLOPE], s[iteration.LENGTH] = it.scaled_grad @ it.p, np.linalg.norm(it.p)
+        s.slope, s.length = it.scaled_grad @ it.p, np.linalg.norm(it.p)
         np.divide(it.p, self.scale, out=it.step)
         if self.overflowed or not np.isfinite(it.x + it.step).all():  # A p may be finite, as it is not made of p here
-            s[iteration.LARGEST] = math.nan
-        s[iteration.LOG_ALPHA_SLOPE] = self.first.v @ it.step
+            s.largest = math.nan
+        s.log_alpha_slope = self.first.v @ it.step
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
         ahead = iteration.after(now)
@@ -205,7 +205,7 @@ class Steps:
             it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
 
     def _propose_from_model(self, it: iteration.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
-        s = it.scalars
+        s = it.state[0]
         if self.hessian == "exact":
             self._model_step(it, null)
             if self.passes.is_mixed and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
@@ -223,26 +223,26 @@ class Steps:
         if not is_newton and stands_in and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
             self._refresh(a, point, exactly=True)
             M, lam, is_newton = self._model_step(it, null)
-        if self.hessian == "sampled-only" or not s[iteration.LARGEST] < math.inf:
+        if self.hessian == "sampled-only" or not s.largest < math.inf:
             self.passes.products(it.p / self.scale, it.da)
             return
         U = shifted_factor(M, lam)
         self._refine(it, Span(self, a, point), it.p.copy(), lambda residual: solve(U, residual), tol)
-        s[iteration.NEWTON] *= is_newton
+        s.newton = s.newton and is_newton
 
     def _model_step(self, it: iteration.Iterate, null: Matrix) -> tuple[Matrix, float, bool]:
         """The trust-region step of M, into p; M, the lam of the step, and whether it is a full Newton step."""
-        s, M = it.scalars, self.model()
+        s, M = it.state[0], self.model()
         assert M is not None
-        s[iteration.LARGEST] = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
-        s[iteration.CANCELLATION] = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
-        if not s[iteration.LARGEST] < math.inf:
+        s.largest = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
+        s.cancellation = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
+        if not s.largest < math.inf:
             it.p[:] = it.flattest[:] = 0.0
             return M, 0.0, False
         if null.size:  # curvature where A has none keeps p in its row space
-            M += s[iteration.LARGEST] * (null @ null.T)
-        s[iteration.DECREASE], is_newton, s[iteration.MIN_EIG], lam = trust_region.step(it.scaled_grad, M, s[iteration.RADIUS], it.p, it.flattest)
-        s[iteration.NEWTON] = is_newton
+            M += s.largest * (null @ null.T)
+        s.decrease, is_newton, s.min_eig, lam = trust_region.step(it.scaled_grad, M, s.radius, it.p, it.flattest)
+        s.newton = is_newton
         return M, lam, is_newton
 
     def _refine(
@@ -252,48 +252,48 @@ class Steps:
 
         Without a preconditioner a residual is judged by the smallest eigenvalue: that in the span, or `least` where it is known to be less.
         """
-        s, g, fun = it.scalars, it.scaled_grad, span.point.fun
+        s, g, fun = it.state[0], it.scaled_grad, span.point.fun
         y, left = np.empty(0), 0.0
-        it.p[:], s[iteration.DECREASE] = 0.0, 0.0
+        it.p[:], s.decrease = 0.0, 0.0
         while span.add(direction):
             small = np.einsum("ij,kj->ik", span.basis, span.images)
             y, z = np.empty(len(small)), np.empty(len(small))
             slopes, curvatures = np.einsum("ij,j->i", span.basis, g), (small + small.T) / 2
-            s[iteration.DECREASE], is_newton, min_eig, lam = trust_region.step(slopes, curvatures, s[iteration.RADIUS], y, z)
+            s.decrease, is_newton, min_eig, lam = trust_region.step(slopes, curvatures, s.radius, y, z)
             it.p[:] = combine(y, span.basis)
             residual = g + combine(y, span.images) + lam * it.p
             direction, left = -precondition(residual.copy()), float(residual @ residual)
             error = -(residual @ direction)  # twice what the step leaves of the decrease
             if self.hessian == "matrix-free" and error > 0:  # the inverse of the smallest eigenvalue stands for that of H + lam I
                 error /= max(min(min_eig, least) + lam, EPS * np.abs(small).max())
-            goal = min(EASY if is_newton else HARD, s[iteration.DECREASE] / fun)
-            enough = error <= 2 * max(goal * s[iteration.DECREASE], 0.1 * tol * fun)
-            s[iteration.NEWTON] = is_newton and enough
+            goal = min(EASY if is_newton else HARD, s.decrease / fun)
+            enough = error <= 2 * max(goal * s.decrease, 0.1 * tol * fun)
+            s.newton = is_newton and enough
             if enough or len(y) == MOST_DIRECTIONS[self.hessian]:
                 break
         if self.hessian == "matrix-free" and len(y):
-            it.flattest[:], s[iteration.MIN_EIG], s[iteration.LARGEST] = combine(z, span.basis), min_eig, np.abs(small).max()
+            it.flattest[:], s.min_eig, s.largest = combine(z, span.basis), min_eig, np.abs(small).max()
         span.combine(y, it.da)
         return left
 
     def _propose_matrix_free(self, it: iteration.Iterate, a: Vector, point: Point, tol: float) -> None:
-        s = it.scalars
+        s = it.state[0]
         it.flattest[:] = 0.0
-        s[iteration.NEWTON], s[iteration.LARGEST], self.min_eig = True, 0.0, math.nan
+        s.newton, s.largest, self.min_eig = True, 0.0, math.nan
         span = Span(self, a, point)
         left = self._refine(it, span, -it.scaled_grad, lambda residual: residual, tol)
         goal = max(tol * point.fun, point.noise)
-        if s[iteration.NEWTON] and s[iteration.DECREASE] <= goal:
+        if s.newton and s.decrease <= goal:
             # It looks like a minimum, but the gradient does not see all directions.
             span = Span(self, a, point)
-            self.min_eig, s[iteration.LARGEST], lowest = self._extremes(span)
-            s[iteration.MIN_EIG] = self.min_eig
-            negligible = trust_region.NEGLIGIBLE_CURVATURE * s[iteration.LARGEST]
+            self.min_eig, s.largest, lowest = self._extremes(span)
+            s.min_eig = self.min_eig
+            negligible = trust_region.NEGLIGIBLE_CURVATURE * s.largest
             if self.min_eig < -negligible:
                 self._refine(it, Span(self, a, point), lowest, lambda residual: residual, tol)
             elif left > 2 * goal * (least := max(self.min_eig, negligible)):  # nor did the span see all curvatures
                 self._refine(it, Span(self, a, point), -it.scaled_grad, lambda residual: residual, tol, least)
-        s[iteration.CANCELLATION] = span.cancellation if span.products else 1.0
+        s.cancellation = span.cancellation if span.products else 1.0
 
     def _extremes(self, span: Span) -> tuple[float, float, Vector]:
         """The smallest and the largest eigenvalue of H, of scaled columns, and the vector of the first, as far as Lanczos's method shows them."""

@@ -15,7 +15,7 @@ from ..eigenvalues import smallest
 from ..engines.memory import Point
 from ..inputs import Matrix, Vector
 from ..loading import STREAMED_FROM, Recast, as_rows, chunks
-from ..planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO
+from ..planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO, is_in_parts
 from ..problem import LEAST_NORM_TOL, Problem
 from ..rank import least_norm, null_space, triangular_factor
 from ..result import NewtonResult, Status
@@ -87,7 +87,7 @@ def recast(problem: Problem, matrix: Matrix) -> Any:
         for which, rows in chunks(A):
             out[which].copy_to_device(rows @ matrix)
         return out
-    if loader == "stream" or (size > LARGE and size > STREAMED_FROM * free()):
+    if is_in_parts(loader) or (size > LARGE and size > STREAMED_FROM * free()):
         return Recast(A, matrix)
     with room_for("A in an orthonormal basis", shape[0] * shape[1]):
         out = np.empty(shape)
@@ -129,20 +129,23 @@ class Orthonormal(Variables):
     def direction(self, y: Vector) -> Vector:
         return np.asarray(self.axes.vectors @ (y / self.axes.sizes))
 
+    def _is_nearer_start(self, y: Vector) -> bool:
+        """Than to 0, from where x0 would leave the rounding of its size."""
+        return bool(np.abs(y - self.y0).max() <= np.abs(y).max())
+
     def lift(self, y: Vector) -> Vector:
-        change, null = y - self.y0, self.axes.null
-        if np.abs(change).max() <= np.abs(y).max():
-            return np.asarray(self.x0 + self.from_y @ change)
-        # From 0, where it is the nearer: x0 would leave the rounding of its size.
+        if self._is_nearer_start(y):
+            return np.asarray(self.x0 + self.from_y @ (y - self.y0))
+        null = self.axes.null
         return np.asarray(self.from_y @ y + null @ (null.T @ (self.scale * self.x0)) / self.scale)
 
-    def _least_norm(self, x: Vector) -> tuple[Vector, Any, Point]:
+    def _least_norm(self, x: Vector, y: Vector) -> tuple[Vector, Any, Point]:
         """The x of least norm, unless it has another A x and a higher loss; A x and the point there."""
         original, null = self.original, self.axes.null
         if self.softmax:
             n = original.A.shape[0]
             null = null_space(original.A, self.scale, original._transposed_times(np.ones(n)) / n)
-        least = least_norm(x, null, self.scale)
+        least = least_norm(x if self._is_nearer_start(y) else self.from_y @ y, null, self.scale)
         a, point = self._at(x)
         if np.array_equal(least, x):
             return x, a, point
@@ -156,7 +159,7 @@ class Orthonormal(Variables):
         """All at A x, as float64 has it: x is rounded, which a is not."""
         original, inner, found = self.original, self.problem, result.fun
         x = self.lift(result.x)
-        result.x, ax, point = self._least_norm(x) if result.success else (x, *self._at(x))
+        result.x, ax, point = self._least_norm(x, result.x) if result.success else (x, *self._at(x))
         result.kernel = str(original.plan)
         with original._running():
             if result.success and self.axes.null.size and self.condition > PROMISED:  # no gap between what is dependent and what is not

@@ -54,7 +54,7 @@ class Variables(ABC):
         """A x0, having divided x0 by it where u is linear, as the solver does."""
         a0 = self.original._times(self.x0)
         length = np.abs(a0).max()
-        if self.original.link == "linear" and 0 < length < np.inf and np.isfinite(self.x0 / length).all():
+        if self.original._traits.flat_along_x and 0 < length < np.inf and np.isfinite(self.x0 / length).all():
             self.x0 = self.x0 / length
             a0 = self.original._times(self.x0)  # not a0 / length: x0 may be subnormal, and A x0 have few digits
         return a0
@@ -62,7 +62,7 @@ class Variables(ABC):
     @property
     def softmax(self) -> bool:
         """Whether the loss does not see what is the same in all entries of A x."""
-        return self.original.link == "softmax" and not self.original.w.size
+        return self.original._traits.blind_to_shifts and not self.original.w.size
 
     def _at(self, x: Vector) -> tuple[Any, Point]:
         """A x and the point there."""

@@ -1,5 +1,6 @@
 """Watches for forks, from the import of the package on: so without Numba, which comes later."""
 
+import functools
 import os
 import sys
 from typing import Any
@@ -23,6 +24,13 @@ def _refuse(*args: Any) -> None:
     )
 
 
+def _refusing(kernel: Any) -> Any:
+    """What stands for a parallel kernel there; it has the same twin."""
+    refusing = functools.partial(_refuse)
+    refusing.twin = kernel.twin  # type: ignore[attr-defined]
+    return refusing
+
+
 def _after_fork_in_child() -> None:
     """Such a child has none of its parent's OpenMP workers, and a launch would kill it: it keeps to the serial twins."""
     global is_after_launch
@@ -30,7 +38,7 @@ def _after_fork_in_child() -> None:
     if layer() == "omp":
         for name, module in list(sys.modules.items()):
             if name.startswith("fastrsx.kernels."):
-                vars(module).update({kernel: _refuse for kernel in vars(module) if f"{kernel}_serial" in vars(module)})
+                vars(module).update({name: _refusing(value) for name, value in vars(module).items() if getattr(value, "twin", None)})
 
 
 def _is_forked_pool_worker() -> bool:

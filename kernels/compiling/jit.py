@@ -73,6 +73,18 @@ def part(func):
     return njit(inline="always", **FLAGS)(func)
 
 
+def formula(func):
+    """A formula: a function of numbers, which may be registers, spliced into what calls it. `gpu.scalar` makes the same of it for a GPU."""
+    return part(func)
+
+
+def rebuilt(func, names, cells=None):
+    """The same source, in which these global names, and free variables, mean something else."""
+    other = types.FunctionType(func.__code__, func.__globals__ | names, func.__name__, func.__defaults__, cells or func.__closure__)
+    other.__qualname__, other.__module__, other.__doc__ = func.__qualname__, func.__module__, func.__doc__
+    return other
+
+
 def interpreted(dispatcher, modules, replaced):
     """The same source as Python: names of compiled functions of `modules` mean theirs as Python too, and names in `replaced` what stands there."""
     names, made = {module.__name__ for module in modules}, {}
@@ -95,7 +107,7 @@ def serial_twin(dispatcher):
     """The same source for one thread: prange is range, and the name of a kernel that has a serial twin means that twin."""
     func = dispatcher.py_func
     twins = {name: value.twin for name, value in func.__globals__.items() if isinstance(value, Dispatcher) and getattr(value, "twin", None)}
-    twin = types.FunctionType(func.__code__, func.__globals__ | twins, f"{func.__name__}_serial", func.__defaults__)
-    twin.__qualname__, twin.__module__, twin.__doc__ = f"{func.__qualname__}_serial", func.__module__, func.__doc__
+    twin = rebuilt(func, twins)
+    twin.__name__, twin.__qualname__ = f"{func.__name__}_serial", f"{func.__qualname__}_serial"
     dispatcher.twin = part(twin) if dispatcher.targetoptions.get("inline") == "always" else serial(twin)
     return dispatcher.twin

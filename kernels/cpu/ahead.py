@@ -8,21 +8,57 @@ and with M unknown too they are rescaled as the maximum grows, as what `fold_gra
 rows goes on from chunk to chunk.
 """
 
-import math
+from typing import NamedTuple
 
+import numpy as np
 from numba import prange
 
 from ..compiling.jit import parallel, part, serial, serial_twin
-from ..dense import finish_hessian
 from ..formulas.links import terms
+from ..formulas.records import VB, VU, W2A, V
+from ..formulas.states import over_exp, rescale, rescaled
 from ..layouts.panel import ROWS, add_row_sum, add_row_sums, load_panel, row_products
 from ..registers.simd import LANES, first, fma, load_first, splat, store, store_first
 from ..registers.tile import add_gram, pack
-from . import fold
-from .fold import POINT_ALPHA, POINT_S, POINT_SHIFT, SHIFT, add_domain, rescale_vectors, rescaled
+from .blocks import KINDS, block_rows
+from .passes import finish_hessian
+from .rows import finish_gradient, rescale_vectors
+from .vectors import add_domain, start_domain
 
-W2A, V, VU, VB, E, EB, VV, W2 = range(8)  # rows of `weights`: of the vectors w^2 a, v, v u, v b, and of the Gram matrices e, e b, v^2 + e u, w^2
-WEIGHTS = 8
+# Rows of `weights` behind those of the d-vectors: of the Gram matrices e, e b, v^2 + e u and w^2, the last of which does not depend on x.
+E, EB, VV, W2 = range(KINDS, KINDS + 4)
+WEIGHTS = KINDS + 4
+
+
+class Ahead(NamedTuple):
+    """The states of blocks, and what these write."""
+
+    sums: np.ndarray  # blocks
+    vectors: np.ndarray  # blocks x 4 x padded d
+    grams: np.ndarray  # blocks x 3 or 4 x padded d x padded d
+    buffers: np.ndarray
+    packed: np.ndarray
+    weights: np.ndarray  # blocks x 8 x rows of a panel
+
+
+class AheadBlock(NamedTuple):
+    """The rows of a block, start : stop, and its share."""
+
+    start: int
+    stop: int
+    sums: np.record
+    vectors: np.ndarray
+    grams: np.ndarray
+    buffer: np.ndarray
+    packed: np.ndarray
+    weights: np.ndarray
+
+
+@part
+def share_ahead(ahead, k, n):
+    """Block k of n rows."""
+    start, stop = block_rows(k, ahead.sums.shape[0], n)
+    return AheadBlock(start, stop, ahead.sums[k], ahead.vectors[k], ahead.grams[k], ahead.buffers[k], ahead.packed[k], ahead.weights[k])
 
 
 @serial
@@ -38,7 +74,7 @@ def rescale_grams(factor, grams):
 @serial
 def weigh_ahead(link, a, b, w, i, rows, shift, weights):
     """The weights of the rows i : i + rows, times exp(-shift) or its square; 0 in the padding."""
-    k = splat(math.exp(-shift))
+    k = splat(over_exp(shift))
     for j in range(0, rows, LANES):
         count = rows - j
         aj, bj = load_first(a, 0, i + j, count), load_first(b, 0, i + j, count)
@@ -57,11 +93,12 @@ def weigh_ahead(link, a, b, w, i, rows, shift, weights):
 
 
 @part
-def fold_ahead(link, A, p, a, b, w, matrices, start, stop, da, out, sums, buffer, weights, packed, vectors, grams):
-    """da = A p, out = a + da, and the sums there of the rows start : stop, of so many Gram matrices, added to the state."""
-    for i in range(start, stop, ROWS):
-        rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
+def fold_ahead(link, A, p, a, b, w, da, out, block):
+    """da = A p, out = a + da, and the sums there of a block's rows, with as many Gram matrices as it has, added to its state."""
+    sums, vectors, grams, weights = block.sums, block.vectors, block.grams, block.weights
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = load_panel(A, i, rows, block.buffer)
         row_products(panel, p, rows, da, i, A, i + ROWS, True)
         for j in range(i, i + rows, LANES):
             count = i + rows - j
@@ -70,29 +107,28 @@ def fold_ahead(link, A, p, a, b, w, matrices, start, stop, da, out, sums, buffer
         if factor < 1.0:
             rescale_vectors(factor, vectors)
             rescale_grams(factor, grams)
-        weigh_ahead(link, out, b, w, i, rows, sums[SHIFT], weights)
-        add_row_sums(panel, weights[V:], rows, vectors, A, i + ROWS, False)
+        weigh_ahead(link, out, b, w, i, rows, sums.shift, weights)
+        add_row_sums(panel, weights, rows, vectors, A, i + ROWS, False)
         if w.shape[0] > 0:
-            add_row_sum(panel, weights[W2A:], rows, vectors[3:], A, i + ROWS, False)
-        for g in range(matrices):
-            pack(panel, weights[E + g], rows, packed)
-            add_gram(packed, panel, rows, grams[g], A, i + ROWS)
+            add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + ROWS, False)
+        for g in range(grams.shape[0]):
+            pack(panel, weights[E + g], rows, block.packed)
+            add_gram(block.packed, panel, rows, grams[g], A, i + ROWS)
 
 
 @parallel
-def look_ahead(link, A, p, a, b, w, matrices, da, out, sums, buffers, weights, packed, vectors, grams):
-    """`fold_ahead` over the rows of one chunk; the blocks' states go on from those that are given. The last Gram matrix does not depend on x."""
-    blocks = sums.shape[0]
-    for k in prange(blocks):
-        start, stop = fold.block_rows(k, blocks, A.shape[0])
-        fold_ahead(link, A, p, a, b, w, matrices, start, stop, da, out, sums[k], buffers[k], weights[k], packed[k], vectors[k], grams[k])
+def look_ahead(link, A, p, a, b, w, da, out, ahead):
+    """`fold_ahead` over the rows of one chunk; the blocks' states go on from those that are given."""
+    n = A.shape[0]
+    for k in prange(ahead.sums.shape[0]):
+        fold_ahead(link, A, p, a, b, w, da, out, share_ahead(ahead, k, n))
 
 
 @serial
 def start_ahead(link, sums, vectors, grams):
     """The blocks' states before any row."""
     for k in range(sums.shape[0]):
-        fold.start_sums(link, sums[k])
+        start_domain(link, sums[k])
     vectors[:] = 0.0
     grams[:] = 0.0
 
@@ -100,19 +136,19 @@ def start_ahead(link, sums, vectors, grams):
 @serial
 def finish_ahead(sums, point, vectors, grams, hess):
     """What `derivatives` leaves in vectors[0], and the Hessian, of the blocks' states and the point that they are at."""
-    alpha, s = point[POINT_ALPHA], point[POINT_S]
+    at = point[0]
     total = grams[0, 0]
     for k in range(sums.shape[0]):
-        f = math.exp(sums[k, SHIFT] - point[POINT_SHIFT])
-        ratio = f / alpha
+        f = rescale(sums[k].shift, at.shift)
+        ratio = f / at.alpha
         for i in range(total.shape[0]):
             for j in range(total.shape[1]):
                 entry = 0.0
                 if f > 0.0:
-                    entry = 2.0 * ratio * (ratio * grams[k, 2, i, j] - grams[k, 1, i, j] - s * grams[k, 0, i, j])
+                    entry = 2.0 * ratio * (ratio * grams[k, 2, i, j] - grams[k, 1, i, j] - at.s * grams[k, 0, i, j])
                 entry += grams[k, 3, i, j]
                 total[i, j] = entry if k == 0 else total[i, j] + entry
-    fold.finish_gradient(sums, point, vectors)
+    finish_gradient(sums, at, vectors)
     finish_hessian(total, vectors, hess)
 
 

@@ -18,6 +18,9 @@ a column of zeros has no error), so sqrt(t) s_j <= 2^20 z_j. It holds while max|
 Nothing overflows where the float64 path does not: t s_i is formed here, and h_k P_ki there.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
@@ -323,50 +326,58 @@ def pack_mixed(panel, h, rows, roots, scales, panel32):
 # rows, takes 24 registers for the first and the third block; the others are a tile and two of half a register a row, for the diagonal.
 
 
+class Coming(NamedTuple):
+    """What a tile asks for ahead: a line for each row, from `line` on after the start of a row of the matrix; none where it is negative."""
+
+    matrix: np.ndarray
+    row: int
+    line: int
+
+
 @serial
-def _wide_tile_3(panel32, rows, positive, p, q, C, scales, ahead, row, line):
+def _wide_tile_3(panel32, rows, positive, p, q, C, scales, coming):
     tile, left = wide_zeros(24), panel32[p // WIDE, :, p % WIDE :]
     for k in range(positive):
         tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 3))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     for k in range(positive, rows):
         tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 3))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     add_wide_tile(tile, C, p, q, 8, scales)
 
 
 @serial
-def _wide_tile_2(panel32, rows, positive, p, q, C, scales, ahead, row, line):
+def _wide_tile_2(panel32, rows, positive, p, q, C, scales, coming):
     tile, left = wide_zeros(16), panel32[p // WIDE, :, p % WIDE :]
     for k in range(positive):
         tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 2))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     for k in range(positive, rows):
         tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 2))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     add_wide_tile(tile, C, p, q, 8, scales)
 
 
 @serial
-def _wide_tile_1(panel32, rows, positive, p, q, C, scales, ahead, row, line):
+def _wide_tile_1(panel32, rows, positive, p, q, C, scales, coming):
     tile, left = wide_zeros(8), panel32[p // WIDE, :, p % WIDE :]
     for k in range(positive):
         tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 1))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     for k in range(positive, rows):
         tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 1))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     add_wide_tile(tile, C, p, q, 8, scales)
 
 
 @serial
-def _wide_corner(panel32, rows, positive, p, C, scales, ahead, row, line):
+def _wide_corner(panel32, rows, positive, p, C, scales, coming):
     """Rows p : p + 8 of the 32 columns from p on, and rows p + 16 : p + 24 of the last sixteen."""
     upper, lower = wide_zeros(16), wide_zeros(8)
     first, second = panel32[p // WIDE], panel32[p // WIDE + 1]
@@ -374,33 +385,33 @@ def _wide_corner(panel32, rows, positive, p, C, scales, ahead, row, line):
         left, right = wide_registers(panel32, p // WIDE, k, 2)
         upper = outer(upper, scalars(first, k, 0, 8), (left, right))
         lower = outer(lower, scalars(second, k, 0, 8), (right,))
-        if line >= 0:
-            prefetch(ahead, row, line + 2 * k, 2)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
     for k in range(positive, rows):
         left, right = wide_registers(panel32, p // WIDE, k, 2)
         upper = outer_less(upper, scalars(first, k, 0, 8), (left, right))
         lower = outer_less(lower, scalars(second, k, 0, 8), (right,))
-        if line >= 0:
-            prefetch(ahead, row, line + 2 * k, 2)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
     add_wide_tile(upper, C, p, p, 8, scales)
     add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
 
 
 @serial
-def _half_corners(panel32, rows, positive, p, C, scales, ahead, row, line):
+def _half_corners(panel32, rows, positive, p, C, scales, coming):
     """The last eight rows and columns of the triangles of 16 x 16 at p and at p + 16."""
     upper, lower = half_zeros(8), half_zeros(8)
     first, second = panel32[p // WIDE, :, LANES:], panel32[p // WIDE + 1, :, LANES:]
     for k in range(positive):
         upper = outer(upper, scalars(first, k, 0, 8), last_half(panel32, p // WIDE, k))
         lower = outer(lower, scalars(second, k, 0, 8), last_half(panel32, p // WIDE + 1, k))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     for k in range(positive, rows):
         upper = outer_less(upper, scalars(first, k, 0, 8), last_half(panel32, p // WIDE, k))
         lower = outer_less(lower, scalars(second, k, 0, 8), last_half(panel32, p // WIDE + 1, k))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
+        if coming.line >= 0:
+            prefetch(coming.matrix, coming.row, coming.line + k, 1)
     p += LANES
     add_wide_tile(upper, C, p, p, 8, scales)
     add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
@@ -414,21 +425,21 @@ def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
     q = 2 * half
     diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; none of a lone register
     for p in range(0, min(d, diagonal + WIDE), LANES):
-        line = (d // LANES - askers) * rows if askers > 0 else -1
+        coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
         if p == diagonal:
-            _wide_corner(panel32, rows, positive, p, C, scales, ahead, row, line)
+            _wide_corner(panel32, rows, positive, p, C, scales, coming)
             askers -= 1
         elif p > diagonal:
-            _wide_tile_1(panel32, rows, positive, p, diagonal + WIDE, C, scales, ahead, row, line)
+            _wide_tile_1(panel32, rows, positive, p, diagonal + WIDE, C, scales, coming)
             askers -= 1
-            line = (d // LANES - askers) * rows if askers > 0 else -1
-            _half_corners(panel32, rows, positive, diagonal, C, scales, ahead, row, line)
+            coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
+            _half_corners(panel32, rows, positive, diagonal, C, scales, coming)
         elif width == 3:
-            _wide_tile_3(panel32, rows, positive, p, q, C, scales, ahead, row, line)
+            _wide_tile_3(panel32, rows, positive, p, q, C, scales, coming)
         elif width == 2:
-            _wide_tile_2(panel32, rows, positive, p, q, C, scales, ahead, row, line)
+            _wide_tile_2(panel32, rows, positive, p, q, C, scales, coming)
         else:
-            _wide_tile_1(panel32, rows, positive, p, q, C, scales, ahead, row, line)
+            _wide_tile_1(panel32, rows, positive, p, q, C, scales, coming)
         askers -= 1
     return askers
 

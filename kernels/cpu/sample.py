@@ -10,7 +10,7 @@ from numba import prange
 
 from ..compiling.jit import parallel, serial, serial_twin
 from ..layouts.panel import ROWS, row_squares, view_rows
-from .fold import block_rows
+from .blocks import block_rows
 
 ROUNDS = 20  # for the scale of the probabilities; a handful suffices unless almost all rows are certain
 

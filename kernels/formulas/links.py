@@ -5,7 +5,7 @@
     linear    u = a             u' = 1             u'' = 0         M = 0
 
 u, u' and u'' are taken times exp(-M), M = max(low, max m(a)) but at most `high`, m(a) = a; kernels call u' v and u'' e. A link of
-the user's own brings its functions of a, and is a type of its own too.
+the user's own brings its functions of a, and is a type of its own too. A new link here is a class and its name in LINKS.
 """
 
 import itertools
@@ -21,11 +21,29 @@ from ..registers.exp import exp
 from ..registers.simd import LANES, absolute, f64x8, fma, lane, load_first, splat, store_first, with_lane
 
 
+class Traits(NamedTuple):
+    """What solvers ask of a link."""
+
+    flat_along_x: bool = False  # f does not depend on the length of x: there is no minimum in that direction, and x = 0 is a pole
+    blind_to_shifts: bool = False  # f does not change with a constant added to A x
+    may_fit_at_infinity: bool = False  # with a constant that grows, f tends to the softmax, see fastrsx.steps.limits
+
+
 class Rsx(NamedTuple):
     """Residual block and softmax."""
 
     low: float = 0.0
     high: float = math.inf
+    traits = Traits(may_fit_at_infinity=True)
+
+    @staticmethod
+    def terms(link, a, shift, k):
+        e = exp(a - shift)
+        return fma(k, a, e), e + k, e, fma(k, absolute(a), e)
+
+    @staticmethod
+    def growth(link, a):
+        return a
 
 
 class Softmax(NamedTuple):
@@ -33,6 +51,16 @@ class Softmax(NamedTuple):
 
     low: float = -math.inf
     high: float = math.inf
+    traits = Traits(blind_to_shifts=True)
+
+    @staticmethod
+    def terms(link, a, shift, k):
+        e = exp(a - shift)
+        return e, e, e, e
+
+    @staticmethod
+    def growth(link, a):
+        return a
 
 
 class Linear(NamedTuple):
@@ -40,6 +68,15 @@ class Linear(NamedTuple):
 
     low: float = 0.0
     high: float = 0.0
+    traits = Traits(flat_along_x=True)
+
+    @staticmethod
+    def terms(link, a, shift, k):
+        return a, splat(1.0), splat(0.0), absolute(a)
+
+    @staticmethod
+    def growth(link, a):
+        return a
 
 
 RSX = Rsx()
@@ -58,23 +95,12 @@ def growth(link, a):
 
 @overload(terms)
 def _terms(link, a, shift, k):
-    def rsx(link, a, shift, k):
-        e = exp(a - shift)
-        return fma(k, a, e), e + k, e, fma(k, absolute(a), e)
-
-    def softmax(link, a, shift, k):
-        e = exp(a - shift)
-        return e, e, e, e
-
-    def linear(link, a, shift, k):
-        return a, splat(1.0), splat(0.0), absolute(a)
-
-    return {Rsx: rsx, Softmax: softmax, Linear: linear}.get(link.instance_class) or link.instance_class.terms
+    return link.instance_class.terms
 
 
 @overload(growth)
 def _growth(link, a):
-    return (lambda link, a: a) if link.instance_class in (Rsx, Softmax, Linear) else link.instance_class.growth
+    return link.instance_class.growth
 
 
 # -- a link of the user's own ---------------------------------------------------------------------------------
@@ -136,10 +162,12 @@ def make_link(function, growth):
     class Custom(NamedTuple):
         low: float = -math.inf
         high: float = math.inf
+        traits = Traits()
 
     Custom.__name__ = f"Custom{next(_numbers)}"  # Numba tells types apart by name
     fast, grows_fast = is_vectorised(function, 2, types.UniTuple(f64x8, 3)), growth is None or is_vectorised(growth, 1, f64x8)
     Custom.terms, Custom.growth, Custom.vectorised = terms_of(function, fast), growth_of(growth, grows_fast), fast and grows_fast
+    Custom.functions = function, growth  # for a GPU, which has neither registers nor the CPU's compiled code
     Custom.cacheable = False
     return Custom()
 

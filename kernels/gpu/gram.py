@@ -6,8 +6,12 @@ and a warp 4 x 8 threads: what a warp reads for a row of A is then two lines of 
 
 import numpy as np
 
+from ..formulas import finish
+from ..formulas.records import Q, V
 from .block import EDGE, THREADS, WARP_COLUMNS, WARP_ROWS, block_rows, cuda, device, kernel, unsigned
+from .scalar import scalar
 
+rank_2 = scalar(finish.rank_2)
 TILE = 4 * EDGE
 DEPTH = 16  # rows at a time
 
@@ -82,7 +86,7 @@ fold_gram_diagonal, fold_gram_below = make_gram(True), make_gram(False)
 
 
 @kernel
-def combine_hessian(gram, vectors, hess):
+def merge_hessian(gram, vectors, hess):
     """The sum of the splits of `gram`, and the rank-2 term of the rows v/alpha and q/alpha of `vectors`; EDGE threads for each entry."""
     scratch = cuda.shared.array(THREADS, np.float64)
     d, column, group = hess.shape[0], cuda.threadIdx.x % EDGE, cuda.threadIdx.x // EDGE
@@ -101,4 +105,4 @@ def combine_hessian(gram, vectors, hess):
             while other < THREADS:
                 total += scratch[other]
                 other += EDGE
-            hess[place // d, place % d] = total - 2.0 * (vectors[0, p] * vectors[1, q] + vectors[1, p] * vectors[0, q])
+            hess[place // d, place % d] = total - 2.0 * rank_2(vectors[V, p], vectors[Q, p], vectors[V, q], vectors[Q, q])

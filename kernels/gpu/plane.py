@@ -2,16 +2,18 @@
 
 import numpy as np
 
+from ..formulas.records import Domain
 from ..newton.plane import PLANE
 from .block import THREADS, block_rows, block_sum, cuda, kernel
+from .scalar import linked_kernel
 from .vectors import join_domain, row_weights, start_domain, store_domain
 
 HALF = PLANE // 2  # of its sums: all would not fit into the registers
 
 
-@kernel
-def fold_plane(link, here, da, before, a, b, w, point, sums):
-    """For z0 = here, z1 = da, z2 = here - before: <z_i, z_i> and z_i^T diag(h) z_j of a block; with y = 1, <v, z_i>, <q, z_i> and <r, z_i>."""
+@linked_kernel
+def fold_plane(link, plane, a, b, w, point, sums):
+    """<z_i, z_i> and z_i^T diag(h) z_j of a block; with y = 1, <v, z_i>, <q, z_i> and <r, z_i>."""
     scratch = cuda.shared.array(THREADS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
     each = cuda.local.array(HALF, np.float64)
@@ -19,19 +21,19 @@ def fold_plane(link, here, da, before, a, b, w, point, sums):
     for k in range(HALF):
         each[k] = 0.0
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
-        z[0], z[1], z[2] = here[i], da[i], here[i] - before[i]
-        h, v, q, r = row_weights(link, a, b, w, point, i)
+        z[0], z[1], z[2] = plane.here[i], plane.da[i], plane.here[i] - plane.before[i]
+        row = row_weights(link, a, b, w, point, i)
         entry = 3
         for k in range(3):
             if cuda.blockIdx.y == 0:
                 each[k] += z[k] * z[k]
                 for m in range(k, 3):
-                    each[entry] += h * z[k] * z[m]
+                    each[entry] += row.h * z[k] * z[m]
                     entry += 1
             else:
-                each[k] += v * z[k]
-                each[3 + k] += q * z[k]
-                each[6 + k] += r * z[k]
+                each[k] += row.v * z[k]
+                each[3 + k] += row.q * z[k]
+                each[6 + k] += row.r * z[k]
     for k in range(HALF):
         total = block_sum(scratch, each[k])
         if cuda.threadIdx.x == 0:
@@ -39,7 +41,7 @@ def fold_plane(link, here, da, before, a, b, w, point, sums):
 
 
 @kernel
-def combine_plane(sums, out):
+def merge_plane(sums, out):
     """The sums of all blocks. One block."""
     scratch = cuda.shared.array(THREADS, np.float64)
     for entry in range(PLANE):
@@ -51,16 +53,17 @@ def combine_plane(sums, out):
             out[entry] = total
 
 
-@kernel
-def fold_combination(link, here, da, before, y, out, sums):
-    """The domain of out = (1 + y0) here + y1 da + y2 (here - before), and max |out - here|; y a tuple."""
+@linked_kernel
+def fold_combination(link, plane, y, out, sums):
+    """The domain of out = here + y0 z0 + y1 z1 + y2 z2, and max |out - here|; y a tuple."""
     scratch = cuda.shared.array(THREADS, np.float64)
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, here.shape[0])
-    shift, k, alpha, magnitude, slope = start_domain(link)
-    largest = 0.0
+    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, out.shape[0])
+    domain, largest = start_domain(link), 0.0
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
-        change = y[0] * here[i] + y[1] * da[i] + y[2] * (here[i] - before[i])
-        out[i] = here[i] + change
-        shift, k, alpha, magnitude, slope = join_domain(link, out[i], 0.0, shift, k, alpha, magnitude, slope)
+        here = plane.here[i]
+        change = y[0] * here + y[1] * plane.da[i] + y[2] * (here - plane.before[i])
+        out[i] = here + change
+        domain = join_domain(link, out[i], 0.0, domain)
         largest = max(largest, abs(change))
-    store_domain(scratch, shift, alpha, magnitude, slope, largest, sums[cuda.blockIdx.x])
+    domain = Domain(domain.shift, domain.alpha, domain.magnitude, domain.slope, largest)
+    store_domain(scratch, domain, sums[cuda.blockIdx.x])

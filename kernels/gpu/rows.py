@@ -1,16 +1,20 @@
 """Passes over A on a GPU: a few threads take a row for A x, and a few take a column for a d-vector.
 
-A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed. Formulas as in cpu/fold.py.
+A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed.
 """
 
 import operator
 
 import numpy as np
 
-from ..cpu.fold import POINT_ALPHA, POINT_FF, POINT_S, POINT_SHIFT
+from ..formulas import finish
+from ..formulas.links import terms
+from ..formulas.records import VB, VU, W2A, Q, R, V
 from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
-from .vectors import raised, rescale, rescaled, row_weights, scale, terms
+from .scalar import linked_kernel, scalar
+from .vectors import over_exp, raised, rescale, rescaled, row_weights
 
+gradient_entry, rank_2 = scalar(finish.gradient_entry), scalar(finish.rank_2)
 WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A once
 
 
@@ -126,7 +130,7 @@ def store_columns(scratch, sums, kinds, d, vectors):
         store_sum(scratch, sums[k], d, vectors[k])
 
 
-@kernel
+@linked_kernel
 def fold_gradient(link, A, a, b, w, point, h, vectors):
     """A^T v/alpha, A^T q/alpha and A^T r of each block and WIDEST columns; and h of each row, unless that is empty."""
     scratch = cuda.shared.array(THREADS, np.float64)
@@ -138,9 +142,10 @@ def fold_gradient(link, A, a, b, w, point, h, vectors):
     for i in range(start, stop, THREADS):
         cuda.syncthreads()
         if i + t < stop:
-            hi, weights[0, t], weights[1, t], weights[2, t] = row_weights(link, a, b, w, point, i + t)
+            row = row_weights(link, a, b, w, point, i + t)
+            weights[V, t], weights[Q, t], weights[R, t] = row.v, row.q, row.r
             if h.shape[0] > 0 and first == 0:
-                h[i + t] = hi
+                h[i + t] = row.h
         cuda.syncthreads()
         add_columns(A, i, min(i + THREADS, stop), first, d, weights, 3, sums)
     store_columns(scratch, sums, 3, d, vectors[cuda.blockIdx.x, :, first:])
@@ -156,7 +161,7 @@ def fold_transposed(A, y, vectors):
     if column < d:
         for i in range(start + group, stop, groups):
             total += y[unsigned(i)] * A[unsigned(i), unsigned(first + column)]
-    store_sum(scratch, total, d, vectors[cuda.blockIdx.x, 2, first:])
+    store_sum(scratch, total, d, vectors[cuda.blockIdx.x, R, first:])
 
 
 @kernel
@@ -178,14 +183,14 @@ def fold_columns(A, vectors):
 # -- both: one read of A ----------------------------------------------------------------------------------------
 
 
-@kernel
+@linked_kernel
 def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
     """a = A x, and M, A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a) of each block, in one read of A, of at most WIDEST columns."""
     scratch = cuda.shared.array(THREADS, np.float64)
     weights = cuda.shared.array((4, THREADS), np.float64)
     start, stop, lanes, rows, row = share_rows(A)
     d = A.shape[1]
-    shift = link[2]
+    shift = link.low
     sums = cuda.local.array(4, np.float64)
     clear(sums)
     for i in range(start, stop, rows):
@@ -196,14 +201,14 @@ def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
             top = block_max(scratch, top)
             factor = rescale(shift, top)
             shift = top
-            sums[0] = rescaled(factor, sums[0])
-            sums[1] = rescaled(factor * factor, sums[1])
-            sums[2] = rescaled(factor, sums[2])
+            sums[V] = rescaled(factor, sums[V])
+            sums[VU] = rescaled(factor * factor, sums[VU])
+            sums[VB] = rescaled(factor, sums[VB])
         if has_row:
             a[i + row] = ai
-            u, v, _, _ = terms(link, ai, shift, scale(shift))
-            weights[0, row], weights[1, row], weights[2, row] = v, v * u, v * np.float64(b[i + row])
-            weights[3, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
+            u, v, _, _ = terms(link, ai, shift, over_exp(shift))
+            weights[V, row], weights[VU, row], weights[VB, row] = v, v * u, v * np.float64(b[i + row])
+            weights[W2A, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
         cuda.syncthreads()
         add_columns(A, i, min(i + rows, stop), 0, d, weights, 4, sums)
     store_columns(scratch, sums, 4, d, vectors[cuda.blockIdx.x])
@@ -211,7 +216,7 @@ def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
         shifts[cuda.blockIdx.x] = shift
 
 
-@kernel
+@linked_kernel
 def fold_curvature(link, A, p, a, b, w, point, vectors, da):
     """A^T (h * A p) into the third of `vectors`, and A p into `da` unless that is empty, of at most WIDEST columns."""
     scratch = cuda.shared.array(THREADS, np.float64)
@@ -225,18 +230,17 @@ def fold_curvature(link, A, p, a, b, w, point, vectors, da):
         if cuda.threadIdx.x % lanes == 0 and i + row < stop:
             if da.shape[0] > 0:
                 da[i + row] = product
-            h, _, _, _ = row_weights(link, a, b, w, point, i + row)
-            weights[0, row] = h * product
+            weights[0, row] = row_weights(link, a, b, w, point, i + row).h * product
         cuda.syncthreads()
         add_columns(A, i, min(i + rows, stop), 0, d, weights, 1, sums)
-    store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, 2:])
+    store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, R:])
 
 
-# -- what blocks left, combined ---------------------------------------------------------------------------------
+# -- what blocks left, merged ---------------------------------------------------------------------------------
 
 
 @kernel
-def combine_vectors(vectors, first, count, out):
+def merge_vectors(vectors, first, count, out):
     """out[k, j] = the sum over blocks of vectors[:, first + k, j] for `count` kinds k; a block for each column j."""
     scratch = cuda.shared.array(THREADS, np.float64)
     j = cuda.blockIdx.x
@@ -254,20 +258,16 @@ def finish_gradient(shifts, point, vectors, out):
     """From what `fold_gradient_sums` leaves: A^T v/alpha, A^T q/alpha and the gradient; a block for each column."""
     scratch = cuda.shared.array(THREADS, np.float64)
     j = cuda.blockIdx.x
-    v, vu, vb, wwa = 0.0, 0.0, 0.0, 0.0
+    v, vu, vb, w2a = 0.0, 0.0, 0.0, 0.0
     for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
-        factor = rescale(shifts[k], point[POINT_SHIFT])
-        v += rescaled(factor, vectors[k, 0, j])
-        vu += rescaled(factor * factor, vectors[k, 1, j])
-        vb += rescaled(factor, vectors[k, 2, j])
-        wwa += vectors[k, 3, j]
-    v, vu, vb, wwa = block_sum(scratch, v), block_sum(scratch, vu), block_sum(scratch, vb), block_sum(scratch, wwa)
+        factor = rescale(shifts[k], point[0].shift)
+        v += rescaled(factor, vectors[k, V, j])
+        vu += rescaled(factor * factor, vectors[k, VU, j])
+        vb += rescaled(factor, vectors[k, VB, j])
+        w2a += vectors[k, W2A, j]
+    v, vu, vb, w2a = block_sum(scratch, v), block_sum(scratch, vu), block_sum(scratch, vb), block_sum(scratch, w2a)
     if cuda.threadIdx.x == 0:
-        alpha, s, half_ff = point[POINT_ALPHA], point[POINT_S], 0.5 * point[POINT_FF]
-        v, vu, vb = v / alpha, vu / alpha / alpha, vb / alpha
-        out[0, j] = v
-        out[1, j] = 2.0 * vu - vb - (s + half_ff) * v
-        out[2, j] = 2.0 * (vu - vb - s * v) + wwa
+        out[V, j], out[Q, j], out[R, j] = gradient_entry(v, vu, vb, w2a, point[0])
 
 
 @kernel
@@ -290,8 +290,8 @@ def finish_hess_vec(vectors, p, out):
     scratch = cuda.shared.array(THREADS, np.float64)
     vp, qp = 0.0, 0.0
     for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
-        vp += vectors[0, j] * p[j]
-        qp += vectors[1, j] * p[j]
+        vp += vectors[V, j] * p[j]
+        qp += vectors[Q, j] * p[j]
     vp, qp = block_sum(scratch, vp), block_sum(scratch, qp)
     for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
-        out[j] = vectors[2, j] - 2.0 * (vectors[0, j] * qp + vectors[1, j] * vp)
+        out[j] = vectors[R, j] - 2.0 * rank_2(vectors[V, j], vectors[Q, j], vp, qp)

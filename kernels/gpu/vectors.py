@@ -1,225 +1,189 @@
 """The fold on a GPU: a block of threads folds its rows into a state, and states combine in a fixed order.
 
-Formulas as in cpu/fold.py. Here are the passes over n-vectors; those over A are in rows.py.
+Here are the passes over n-vectors; those over A are in rows.py.
 """
 
 import math
 
 import numpy as np
 
-from ..cpu.fold import (
-    ABSOLUTE,
-    ALPHA,
-    FC,
-    FF,
-    PENALTY,
-    POINT_ALPHA,
-    POINT_FF,
-    POINT_FUN,
-    POINT_K,
-    POINT_KAPPA,
-    POINT_S,
-    POINT_SHIFT,
-    POINT_SLOPE,
-    POINT_SQUARES,
-    POINT_STEP,
-    SHIFT,
-    SLOPE,
-    SQUARES,
-    STEP,
-)
+from ..formulas import rows, states
+from ..formulas.links import growth, terms
+from ..formulas.records import Domain, Residuals
 from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel
+from .scalar import linked_device, linked_kernel, scalar
 
-# -- fold: the scalar state -------------------------------------------------------------------------------------
+add_residual, add_penalty, factors = scalar(rows.add_residual), scalar(rows.add_penalty), scalar(rows.factors)
+weights, penalised = scalar(rows.weights), scalar(rows.penalised)
+over_exp, rescale, rescaled, cancellation = map(scalar, (states.over_exp, states.rescale, states.rescaled, states.cancellation))
 
-
-@device
-def terms(link, a, shift, k):
-    """u, v, e and the size of the summands of u, each times exp(-M) = k."""
-    p, q = link[0], link[1]
-    e = p * math.exp(a - shift) if p > 0.0 else 0.0
-    return e + q * k * a, e + q * k, e, e + q * k * abs(a)
+# -- the domain -------------------------------------------------------------------------------------------------
 
 
-@device
-def scale(shift):
-    """k = exp(-M). It only matters where a enters u, and M is at least 0 there; elsewhere it might overflow."""
-    return math.exp(min(-shift, 0.0))
-
-
-@device
-def rescale(before, shift):
-    """exp(before - shift), 0 for what was summed before anything."""
-    return math.exp(before - shift) if before > -math.inf else 0.0
-
-
-@device
-def rescaled(factor, x):
-    """factor x, where a factor 0 drops even an inf."""
-    return factor * x if factor > 0.0 else 0.0
-
-
-@device
+@linked_device
 def raised(link, shift, a):
     """M with one more a."""
-    return min(max(shift, a), link[3]) if a > shift else shift
+    m = growth(link, a)
+    return min(m, link.high) if m > shift else shift
 
 
 @device
 def start_domain(link):
-    """M, k, alpha^, sum(e^ + |a^|) and <v^, da> before any row."""
-    return link[2], scale(link[2]), 0.0, 0.0, 0.0
+    """The domain before any row."""
+    return Domain(link.low, 0.0, 0.0, 0.0, 0.0)
 
 
-@device
-def join_domain(link, a, step, shift, k, alpha, magnitude, slope):
+@linked_device
+def join_domain(link, a, step, sums):
     """The same with one more row a, that moves by `step`."""
+    shift, alpha, magnitude, slope, largest = sums
     top = raised(link, shift, a)
     if top > shift:
         factor = rescale(shift, top)
         alpha, magnitude, slope = rescaled(factor, alpha), rescaled(factor, magnitude), rescaled(factor, slope)
-        shift, k = top, scale(top)
-    u, v, _, size = terms(link, a, shift, k)
-    return shift, k, alpha + u, magnitude + size, slope + v * step
+        shift = top
+    u, v, _, size = terms(link, a, shift, over_exp(shift))
+    return Domain(shift, alpha + u, magnitude + size, slope + v * step, max(largest, abs(step)))
 
 
 @device
-def store_domain(scratch, shift, alpha, magnitude, slope, step, sums):
+def merge_domain(scratch, domain):
+    """That of a block, of those of its threads."""
+    top = block_max(scratch, domain.shift)
+    factor = rescale(domain.shift, top)
+    alpha = block_sum(scratch, rescaled(factor, domain.alpha))
+    magnitude = block_sum(scratch, rescaled(factor, domain.magnitude))
+    slope = block_sum(scratch, rescaled(factor, domain.slope))
+    return Domain(top, alpha, magnitude, slope, block_max(scratch, domain.step))
+
+
+@device
+def store_domain(scratch, domain, sums):
     """The state of a block, of the states of its threads."""
-    top = block_max(scratch, shift)
-    factor = rescale(shift, top)
-    alpha = block_sum(scratch, rescaled(factor, alpha))
-    magnitude = block_sum(scratch, rescaled(factor, magnitude))
-    slope = block_sum(scratch, rescaled(factor, slope))
-    step = block_max(scratch, step)
+    merged = merge_domain(scratch, domain)
     if cuda.threadIdx.x == 0:
-        sums[SHIFT], sums[ALPHA], sums[ABSOLUTE], sums[SLOPE], sums[STEP] = top, alpha, magnitude, slope, step
+        sums.shift, sums.alpha, sums.magnitude, sums.slope, sums.step = merged
 
 
-@kernel
+@linked_kernel
 def fold_domain(link, a, da, t, out, sums):
     """The domain of out = a + t da; with an empty da, of out, which is then a."""
     scratch = cuda.shared.array(THREADS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, out.shape[0])
-    shift, k, alpha, magnitude, slope = start_domain(link)
-    largest = 0.0
+    domain = start_domain(link)
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
         step = 0.0
         if da.shape[0] > 0:
             step = da[i]
             out[i] = a[i] + t * step
-        shift, k, alpha, magnitude, slope = join_domain(link, out[i], step, shift, k, alpha, magnitude, slope)
-        largest = max(largest, abs(step))
-    store_domain(scratch, shift, alpha, magnitude, slope, largest, sums[cuda.blockIdx.x])
+        domain = join_domain(link, out[i], step, domain)
+    store_domain(scratch, domain, sums[cuda.blockIdx.x])
 
 
 @kernel
-def combine_domain(sums, point):
+def merge_domains(sums, point):
     """M, k, alpha^, kappa, the slope and the step of all blocks. One block."""
     scratch = cuda.shared.array(THREADS, np.float64)
     t, blocks = cuda.threadIdx.x, sums.shape[0]
     shift = -math.inf
     for k in range(t, blocks, THREADS):
-        shift = max(shift, sums[k, SHIFT])
+        shift = max(shift, sums[k].shift)
     shift = block_max(scratch, shift)
     alpha, magnitude, slope, step = 0.0, 0.0, 0.0, 0.0
     for k in range(t, blocks, THREADS):
-        factor = rescale(sums[k, SHIFT], shift)
-        alpha += rescaled(factor, sums[k, ALPHA])
-        magnitude += rescaled(factor, sums[k, ABSOLUTE])
-        slope += rescaled(factor, sums[k, SLOPE])
-        step = max(step, sums[k, STEP])
+        factor = rescale(sums[k].shift, shift)
+        alpha += rescaled(factor, sums[k].alpha)
+        magnitude += rescaled(factor, sums[k].magnitude)
+        slope += rescaled(factor, sums[k].slope)
+        step = max(step, sums[k].step)
     alpha, magnitude, slope = block_sum(scratch, alpha), block_sum(scratch, magnitude), block_sum(scratch, slope)
     step = block_max(scratch, step)
     if t == 0:
-        point[POINT_SHIFT] = shift
-        point[POINT_K] = scale(shift)
-        point[POINT_ALPHA] = alpha
-        point[POINT_KAPPA] = magnitude / alpha if alpha > 0.0 else math.inf
-        point[POINT_SLOPE] = slope
-        point[POINT_STEP] = step
+        at = point[0]
+        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, cancellation(magnitude, alpha)
+        at.slope, at.step = slope, step
 
 
-@kernel
+# -- the loss, alpha known --------------------------------------------------------------------------------------
+
+
+@device
+def merge_residual(scratch, total):
+    """The sums of all threads."""
+    squares, fc, ff = block_sum(scratch, total.squares), block_sum(scratch, total.fc), block_sum(scratch, total.ff)
+    return Residuals(squares, fc, ff, block_sum(scratch, total.penalty))
+
+
+@linked_kernel
 def fold_residuals(link, a, b, w, point, sums):
     """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block."""
     scratch = cuda.shared.array(THREADS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
-    shift, k, over_alpha = point[POINT_SHIFT], point[POINT_K], 1.0 / point[POINT_ALPHA]
-    squares, fc, ff, penalty = 0.0, 0.0, 0.0, 0.0
+    at = factors(point[0])
+    total = Residuals(0.0, 0.0, 0.0, 0.0)
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
-        u, _, _, _ = terms(link, a[i], shift, k)
-        f = u * over_alpha
-        c = f - b[i]
-        squares += c * c
-        fc += f * c
-        ff += f * f
+        u, _, _, _ = terms(link, a[i], at.shift, at.k)
+        total = add_residual(total, u, np.float64(b[i]), at.over_alpha)
         if w.shape[0] > 0:
-            penalty += (w[i] * a[i]) ** 2
-    squares, fc, ff = block_sum(scratch, squares), block_sum(scratch, fc), block_sum(scratch, ff)
-    penalty = block_sum(scratch, penalty)
+            total = add_penalty(total, np.float64(w[i]), a[i])
+    total = merge_residual(scratch, total)
     if cuda.threadIdx.x == 0:
         block = sums[cuda.blockIdx.x]
-        block[SQUARES], block[FC], block[FF], block[PENALTY] = squares, fc, ff, 0.5 * penalty
+        block.squares, block.fc, block.ff, block.penalty = total.squares, total.fc, total.ff, 0.5 * total.penalty
 
 
 @kernel
-def combine_residuals(sums, point):
+def merge_residuals(sums, point):
     """L, <c, c>, s and <f, f> of all blocks; L is +inf outside the domain alpha > 0. One block."""
     scratch = cuda.shared.array(THREADS, np.float64)
     squares, fc, ff, penalty = 0.0, 0.0, 0.0, 0.0
     for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
-        squares += sums[k, SQUARES]
-        fc += sums[k, FC]
-        ff += sums[k, FF]
-        penalty += sums[k, PENALTY]
-    squares, fc, ff = block_sum(scratch, squares), block_sum(scratch, fc), block_sum(scratch, ff)
-    penalty = block_sum(scratch, penalty)
+        squares += sums[k].squares
+        fc += sums[k].fc
+        ff += sums[k].ff
+        penalty += sums[k].penalty
+    total = merge_residual(scratch, Residuals(squares, fc, ff, penalty))
     if cuda.threadIdx.x == 0:
-        point[POINT_SQUARES], point[POINT_S], point[POINT_FF] = squares, fc, ff
-        point[POINT_FUN] = squares + penalty if point[POINT_ALPHA] > 0.0 else math.inf
+        at = point[0]
+        at.squares, at.s, at.ff = total.squares, total.fc, total.ff
+        at.fun = total.squares + total.penalty if at.alpha > 0.0 else math.inf
 
 
 # -- n-vectors --------------------------------------------------------------------------------------------------
 
 
-@device
+@linked_device
 def row_weights(link, a, b, w, point, i):
-    """h, v/alpha, q/alpha and r of row i."""
-    s, half_ff, over_alpha = point[POINT_S], 0.5 * point[POINT_FF], 1.0 / point[POINT_ALPHA]
-    u, v, e, _ = terms(link, a[i], point[POINT_SHIFT], point[POINT_K])
-    f, v = u * over_alpha, v * over_alpha
-    cs = f - b[i] - s
-    h, q, r = 2.0 * (v * v + e * over_alpha * cs), v * (f + cs - half_ff), 2.0 * v * cs
+    """The weights of row i; of float32 in float64."""
+    at = factors(point[0])
+    u, v, e, _ = terms(link, a[i], at.shift, at.k)
+    row = weights(u, v, e, np.float64(b[i]), at)
     if w.shape[0] > 0:
-        squared = np.float64(w[i]) ** 2  # of float32 in float64
-        h += squared
-        r += squared * a[i]
-    return h, v, q, r
+        row = penalised(row, np.float64(w[i]), a[i])
+    return row
 
 
-@kernel
+@linked_kernel
 def weigh_products(link, da, a, b, w, point, out):
     """out = h * da."""
     for i in range(cuda.grid(1), a.shape[0], cuda.gridsize(1)):
-        h, _, _, _ = row_weights(link, a, b, w, point, i)
-        out[i] = h * da[i]
+        out[i] = row_weights(link, a, b, w, point, i).h * da[i]
 
 
-@kernel
+@linked_kernel
 def fold_diagonal(link, a, b, w, point, D):
     """D = h / 2."""
     for i in range(cuda.grid(1), a.shape[0], cuda.gridsize(1)):
-        h, _, _, _ = row_weights(link, a, b, w, point, i)
-        D[i] = 0.5 * h
+        D[i] = 0.5 * row_weights(link, a, b, w, point, i).h
 
 
-@kernel
+@linked_kernel
 def fold_predictions(link, a, point, f, v):
     """f and v/alpha."""
+    at = factors(point[0])
     for i in range(cuda.grid(1), a.shape[0], cuda.gridsize(1)):
-        u, vi, _, _ = terms(link, a[i], point[POINT_SHIFT], point[POINT_K])
-        f[i], v[i] = u / point[POINT_ALPHA], vi / point[POINT_ALPHA]
+        u, slope, _, _ = terms(link, a[i], at.shift, at.k)
+        f[i], v[i] = u * at.over_alpha, slope * at.over_alpha
 
 
 @kernel

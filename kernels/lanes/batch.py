@@ -1,12 +1,14 @@
 """Many small problems: eight of a shape together, or one by one. Threads share nothing, so each calls this for a part of them."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..compiling.jit import serial
 from ..layouts.panel import padded
 from ..newton.small import STATUS, alloc_small, newton_small
 from ..registers.simd import LANES
-from .lanes import FUN, LEFT, MOST_COLUMNS, MOST_ENTRIES, alloc_lanes, interleave, solve_lanes
+from .lanes import LEFT, MOST_COLUMNS, MOST_ENTRIES, alloc_lanes, interleave, solve_lanes
 
 
 @serial
@@ -24,12 +26,29 @@ def alike(n, d, j):
     return count
 
 
-@serial
-def solve_each(link, A, x, b, w, n, d, first_entry, first_row, first_column, tol, max_iter, status, fun, nit, nfev):
-    """Solve each problem j, n[j] x d[j], from the start in x to the solution there.
+class Places(NamedTuple):
+    """Where each problem lies: the A of all lie end to end, and so do b and w, and x."""
 
-    The A of all problems lie end to end in A, that of j from first_entry[j] on, its b and w from first_row[j], its x from first_column[j].
-    """
+    n: np.ndarray
+    d: np.ndarray
+    entry: np.ndarray  # the first of its A
+    row: np.ndarray  # of its b and w
+    column: np.ndarray  # of its x
+
+
+class Outcomes(NamedTuple):
+    """How each problem ended."""
+
+    status: np.ndarray
+    fun: np.ndarray
+    nit: np.ndarray
+    nfev: np.ndarray
+
+
+@serial
+def solve_each(link, A, x, b, w, places, tol, max_iter, out):
+    """Solve each problem from the start in x to the solution there."""
+    n, d = places.n, places.d
     start, weighted = 0, w.shape[0] > 0
     one = np.int64(1)  # Numba would give a literal a type of its own; room is made when the first shape is known
     small, lanes = alloc_small(one, one, link), alloc_lanes(one, one, weighted)
@@ -42,17 +61,17 @@ def solve_each(link, A, x, b, w, n, d, first_entry, first_row, first_column, tol
                 lanes = alloc_lanes(rows, columns, weighted)
             for i in range(LANES):  # what is missing to eight is the last problem again
                 some[i] = start + min(i, count - 1)
-            interleave(A, first_entry[some], rows * columns, lanes.A)
-            interleave(x, first_column[some], columns, lanes.x)
-            interleave(b, first_row[some], rows, lanes.b)
+            interleave(A, places.entry[some], rows * columns, lanes.A)
+            interleave(x, places.column[some], columns, lanes.x)
+            interleave(b, places.row[some], rows, lanes.b)
             if weighted:
-                interleave(w, first_row[some], rows, lanes.w)
+                interleave(w, places.row[some], rows, lanes.w)
             solve_lanes(link, rows, tol, max_iter, lanes, fates, nits, nfevs)
         for i in range(count):
             j = start + i
-            entry, row, column = first_entry[j], first_row[j], first_column[j]
+            entry, row, column = places.entry[j], places.row[j], places.column[j]
             if together and fates[i] != LEFT:
-                status[j], fun[j], nit[j], nfev[j] = STATUS[fates[i]], lanes.numbers[FUN, i], nits[i], nfevs[i]
+                out.status[j], out.fun[j], out.nit[j], out.nfev[j] = STATUS[fates[i]], lanes.numbers.fun[0, i], nits[i], nfevs[i]
                 for m in range(columns):
                     x[column + m] = lanes.x[0, LANES * m + i]
             else:
@@ -67,5 +86,5 @@ def solve_each(link, A, x, b, w, n, d, first_entry, first_row, first_column, tol
                     max_iter,
                     small,
                 )
-                status[j], fun[j], nit[j], nfev[j] = result.status, result.fun, result.nit, result.nfev
+                out.status[j], out.fun[j], out.nit[j], out.nfev[j] = result.status, result.fun, result.nit, result.nfev
         start += count

@@ -13,26 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiling.jit import serial
-from ..cpu.fold import (
-    LARGEST,
-    POINT,
-    POINT_ALPHA,
-    POINT_FF,
-    POINT_FUN,
-    POINT_K,
-    POINT_KAPPA,
-    POINT_S,
-    POINT_SHIFT,
-    POINT_SLOPE,
-    POINT_SQUARES,
-    POINT_STEP,
-    noise,
-    weigh,
-)
+from ..cpu.vectors import LARGEST
+from ..formulas.finish import rank_2
 from ..formulas.links import growth, terms
+from ..formulas.records import Point, Residuals, Weights
+from ..formulas.rows import add_penalty, add_residual, factors, penalised, weights
+from ..formulas.steps import is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from ..layouts.panel import padded
-from ..newton.iteration import ACCEPT, LONG, is_exact, is_flat, is_near_pole, is_negligible, may_cross
-from ..newton.trust_region import next_radius
+from ..newton.iteration import ACCEPT, LONG
 from ..newton.verdict import EXACT_FIT, GO_ON, MINIMUM
 from ..registers.exp import exp
 from ..registers.simd import LANES, absolute, fma, load_first, maximum, register, splat, sqrt, store, transpose, zeros
@@ -46,6 +34,18 @@ PIVOT = 1e-8  # of the Gram matrix's diagonal: a smaller pivot is left to `newto
 RUNNING, LEFT = -1, -2
 
 
+class Step(NamedTuple):
+    """What the registers of a step leave for its tests, a register each."""
+
+    radius: np.ndarray
+    decrease: np.ndarray
+    length: np.ndarray
+    least_pivot: np.ndarray
+    alpha_slope: np.ndarray  # d log(alpha) / dt along the step
+    norm_b: np.ndarray
+    fun: np.ndarray  # L at x
+
+
 class Lanes(NamedTuple):
     """Eight problems and what their solve writes; counts are of registers, and n that of rows rounded up to eights."""
 
@@ -55,25 +55,45 @@ class Lanes(NamedTuple):
     a: np.ndarray  # n x 1: A x, then A (x + p), for a lane that does not take its step is at its end
     da: np.ndarray  # n x 1: A p
     terms: np.ndarray  # n x 3: u, u', u'' there
-    point: np.ndarray  # numbers of a point x 1: at x
-    ahead: np.ndarray  # the same at x + p
+    point: Point  # at x, a register for each number
+    ahead: Point  # at x + p
     x: np.ndarray  # 1 x padded d
     scale: np.ndarray  # 1 x d: the RMS of columns
     p: np.ndarray  # 1 x d: the step
     vectors: np.ndarray  # 3 x d: A^T v/alpha, A^T q/alpha, the gradient
     U: np.ndarray  # d x d: the Gram matrix, then its factor
-    numbers: np.ndarray  # numbers of a lane x 1
+    numbers: Step
 
 
-# Numbers of a lane: what the registers of a step leave for its tests.
-RADIUS, DECREASE, LENGTH, LEAST_PIVOT, ALPHA_SLOPE, NORM_B, FUN = range(7)
-NUMBERS = 7
+@serial
+def alloc_point():
+    """Room for the points of eight lanes."""
+    room = np.zeros((10, LANES))
+    return Point(room[:1], room[1:2], room[2:3], room[3:4], room[4:5], room[5:6], room[6:7], room[7:8], room[8:9], room[9:])
+
+
+@serial
+def point_of(points, k):
+    """The point of lane k."""
+    return Point(
+        points.shift[0, k],
+        points.k[0, k],
+        points.alpha[0, k],
+        points.kappa[0, k],
+        points.slope[0, k],
+        points.step[0, k],
+        points.squares[0, k],
+        points.s[0, k],
+        points.ff[0, k],
+        points.fun[0, k],
+    )
 
 
 @serial
 def alloc_lanes(n, d, weighted):
     """Room for eight n x d problems."""
     rows, wide = padded(n), LANES * d
+    step = np.zeros((7, LANES))
     return Lanes(
         np.zeros((rows, wide)),
         np.zeros((rows, LANES)),
@@ -81,14 +101,14 @@ def alloc_lanes(n, d, weighted):
         np.zeros((rows, LANES)),
         np.zeros((rows, LANES)),
         np.zeros((rows, 3 * LANES)),
-        np.zeros((POINT, LANES)),
-        np.zeros((POINT, LANES)),
+        alloc_point(),
+        alloc_point(),
         np.zeros((1, LANES * padded(d))),
         np.zeros((1, wide)),
         np.zeros((1, wide)),
         np.zeros((3, wide)),
         np.zeros((d, wide)),
-        np.zeros((NUMBERS, LANES)),
+        Step(step[:1], step[1:2], step[2:3], step[3:4], step[4:5], step[5:6], step[6:]),
     )
 
 
@@ -132,8 +152,8 @@ def start(lanes, n):
     (squares,) = zeros(1)
     for i in range(n):
         squares = fma(register(lanes.b, i, 0), register(lanes.b, i, 0), squares)
-    store(lanes.numbers, NORM_B, 0, sqrt(squares))
-    store(lanes.numbers, RADIUS, 0, splat(1.0))
+    store(lanes.numbers.norm_b, 0, 0, sqrt(squares))
+    store(lanes.numbers.radius, 0, 0, splat(1.0))
 
 
 @serial
@@ -153,7 +173,7 @@ def multiply(A, x, out):
 
 @serial
 def evaluate_lanes(link, lanes, n):
-    """The point ahead, at a + da, which becomes a; see `fold.add_domain` and `fold.fold_residuals`."""
+    """The point ahead, at a + da, which becomes a; see `vectors.add_domain` and `vectors.fold_residuals`."""
     top, largest = splat(link.low), splat(0.0)
     for i in range(n):
         da = register(lanes.da, i, 0)
@@ -171,38 +191,33 @@ def evaluate_lanes(link, lanes, n):
         alpha, magnitude = alpha + u, magnitude + size
         slope = fma(v, register(lanes.da, i, 0), slope)
     over_alpha = splat(1.0) / alpha
-    squares, fc, ff, penalty = zeros(4)
+    total = Residuals(splat(0.0), splat(0.0), splat(0.0), splat(0.0))
     for i in range(n):
-        f = register(lanes.terms, i, 0) * over_alpha
-        c = f - register(lanes.b, i, 0)
-        squares, fc, ff = fma(c, c, squares), fma(f, c, fc), fma(f, f, ff)
+        total = add_residual(total, register(lanes.terms, i, 0), register(lanes.b, i, 0), over_alpha)
         if lanes.w.shape[0] > 0:
-            wa = register(lanes.w, i, 0) * register(lanes.a, i, 0)
-            penalty = fma(wa, wa, penalty)
-    store(lanes.ahead, POINT_SHIFT, 0, shift)
-    store(lanes.ahead, POINT_K, 0, k)
-    store(lanes.ahead, POINT_ALPHA, 0, alpha)
-    store(lanes.ahead, POINT_KAPPA, 0, magnitude * over_alpha)
-    store(lanes.ahead, POINT_SLOPE, 0, slope)
-    store(lanes.ahead, POINT_STEP, 0, largest)
-    store(lanes.ahead, POINT_SQUARES, 0, squares)
-    store(lanes.ahead, POINT_S, 0, fc)
-    store(lanes.ahead, POINT_FF, 0, ff)
-    store(lanes.ahead, POINT_FUN, 0, fma(splat(0.5), penalty, squares))
+            total = add_penalty(total, register(lanes.w, i, 0), register(lanes.a, i, 0))
+    ahead = lanes.ahead
+    store(ahead.shift, 0, 0, shift)
+    store(ahead.k, 0, 0, k)
+    store(ahead.alpha, 0, 0, alpha)
+    store(ahead.kappa, 0, 0, magnitude * over_alpha)
+    store(ahead.slope, 0, 0, slope)
+    store(ahead.step, 0, 0, largest)
+    store(ahead.squares, 0, 0, total.squares)
+    store(ahead.s, 0, 0, total.fc)
+    store(ahead.ff, 0, 0, total.ff)
+    store(ahead.fun, 0, 0, fma(splat(0.5), total.penalty, total.squares))
 
 
 @serial
-def weigh_lanes(lanes, i, n, s, half_ff, over_alpha):
-    """h, v/alpha, q/alpha and r of row i, at a; zeros beyond the last."""
+def weigh_lanes(lanes, i, n, at):
+    """The weights of row i, at a; zeros beyond the last."""
     if i >= n:
-        return zeros(4)
-    h, v, q, r = weigh(
-        register(lanes.terms, i, 0), register(lanes.terms, i, 1), register(lanes.terms, i, 2), register(lanes.b, i, 0), s, half_ff, over_alpha
-    )
+        return Weights(splat(0.0), splat(0.0), splat(0.0), splat(0.0))
+    row = weights(register(lanes.terms, i, 0), register(lanes.terms, i, 1), register(lanes.terms, i, 2), register(lanes.b, i, 0), at)
     if lanes.w.shape[0] > 0:
-        w2 = register(lanes.w, i, 0) * register(lanes.w, i, 0)
-        return h + w2, v, q, fma(w2, register(lanes.a, i, 0), r)
-    return h, v, q, r
+        return penalised(row, register(lanes.w, i, 0), register(lanes.a, i, 0))
+    return row
 
 
 @serial
@@ -212,13 +227,14 @@ def differentiate_lanes(lanes, n):
     A, U, vectors = lanes.A, lanes.U, lanes.vectors
     U[:] = 0.0
     vectors[:] = 0.0
-    over_alpha = splat(1.0) / register(lanes.point, POINT_ALPHA, 0)
-    s, half_ff = register(lanes.point, POINT_S, 0), splat(0.5) * register(lanes.point, POINT_FF, 0)
+    here = lanes.point
+    zero = splat(0.0)  # what the weights do not ask for
+    at = factors(Point(zero, zero, register(here.alpha, 0, 0), zero, zero, zero, zero, register(here.s, 0, 0), register(here.ff, 0, 0), zero))
     for i in range(0, A.shape[0], AT_A_TIME):
-        h0, v0, q0, r0 = weigh_lanes(lanes, i, n, s, half_ff, over_alpha)
-        h1, v1, q1, r1 = weigh_lanes(lanes, i + 1, n, s, half_ff, over_alpha)
-        h2, v2, q2, r2 = weigh_lanes(lanes, i + 2, n, s, half_ff, over_alpha)
-        h3, v3, q3, r3 = weigh_lanes(lanes, i + 3, n, s, half_ff, over_alpha)
+        h0, v0, q0, r0 = weigh_lanes(lanes, i, n, at)
+        h1, v1, q1, r1 = weigh_lanes(lanes, i + 1, n, at)
+        h2, v2, q2, r2 = weigh_lanes(lanes, i + 2, n, at)
+        h3, v3, q3, r3 = weigh_lanes(lanes, i + 3, n, at)
         for j in range(d):
             x0, x1, x2, x3 = register(A, i, j), register(A, i + 1, j), register(A, i + 2, j), register(A, i + 3, j)
             store(vectors, 0, LANES * j, fma(v3, x3, fma(v2, x2, fma(v1, x1, fma(v0, x0, register(vectors, 0, j))))))
@@ -242,7 +258,7 @@ def newton_step(lanes):
         gram = register(U, i, i) * over_scale * over_scale
         z = splat(0.0) - register(vectors, 2, i) * over_scale
         for j in range(i, d):
-            entry = register(U, i, j) - fma(vi, register(vectors, 1, j), qi * register(vectors, 0, j))
+            entry = register(U, i, j) - rank_2(vi, qi, register(vectors, 0, j), register(vectors, 1, j))
             entry = entry * over_scale / register(lanes.scale, 0, j)
             for r in range(i):
                 entry = fma(splat(0.0) - register(U, r, i), register(U, r, j), entry)
@@ -268,38 +284,38 @@ def newton_step(lanes):
         step = register(p, 0, i) / register(lanes.scale, 0, i)
         slope = fma(register(vectors, 0, i), step, slope)
         store(p, 0, LANES * i, step)
-    store(numbers, DECREASE, 0, splat(0.5) * decrease)
-    store(numbers, LENGTH, 0, sqrt(length))
-    store(numbers, LEAST_PIVOT, 0, least)
-    store(numbers, ALPHA_SLOPE, 0, slope)
+    store(numbers.decrease, 0, 0, splat(0.5) * decrease)
+    store(numbers.length, 0, 0, sqrt(length))
+    store(numbers.least_pivot, 0, 0, least)
+    store(numbers.alpha_slope, 0, 0, slope)
 
 
 @serial
 def judge(k, tol, lanes):
     """After a step: what becomes of lane k, and whether it takes the step; the tests of `newton.find_event` and `newton.take`."""
-    here, there, numbers = lanes.point[:, k], lanes.ahead[:, k], lanes.numbers
-    fun, decrease, long, length = here[POINT_FUN], numbers[DECREASE, k], there[POINT_STEP], numbers[LENGTH, k]
-    if not (numbers[LEAST_PIVOT, k] > PIVOT and length <= numbers[RADIUS, k]):
+    here, there, numbers = point_of(lanes.point, k), point_of(lanes.ahead, k), lanes.numbers
+    decrease, length, radius = numbers.decrease[0, k], numbers.length[0, k], numbers.radius[0, k]
+    if not (numbers.least_pivot[0, k] > PIVOT and length <= radius):
         return LEFT, False
     error = noise(here)
-    converged = is_negligible(decrease, long, tol, here)
-    if long >= LONG and is_flat(decrease, here, numbers[NORM_B, k]):
+    converged = is_negligible(decrease, there.step, tol, here)
+    if there.step >= LONG and is_flat(decrease, here, numbers.norm_b[0, k]):
         return LEFT, False
-    ratio = (fun - there[POINT_FUN] + error) / (decrease + error)
-    numbers[RADIUS, k] = next_radius(numbers[RADIUS, k], ratio, length)
-    inside = there[POINT_ALPHA] > 0.0 and not may_cross(numbers[ALPHA_SLOPE, k], there[POINT_SLOPE] / there[POINT_ALPHA])
+    ratio = (here.fun - there.fun + error) / (decrease + error)
+    numbers.radius[0, k] = next_radius(radius, ratio, length)
+    inside = there.alpha > 0.0 and not may_cross(numbers.alpha_slope[0, k], there.slope / there.alpha)
     if not (ratio >= ACCEPT and inside):
         return (MINIMUM if converged else LEFT), False
     return (MINIMUM if converged else RUNNING), True
 
 
 @serial
-def look(k, point, lanes):
-    """Whether lane k has to stop at a point: EXACT_FIT, LEFT near a pole or outside the domain, or RUNNING."""
-    here = point[:, k]
-    if not (here[POINT_ALPHA] > 0.0 and here[POINT_FUN] < np.inf) or is_near_pole(here):
+def look(k, lanes):
+    """Whether lane k has to stop at the point ahead: EXACT_FIT, LEFT near a pole or outside the domain, or RUNNING."""
+    there = point_of(lanes.ahead, k)
+    if not (there.alpha > 0.0 and there.fun < np.inf) or is_near_pole(there):
         return LEFT
-    return EXACT_FIT if is_exact(here, lanes.numbers[NORM_B, k]) else RUNNING
+    return EXACT_FIT if is_exact(there, lanes.numbers.norm_b[0, k]) else RUNNING
 
 
 @serial
@@ -309,17 +325,18 @@ def solve_lanes(link, n, tol, max_iter, lanes, fates, nits, nfevs):
     lanes.a[:] = 0.0
     multiply(lanes.A, lanes.x, lanes.da)
     evaluate_lanes(link, lanes, n)
-    lanes.numbers[FUN] = lanes.ahead[POINT_FUN]
+    lanes.numbers.fun[:] = lanes.ahead.fun
     running = 0
     for k in range(LANES):
-        nits[k], nfevs[k], fates[k] = 0, 1, look(k, lanes.ahead, lanes)
+        nits[k], nfevs[k], fates[k] = 0, 1, look(k, lanes)
         for j in range(lanes.U.shape[0]):
             if not 1e-140 < lanes.scale[0, LANES * j + k] < 1e150:  # a zero column, a NaN, or squares that overflow
                 fates[k] = LEFT
         running += fates[k] == RUNNING
     step = 0
     while True:
-        lanes.point[:] = lanes.ahead
+        for i in range(len(lanes.point)):
+            lanes.point[i][:] = lanes.ahead[i]
         if running == 0 or step == max_iter:
             break
         differentiate_lanes(lanes, n)
@@ -335,13 +352,13 @@ def solve_lanes(link, n, tol, max_iter, lanes, fates, nits, nfevs):
                     nits[k] += 1
                     for j in range(lanes.U.shape[0]):
                         lanes.x[0, LANES * j + k] += lanes.p[0, LANES * j + k]
-                    seen = look(k, lanes.ahead, lanes)
+                    seen = look(k, lanes)
                     if seen != RUNNING:
                         fate = seen
                 fates[k] = fate
                 running -= fate != RUNNING
                 if taken:
-                    lanes.numbers[FUN, k] = lanes.ahead[POINT_FUN, k]
+                    lanes.numbers.fun[0, k] = lanes.ahead.fun[0, k]
     for k in range(LANES):
         if fates[k] == RUNNING:
             fates[k] = GO_ON

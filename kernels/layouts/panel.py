@@ -14,7 +14,7 @@ from numba.extending import overload
 from ..compiling.jit import serial
 from ..registers import tile
 from ..registers.simd import LANES, load_first, named, splat, store
-from . import csr
+from . import csr, registry
 from .strided import Strided, pack_strided
 
 ROWS = 128  # of a panel: with its weights it stays in the nearest caches while it is read several times
@@ -92,20 +92,19 @@ def load_single(A, start, rows, buffer):
     return out
 
 
-@serial
-def load_strided(A, start, rows, buffer):
-    """Any strides, any dtype."""
-    pack_strided(A, start, rows, buffer)
-    clear_rows(buffer, rows, padded(rows))
-    return buffer
+_FILLS = {Strided: pack_strided, csr.Csr: csr.densify}  # layouts whose rows are packed; those of others are in registry.py
 
 
-@serial
-def load_sparse(A, start, rows, buffer):
-    """Compressed rows, for Gram matrices that are not sparse."""
-    csr.densify(A, start, rows, buffer)
-    clear_rows(buffer, rows, padded(rows))
-    return buffer
+def _packing(kind):
+    """The loader of a layout whose rows are packed into the buffer."""
+    fill = _FILLS.get(kind) or registry.fill_of(kind)
+
+    def load(A, start, rows, buffer):
+        fill(A, start, rows, buffer)
+        clear_rows(buffer, rows, padded(rows))
+        return buffer
+
+    return named(f"load_{kind.__name__}", load)
 
 
 def _loader(A):
@@ -113,12 +112,14 @@ def _loader(A):
         if A.layout != "C" or A.dtype not in (types.float64, types.float32):
             raise TypingError(f"A must be a C-ordered array of float64 or float32, got {A}; np.ascontiguousarray makes one")
         return load_single if A.dtype == types.float32 else load_array
-    return load_strided if A.instance_class is Strided else load_sparse
+    return None
 
 
 @overload(load_panel)
 def _load_panel(A, start, rows, buffer):
     load = _loader(A)
+    if load is None:
+        return _packing(A.instance_class)
     return lambda A, start, rows, buffer: load(A, start, rows, buffer)
 
 
@@ -142,7 +143,7 @@ def view_rows(A, start, rows, buffer):
 
 @overload(view_rows)
 def _view_rows(A, start, rows, buffer):
-    if isinstance(A, types.Array) or A.instance_class is Strided:
+    if isinstance(A, types.Array) or A.instance_class is not csr.Csr:
         return lambda A, start, rows, buffer: load_panel(A, start, rows, buffer)
     return lambda A, start, rows, buffer: csr.SparseRows(A.values, A.indices, A.starts, start)
 

@@ -6,14 +6,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiling.jit import serial
-from ..cpu.fold import POINT_FUN, noise
-from ..dense import Workspace, alloc_workspace, columns_serial, evaluate_serial, products_serial
+from ..cpu.blocks import Workspace, alloc_workspace
+from ..cpu.passes import columns_serial, evaluate_serial, products_serial
 from ..formulas.links import RSX
+from ..formulas.steps import noise
 from ..layouts.panel import pack_rows, padded
 from ..registers.simd import read_only
 from .cholesky import dot
 from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
-from .iteration import EVALUATIONS, ITERATE, NOW, RADIUS, RECORD, STEPS, Iterate, alloc_iterate
+from .iteration import ITERATE, RECORD, Iterate, Problem, alloc_iterate
 from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, largest, verdict_at
 
 MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
@@ -61,9 +62,9 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     solutions; where they nearly are, steps are taken in an orthonormal basis. With a start outside the domain the status is NONFINITE.
     """
     it, work, scale = small.it, small.work, small.scale
-    s = it.scalars
-    s[:] = 0.0
-    s[RADIUS] = 1.0
+    s = it.state[0]
+    s.radius, s.now = 1.0, 0
+    s.long_count = s.singular_count = 0
     it.before[:] = 0.0
     it.a[2] = 0.0
     it.x[:] = x
@@ -85,14 +86,15 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         nfev = 1
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
-            verdict = verdict_at(it.points[int(s[NOW])], norm_b, work.link)
+            verdict = verdict_at(it.points[s.now, 0], norm_b, work.link)
             # The null space is not looked for, so True. Numba would give a literal a type of its own.
             what, null_is_known = np.int64(ITERATE), fun < np.inf
+            problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b)
             while verdict == GO_ON and nit < max_iter:
-                verdict = advance_serial(what, panel, it.da[:0], b64, w64, scale, null, null_is_known, tol, norm_b, it, work, small.records)
-                nit += int(s[STEPS])
-                nfev += int(s[EVALUATIONS])
-            fun = it.points[int(s[NOW]), POINT_FUN]
+                verdict = advance_serial(what, problem, it.da[:0], it, work, small.records)
+                nit += s.steps
+                nfev += s.evaluations
+            fun = it.points[s.now, 0].fun
             if condition > 0.0:
                 solve_basis(small.basis, it.x, it.step)
                 it.x[:] = it.step
@@ -100,7 +102,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
                 products_serial(panel, it.x, it.a[0], work.buffers)
                 found = fun
                 fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
-                if is_missed(fun, found, noise(it.points[0]), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
+                if is_missed(fun, found, noise(it.points[0, 0]), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
                     verdict = NO_DESCENT
             x[:] = it.x
     status = STATUS[verdict]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..compiling.jit import part, serial
+from ..formulas.finish import rank_2
 from ..layouts.panel import padded
 from ..registers.simd import LANES
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
@@ -12,7 +13,6 @@ from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
 CLOSE = 0.05  # how near the radius a step must end, and how near its model the least
 MOST_FACTORS = 60
-SHRINK, GROW = 0.25, 0.75  # of the decrease that the model promised, for the radius
 
 
 @part
@@ -132,25 +132,15 @@ def step(g, H, radius, p, z):
     return -model(g, H, p), newton, rayleigh(H, z), lam
 
 
-@part
-def next_radius(radius, ratio, length):
-    """The trust radius after a step of that length, whose decrease was `ratio` times what the model promised."""
-    if not ratio >= SHRINK:
-        return SHRINK * length
-    if ratio > GROW and length > 0.9 * radius:
-        return 2.0 * length
-    return radius
-
-
 @serial
 def saturation(H, v, q, scale):
     """||H|| / (||G|| + ||R||) for H = G - R, R = 2 (v q^T + q v^T) / (scale scale^T): where it is tiny, H is rounding. 1 without terms."""
     norm_h = norm_g = norm_r = 0.0
     for i in range(H.shape[0]):
         for j in range(H.shape[0]):
-            rank_2 = 2.0 * (v[i] * q[j] + q[i] * v[j]) / scale[i] / scale[j]
+            subtracted = 2.0 * rank_2(v[i], q[i], v[j], q[j]) / scale[i] / scale[j]
             norm_h += H[i, j] ** 2
-            norm_g += (H[i, j] + rank_2) ** 2
-            norm_r += rank_2**2
+            norm_g += (H[i, j] + subtracted) ** 2
+            norm_r += subtracted**2
     terms = math.sqrt(norm_g) + math.sqrt(norm_r)
     return math.sqrt(norm_h) / terms if terms > 0.0 else 1.0

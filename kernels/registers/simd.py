@@ -110,22 +110,25 @@ def _first(builder, count):
 
 @intrinsic
 def splat(typingctx, scalar):
-    """The scalar in every lane."""
+    """The scalar in every lane; a register as it is."""
 
     def codegen(context, builder, sig, args):
-        return broadcast(builder, args[0])
+        return args[0] if sig.args[0] == f64x8 else broadcast(builder, args[0])
 
-    return f64x8(types.float64), codegen
+    return f64x8(f64x8 if scalar == f64x8 else types.float64), codegen
 
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """x * y + z, rounded once."""
+    """x * y + z: rounded once in registers, and after each operation of three numbers."""
 
     def codegen(context, builder, sig, args):
-        return multiply_add(builder, *args)
+        if sig.return_type == f64x8:
+            return multiply_add(builder, *args)
+        return builder.fadd(builder.fmul(args[0], args[1]), args[2])
 
-    return f64x8(f64x8, f64x8, f64x8), codegen
+    kind = f64x8 if f64x8 in (x, y, z) else types.float64
+    return kind(kind, kind, kind), codegen
 
 
 def _lanewise(name, emit):

@@ -288,8 +288,8 @@ def add_row_sums(P, W, rows, S, ahead, row, whole):
 
 
 @serial
-def add_row_sums_and_pack(P, W, rows, S, packed):
-    """packed <- diag(h) P for h = W[0], and S += W[1 :, : rows] P for the other three rows of W, in one read of P."""
+def add_row_sums_and_pack(P, h, W, rows, S, packed):
+    """packed <- diag(h) P, and S += W[:, : rows] P for the three rows of W, in one read of P."""
     d = P.shape[1]
     q = 0
     while q < d:
@@ -297,16 +297,16 @@ def add_row_sums_and_pack(P, W, rows, S, packed):
             tile = zeros(12)
             for k in range(rows):
                 vectors = registers(P, k, q, 4)
-                store_packed(packed, q // LANES, k, scaled(W[0, k], vectors))
-                tile = outer(tile, column(W[1:], k, 3), vectors)
+                store_packed(packed, q // LANES, k, scaled(h[k], vectors))
+                tile = outer(tile, column(W, k, 3), vectors)
             add_tile(tile, S, 0, q, 3)
             q += 32
         else:
             narrow = zeros(3)
             for k in range(rows):
                 vector = registers(P, k, q, 1)
-                store_packed(packed, q // LANES, k, scaled(W[0, k], vector))
-                narrow = outer(narrow, column(W[1:], k, 3), vector)
+                store_packed(packed, q // LANES, k, scaled(h[k], vector))
+                narrow = outer(narrow, column(W, k, 3), vector)
             add_tile(narrow, S, 0, q, 3)
             q += 8
 

@@ -1,0 +1,262 @@
+"""Folds over the rows of A, a panel at a time: A x, and the sums A^T y and A^T diag(h) A with the weights of formulas/rows.py."""
+
+from ..compiling.jit import part, serial
+from ..formulas.finish import gradient_entry, rank_2
+from ..formulas.records import VB, VU, W2A, H, Q, R, V
+from ..formulas.states import rescale, rescaled
+from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
+from ..registers.simd import LANES, first, load_first, store, store_first
+from ..registers.tile import add_gram, add_gram_strip, add_row_sums_and_pack, pack, strip_count
+from .mixed import add_gram_mixed, pack_mixed, start_scales
+from .vectors import add_domain, panel_weights, start_domain
+
+NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
+BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/test_passes.py, rows "weighted Gram")
+
+# -- A x ------------------------------------------------------------------------------------------------------
+
+
+@part
+def fold_products(A, x, start, stop, out, buffer):
+    """out = A x on the rows start : stop."""
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        row_products(view_rows(A, i, rows, buffer), x, rows, out, i, A, i + ROWS, True)
+
+
+@part
+def fold_projection(link, A, x, start, stop, a, sums, buffer):
+    """a = A x on the rows start : stop, and its domain while it is in cache."""
+    start_domain(link, sums)
+    for i in range(start, stop, ROWS):
+        end = min(i + ROWS, stop)
+        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
+        add_domain(link, a, a[:0], i, end, sums, a[:0], a[:0])
+
+
+# -- A x, and the gradient's sums before the point is known ---------------------------------------------------
+
+
+@part
+def fold_gradient_sums(link, A, x, b, w, a, block):
+    """a = A x and its domain, and A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of the rows."""
+    sums, weights, vectors = block.sums, block.weights, block.vectors
+    start_domain(link, sums)
+    vectors[:] = 0.0
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = view_rows(A, i, rows, block.buffer)
+        row_products(panel, x, rows, a, i, A, i + ROWS, False)
+        factor = add_domain(link, a, a[:0], i, i + rows, sums, weights[VU], weights[V])
+        if factor < 1.0:
+            rescale_vectors(factor, vectors)
+        for j in range(0, rows, LANES):
+            count = rows - j
+            v = first(load_first(weights, V, j, LANES), count)
+            store(weights, V, j, v)
+            store(weights, VU, j, v * load_first(weights, VU, j, LANES))
+            store(weights, VB, j, v * load_first(b, 0, i + j, count))
+            if w.shape[0] > 0:
+                wj = load_first(w, 0, i + j, count)
+                store(weights, W2A, j, wj * wj * load_first(a, 0, i + j, count))
+        add_row_sums(panel, weights, rows, vectors, A, i + ROWS, False)
+        if w.shape[0] > 0:
+            add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + ROWS, False)
+
+
+@serial
+def rescale_vectors(factor, vectors):
+    """The sums of `fold_gradient_sums`, after M has grown by -log(factor)."""
+    for j in range(vectors.shape[1]):
+        vectors[V, j] = rescaled(factor, vectors[V, j])
+        vectors[VU, j] = rescaled(factor * factor, vectors[VU, j])
+        vectors[VB, j] = rescaled(factor, vectors[VB, j])
+
+
+@serial
+def finish_gradient(sums, point, vectors):
+    """From the blocks' sums to A^T v/alpha, A^T q/alpha and the gradient, in vectors[0]."""
+    for k in range(sums.shape[0]):
+        factor = rescale(sums[k].shift, point.shift)
+        if factor < 1.0:
+            rescale_vectors(factor, vectors[k])
+    merge_vectors(vectors)
+    for j in range(vectors.shape[2]):
+        v, q, r = gradient_entry(vectors[0, V, j], vectors[0, VU, j], vectors[0, VB, j], vectors[0, W2A, j], point)
+        vectors[0, V, j], vectors[0, Q, j], vectors[0, R, j] = v, q, r
+
+
+@serial
+def cancels(point, vectors):
+    """Whether the gradient of `finish_gradient` has lost digits: its terms are of the size of f, it of that of c."""
+    total = 0.0
+    for j in range(vectors.shape[2]):
+        total += 0.0 * vectors[0, Q, j]  # NaN where a sum has overflowed
+    return point.squares <= NEAR_FIT**2 * point.ff or total != 0.0
+
+
+# -- derivatives, the point known -----------------------------------------------------------------------------
+
+
+@part
+def fold_gradient(link, A, a, b, w, point, block):
+    """A^T v/alpha, A^T q/alpha and A^T r."""
+    block.vectors[:] = 0.0
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = view_rows(A, i, rows, block.buffer)
+        panel_weights(link, a, b, w, point, i, rows, block.weights)
+        add_row_sums(panel, block.weights, rows, block.vectors, A, i + ROWS, True)
+
+
+@part
+def fold_derivatives(link, A, a, b, w, point, block, gram):
+    """The same and A^T diag(h) A into `gram`."""
+    block.vectors[:] = 0.0
+    gram[:] = 0.0
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = load_panel(A, i, rows, block.buffer)
+        panel_weights(link, a, b, w, point, i, rows, block.weights)
+        add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
+        add_gram(block.packed, panel, rows, gram, A, i + ROWS)
+
+
+@part
+def fold_curvature(link, A, p, a, b, w, point, da, block):
+    """A^T (h * A p) into the place of A^T r, and A p into `da` unless that is empty."""
+    weights = block.weights
+    block.vectors[R] = 0.0
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = view_rows(A, i, rows, block.buffer)
+        panel_weights(link, a, b, w, point, i, rows, weights)
+        row_products(panel, p, rows, weights[R], 0, A, i + ROWS, False)
+        for j in range(0, rows, LANES):
+            products = load_first(weights, R, j, LANES)
+            if da.shape[0] > 0:
+                store_first(da, 0, i + j, rows - j, products)
+            store(weights, R, j, products * load_first(weights, H, j, LANES))
+        add_row_sum(panel, weights[R:], rows, block.vectors[R:], A, i + ROWS, False)
+
+
+@part
+def fold_transposed(A, y, start, stop, buffer, weights, vectors):
+    """A^T y of the rows start : stop, into the place of A^T r."""
+    vectors[R] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        for j in range(rows):
+            weights[R, j] = y[i + j]
+        add_row_sum(view_rows(A, i, rows, buffer), weights[R:], rows, vectors[R:], A, i + ROWS, True)
+
+
+@part
+def fold_gram(A, h, start, stop, buffer, packed, gram):
+    """A^T diag(h) A of the rows start : stop."""
+    gram[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        pack(panel, h[i : i + rows], rows, packed)
+        add_gram(packed, panel, rows, gram, A, i + ROWS)
+
+
+@part
+def fold_gram_mixed(A, h, start, stop, buffer, roots, scales, panel32, gram):
+    """The same in mixed precision: see mixed.py."""
+    start_scales(scales)
+    gram[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        panel = load_panel(A, i, rows, buffer)
+        positive = pack_mixed(panel, h[i : i + rows], rows, roots, scales, panel32)
+        add_gram_mixed(panel32, scales, rows, positive, gram, A, i + ROWS)
+
+
+# -- large d: the Gram matrix by strips of its columns --------------------------------------------------------
+#
+# Where a Gram matrix for each block would take too much memory there is one for all. Panels are weighed and packed a
+# few at a time, in parallel; then the strips of the matrix are summed over them, in parallel.
+
+
+@part
+def fold_panel(link, A, h, a, b, w, point, i, block):
+    """The panel at row i, if there is one: weighed, packed, and its row sums added. An h that is not empty stands for all weights."""
+    rows = min(ROWS, A.shape[0] - i)
+    if rows <= 0:
+        return
+    panel = load_panel(A, i, rows, block.buffer)
+    if h.shape[0] > 0:
+        pack(panel, h[i : i + rows], rows, block.packed)
+    else:
+        panel_weights(link, a, b, w, point, i, rows, block.weights)
+        add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
+
+
+@serial
+def add_strips(A, i, buffers, packed, t, gram):
+    """Strips t and t from the last, together as long as any other such pair, of the panels from row i on."""
+    last = strip_count(gram.shape[0]) - 1
+    for k in range(buffers.shape[0]):
+        rows = min(ROWS, A.shape[0] - i - k * ROWS)
+        if rows <= 0:
+            return
+        panel = loaded_panel(A, i + k * ROWS, rows, buffers[k])
+        add_gram_strip(packed[k], panel, rows, t, gram, A, i, 0)
+        if t != last - t:
+            add_gram_strip(packed[k], panel, rows, last - t, gram, A, i, 0)
+
+
+# -- columns --------------------------------------------------------------------------------------------------
+
+
+@part
+def fold_columns(A, start, stop, buffer, vectors):
+    """Per column, the sum of squares and the largest |A_ij| of the rows start : stop; a NaN or inf shows in the first."""
+    vectors[:] = 0.0
+    for i in range(start, stop, ROWS):
+        rows = min(ROWS, stop - i)
+        add_columns(view_rows(A, i, rows, buffer), rows, vectors)
+
+
+# -- merge and finish -----------------------------------------------------------------------------------------
+
+
+@serial
+def merge_vectors(vectors):
+    """The sum over blocks, into the first."""
+    for k in range(1, vectors.shape[0]):
+        for i in range(vectors.shape[1]):
+            for j in range(vectors.shape[2]):
+                vectors[0, i, j] += vectors[k, i, j]
+
+
+@serial
+def finish_hessian_rows(start, gram, vectors, hess):
+    """Eight rows of the Hessian from `start` on, right of the diagonal, and their mirror image; `vectors` merged, the blocks of `gram` not."""
+    d = hess.shape[0]
+    stop = min(start + LANES, d)
+    total = gram[0] if gram.ndim == 3 else gram
+    v, q = vectors[0, V], vectors[0, Q]
+    for i in range(start, stop):
+        if gram.ndim == 3:
+            for k in range(1, gram.shape[0]):
+                for j in range(i, d):
+                    total[i, j] += gram[k, i, j]
+        for j in range(i, d):
+            hess[i, j] = total[i, j] - 2.0 * rank_2(v[i], q[i], v[j], q[j])
+    for j in range(start, d):  # eight to a cache line: one by one, large d would write a line for each entry
+        for i in range(start, min(stop, j)):
+            hess[j, i] = hess[i, j]
+
+
+@serial
+def finish_hess_vec(v, q, sums, p, out):
+    """out = Hess p, of v = A^T v/alpha, q = A^T q/alpha and the sums A^T (h * A p)."""
+    vp = qp = 0.0
+    for j in range(p.shape[0]):
+        vp += v[j] * p[j]
+        qp += q[j] * p[j]
+    for j in range(p.shape[0]):
+        out[j] = sums[j] - 2.0 * rank_2(v[j], q[j], vp, qp)

@@ -1,0 +1,161 @@
+"""Folds over n-vectors: what a = A x says of alpha, of the loss and of the weights of rows.
+
+Formulas are in formulas/rows.py; here are the loops over eight rows at a time.
+"""
+
+import numpy as np
+
+from ..compiling.jit import part, serial
+from ..formulas.links import growth, terms
+from ..formulas.records import H, Q, R, Residuals, V, Weights
+from ..formulas.rows import add_penalty, add_residual, factors, penalised, weights
+from ..formulas.states import cancellation, over_exp, rescale, rescaled
+from ..layouts.panel import ROWS
+from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
+
+LARGEST = float(np.finfo(np.float64).max)
+
+# -- alpha, without knowing M in advance ----------------------------------------------------------------------
+
+
+@serial
+def start_domain(link, sums):
+    """The domain before any row."""
+    sums.shift = link.low
+    sums.alpha = sums.magnitude = sums.slope = sums.step = 0.0
+
+
+@serial
+def add_domain(link, a, da, start, stop, sums, u_out, v_out):
+    """Rows join M, alpha^ = sum(u^), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
+
+    Leaves u^ and v^ in `u_out` and `v_out`, unless they are empty. Returns exp(M before - M), the factor of earlier sums.
+    """
+    top = splat(sums.shift)
+    for j in range(start, stop, LANES):
+        below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0, and in the padding what is no maximum
+        top = maximum(growth(link, load_first(a, 0, j, stop - j)) + below_all, top)
+    shift = min(max_lanes(top), link.high)
+    factor = 1.0
+    if shift > sums.shift:
+        factor = rescale(sums.shift, shift)
+        sums.alpha = rescaled(factor, sums.alpha)
+        sums.magnitude = rescaled(factor, sums.magnitude)
+        sums.slope = rescaled(factor, sums.slope)
+        sums.shift = shift
+    k = splat(over_exp(shift))
+    alpha, magnitude, slope = zeros(3)
+    largest = splat(0.0)
+    for j in range(start, stop, LANES):
+        aj = load_first(a, 0, j, stop - j)
+        u, v, _, size = terms(link, aj, splat(shift), k)
+        alpha += first(u, stop - j)
+        magnitude += first(size, stop - j)
+        if da.shape[0] > 0:
+            step = load_first(da, 0, j, stop - j)
+            slope = fma(first(v, stop - j), step, slope)
+            largest = maximum(absolute(step), largest)
+        if u_out.shape[0] > 0:
+            store(u_out, 0, j - start, u)
+            store(v_out, 0, j - start, v)
+    sums.alpha += sum_lanes(alpha)
+    sums.magnitude += sum_lanes(magnitude)
+    sums.slope += sum_lanes(slope)
+    sums.step = max(sums.step, max_lanes(largest))
+    return factor
+
+
+@part
+def fold_domain(link, a, da, t, start, stop, out, sums):
+    """The domain of out = a + t da on the rows start : stop; with an empty da, of out, which is then a."""
+    start_domain(link, sums)
+    for i in range(start, stop, ROWS):
+        end = min(i + ROWS, stop)
+        if da.shape[0] > 0:
+            for j in range(i, end, LANES):
+                step = load_first(da, 0, j, end - j)
+                store_first(out, 0, j, end - j, fma(splat(t), step, load_first(a, 0, j, end - j)))
+        add_domain(link, out, da, i, end, sums, out[:0], out[:0])
+
+
+@serial
+def merge_domains(sums, point):
+    """M, k, alpha^, kappa, the slope and the step of all blocks."""
+    shift, step = sums[0].shift, 0.0
+    for k in range(sums.shape[0]):
+        shift = max(shift, sums[k].shift)
+        step = max(step, sums[k].step)
+    alpha = magnitude = slope = 0.0
+    for k in range(sums.shape[0]):
+        factor = rescale(sums[k].shift, shift)
+        if factor > 0.0:
+            alpha += factor * sums[k].alpha
+            magnitude += factor * sums[k].magnitude
+            slope += factor * sums[k].slope
+    point.shift, point.k, point.alpha, point.kappa = shift, over_exp(shift), alpha, cancellation(magnitude, alpha)
+    point.slope, point.step = slope, step
+
+
+# -- the loss, alpha known ------------------------------------------------------------------------------------
+
+
+@serial
+def fold_residuals(link, a, b, w, point, start, stop, sums):
+    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of the rows start : stop."""
+    at = factors(point)
+    total = Residuals(splat(0.0), splat(0.0), splat(0.0), splat(0.0))
+    for j in range(start, stop, LANES):
+        aj = load_first(a, 0, j, stop - j)
+        u, _, _, _ = terms(link, aj, at.shift, at.k)
+        total = add_residual(total, first(u, stop - j), load_first(b, 0, j, stop - j), at.over_alpha)
+        if w.shape[0] > 0:
+            total = add_penalty(total, load_first(w, 0, j, stop - j), aj)
+    sums.squares, sums.fc, sums.ff = sum_lanes(total.squares), sum_lanes(total.fc), sum_lanes(total.ff)
+    sums.penalty = 0.5 * sum_lanes(total.penalty)
+
+
+@serial
+def merge_residuals(sums, point):
+    """L, <c, c>, s and <f, f> of all blocks."""
+    squares = fc = ff = penalty = 0.0
+    for k in range(sums.shape[0]):
+        squares += sums[k].squares
+        fc += sums[k].fc
+        ff += sums[k].ff
+        penalty += sums[k].penalty
+    point.squares, point.s, point.ff, point.fun = squares, fc, ff, squares + penalty
+
+
+# -- weights of rows, the point known -------------------------------------------------------------------------
+
+
+@serial
+def row_weights(link, a, b, w, point, j, count):
+    """The weights of the eight rows from j on, zero from the count-th on."""
+    at, aj = factors(point), load_first(a, 0, j, count)
+    u, v, e, _ = terms(link, aj, at.shift, at.k)
+    row = weights(u, v, e, load_first(b, 0, j, count), at)
+    if w.shape[0] > 0:
+        row = penalised(row, load_first(w, 0, j, count), aj)
+    return Weights(first(row.h, count), first(row.v, count), first(row.q, count), first(row.r, count))
+
+
+@serial
+def panel_weights(link, a, b, w, point, start, rows, out):
+    """The weights of the rows of a panel; zero in its padding."""
+    for j in range(0, rows, LANES):
+        row = row_weights(link, a, b, w, point, start + j, rows - j)
+        store(out, H, j, row.h)
+        store(out, V, j, row.v)
+        store(out, Q, j, row.q)
+        store(out, R, j, row.r)
+
+
+@part
+def fold_predictions(link, a, point, start, stop, f, v):
+    """f and v/alpha of the rows start : stop."""
+    at = factors(point)
+    for j in range(start, stop, LANES):
+        u, slope, _, _ = terms(link, load_first(a, 0, j, stop - j), at.shift, at.k)
+        store_first(f, 0, j, stop - j, u * at.over_alpha)
+        store_first(v, 0, j, stop - j, slope * at.over_alpha)

@@ -1,0 +1,17 @@
+"""From sums over rows to entries of the gradient and the Hessian."""
+
+from ..compiling.jit import formula
+from ..registers.simd import fma
+
+
+@formula
+def gradient_entry(v, vu, vb, w2a, point):
+    """Entries of A^T v/alpha, A^T q/alpha and the gradient, of those of A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a)."""
+    v, vu, vb = v / point.alpha, vu / point.alpha / point.alpha, vb / point.alpha
+    return v, 2.0 * vu - vb - (point.s + 0.5 * point.ff) * v, 2.0 * (vu - vb - point.s * v) + w2a
+
+
+@formula
+def rank_2(v, q, other_v, other_q):
+    """An entry of v q^T + q v^T, of which the Hessian subtracts two: v_i, q_i and v_j, q_j; or, for Hess p, v_i, q_i and <v, p>, <q, p>."""
+    return fma(v, other_q, q * other_v)

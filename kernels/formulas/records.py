@@ -1,0 +1,76 @@
+"""Numbers with names: the state of a block of rows, the point that they come to, and the weights of a row there.
+
+As a NamedTuple they go from function to function: registers on the CPU, numbers on a GPU. As the record type of the same names they
+lie in arrays: `point[0].alpha` reads or writes one in a kernel, on a GPU and in Python. A hat in a comment marks a quantity divided by exp(M).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def record(**fields: Any) -> np.dtype[Any]:
+    """The type of a record with these fields, each a dtype."""
+    return np.dtype((np.record, list(fields.items())), align=True)
+
+
+class Domain(NamedTuple):
+    """Sums over rows from which M and alpha follow."""
+
+    shift: Any  # M
+    alpha: Any  # alpha^
+    magnitude: Any  # sum(e^ + |a^|), of the summands of alpha^
+    slope: Any  # <v^, da>: d alpha^ / dt along a step
+    step: Any  # max |da|
+
+
+class Residuals(NamedTuple):
+    """Sums over rows, once alpha is known."""
+
+    squares: Any  # <c, c>
+    fc: Any  # <f, c>
+    ff: Any  # <f, f>
+    penalty: Any  # 1/2 ||w * a||^2
+
+
+class Point(NamedTuple):
+    """What the loss, the gradient and the Hessian at a = A x share."""
+
+    shift: Any  # M
+    k: Any  # exp(-M)
+    alpha: Any  # alpha^
+    kappa: Any  # sum(e^ + |a^|) / alpha^: how much of alpha cancels
+    slope: Any  # d alpha^ / dt along the step to here
+    step: Any  # max |da| of that step
+    squares: Any  # <c, c>
+    s: Any  # <f, c>
+    ff: Any  # <f, f>
+    fun: Any  # L
+
+
+class Factors(NamedTuple):
+    """The numbers of a point that the weights of its rows are made of."""
+
+    shift: Any
+    k: Any
+    over_alpha: Any  # 1 / alpha^
+    s: Any
+    half_ff: Any
+
+
+class Weights(NamedTuple):
+    """Of a row: the gradient is A^T r, the Hessian A^T diag(h) A - 2 (A^T v)(A^T q)^T - 2 (A^T q)(A^T v)^T."""
+
+    h: Any
+    v: Any  # v / alpha
+    q: Any  # q / alpha
+    r: Any
+
+
+STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields, np.float64))
+POINT = record(**dict.fromkeys(Point._fields, np.float64))
+
+# Rows of a block's `weights`, and of its d-vectors A^T v/alpha, A^T q/alpha and the gradient A^T r.
+V, Q, R, H = range(4)
+# The same while alpha is not known: v^, v^ u^, v^ b and w^2 a.
+V, VU, VB, W2A = range(4)

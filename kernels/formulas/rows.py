@@ -1,0 +1,40 @@
+"""One row: its weights in the derivatives, and what it adds to the loss."""
+
+from ..compiling.jit import formula
+from ..registers.simd import fma, splat
+from .records import Factors, Residuals, Weights
+
+
+@formula
+def factors(point):
+    """The numbers of a point that the weights of its rows are made of, in every lane."""
+    return Factors(splat(point.shift), splat(point.k), splat(1.0 / point.alpha), splat(point.s), splat(0.5 * point.ff))
+
+
+@formula
+def weights(u, v, e, b, at):
+    """h, v/alpha, q/alpha and r of a row, without w (docs/theory.md, "Derivatives")."""
+    f, v = u * at.over_alpha, v * at.over_alpha
+    cs = f - b - at.s
+    return Weights(2.0 * fma(v, v, e * at.over_alpha * cs), v, v * (f + cs - at.half_ff), 2.0 * (v * cs))
+
+
+@formula
+def penalised(row, w, a):
+    """The same with w: h + w^2 and r + w^2 a."""
+    return Weights(fma(w, w, row.h), row.v, row.q, fma(w * w, a, row.r))
+
+
+@formula
+def add_residual(sums, u, b, over_alpha):
+    """The sums with f = u/alpha and c = f - b of one more row."""
+    f = u * over_alpha
+    c = f - b
+    return Residuals(fma(c, c, sums.squares), fma(f, c, sums.fc), fma(f, f, sums.ff), sums.penalty)
+
+
+@formula
+def add_penalty(sums, w, a):
+    """The sums with the row's part of ||w * a||^2."""
+    wa = w * a
+    return Residuals(sums.squares, sums.fc, sums.ff, fma(wa, wa, sums.penalty))

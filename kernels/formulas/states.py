@@ -1,0 +1,32 @@
+"""States: how what was summed follows M as it grows, and what the sums of all rows come to.
+
+Rows are summed before M = max m(a) is known: sums are held times exp(-M) of the rows so far, and rescaled when M grows.
+"""
+
+import math
+
+from ..compiling.jit import formula
+
+
+@formula
+def over_exp(shift):
+    """k = exp(-M). A link whose M may be below 0 does not use it, and there it might overflow."""
+    return math.exp(min(-shift, 0.0))
+
+
+@formula
+def rescale(before, shift):
+    """exp(M before - M); 0 before any row."""
+    return math.exp(before - shift) if before > -math.inf else 0.0
+
+
+@formula
+def rescaled(factor, x):
+    """factor x, where a factor 0 drops even an inf."""
+    return factor * x if factor > 0.0 else 0.0
+
+
+@formula
+def cancellation(magnitude, alpha):
+    """kappa: how much of alpha cancels."""
+    return magnitude / alpha if alpha > 0.0 else math.inf
