@@ -12,7 +12,8 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 
 from . import frames, inputs
 from .engines import passes_over
-from .engines.memory import EMPTY, Derivatives, Point
+from .engines.contract import Derivatives, Point
+from .engines.memory import EMPTY
 from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
 from .loading import as_data, chunks, load

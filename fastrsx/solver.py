@@ -19,7 +19,8 @@ from fastrsx.kernels.newton.dependence import PROMISED
 
 from . import inputs, verdicts
 from .eigenvalues import smallest
-from .engines.memory import EMPTY, QUIET, Point
+from .engines.contract import Point
+from .engines.memory import EMPTY, QUIET
 from .linking import Link
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
 from .problem import LEAST_NORM_TOL, Problem
@@ -38,7 +39,7 @@ NO_COLUMNS = np.empty(0, dtype=np.intp)
 
 
 def unseen_columns(problem: Problem) -> np.ndarray:
-    """The numbers of A's columns that count as 0, see `fastrsx.kernels.dense.finish_columns`."""
+    """The numbers of A's columns that count as 0, see `fastrsx.kernels.cpu.passes.finish_columns`."""
     scale = problem._column_scale
     return np.flatnonzero(scale == dense.UNSEEN) if scale.max() >= dense.UNSEEN else NO_COLUMNS
 

@@ -10,12 +10,12 @@ Read the folders in this order:
     cpu         `blocks` (what blocks of rows share), `vectors` and `rows` (rows fold into a state), `passes` (all blocks, then the merge
                 of their states), `mixed` (a Gram matrix in float32 and float64), `ahead` (one read for an iteration), `sample` (rows
                 drawn for a Hessian)
-    newton      `cholesky`, `trust_region`, `plane` (the search that follows a step), `iteration`, `dependence` (columns that are nearly
-                dependent), `verdict` (what iterations come to), `small` (a whole solve in one call)
+    newton      `cholesky`, `trust_region`, `passes` (what an iteration asks of an engine), `plane` (the search that follows a step),
+                `iteration`, `verdict` (what iterations come to), `dependence` (columns that are nearly dependent), `small` (a whole
+                solve in one call)
     lanes       many small problems, eight to a register: `lanes`, `batch`
     gpu         the same fold with numba.cuda: `block` (what the threads of a block do together), `scalar` (the formulas for a
-                thread), `vectors` (n-vectors), `rows` (passes over
-                A), `gram`, `plane`, `cost` (what they should take)
+                thread), `vectors` (n-vectors), `rows` (passes over A), `gram`, `plane`, `cost` (what they should take)
 
 The public doors are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
 `dense` on a GPU) and `exp`.

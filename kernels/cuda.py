@@ -46,7 +46,7 @@ from .gpu.vectors import (
     take_column,
     weigh_products,
 )
-from .newton.plane import PLANE
+from .newton.passes import PLANE
 
 GRAM_BYTES = 2**26  # of partial Gram matrices, at most
 

@@ -1,6 +1,6 @@
-"""The kernels for dense A (n x d, C-ordered, float64 or float32): the fold over blocks, in parallel; each has a `_serial` twin.
+"""The kernels for A (n x d, C-ordered, float64 or float32) in memory: the fold over blocks, in parallel; each has a `_serial` twin.
 
-Public: `value`, `value_grad`, `value_grad_hess`, `hess_vec`, `factors`, with the arguments: data (A), x, b, w,
+Public: `value`, `value_grad`, `value_grad_hess`, `hess_vec`, `factors` and `weighted_gram`, with the arguments: data (A), x, b, w,
 outputs, workspace. They can be called from Python and from your own @njit code, release the GIL, write nothing but
 their outputs and the workspace, and allocate nothing. They check nothing: see `fastrsx.Problem` for that. An empty w
 means none. They are made of the passes in cpu/passes.py.

@@ -18,7 +18,7 @@ from fastrsx.kernels.formulas import links, records
 from fastrsx.kernels.gpu import gram, plane, rows, vectors
 from fastrsx.kernels.gpu.block import THREADS
 from fastrsx.kernels.gpu.scalar import ByLink
-from fastrsx.kernels.newton.plane import Plane
+from fastrsx.kernels.newton.passes import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
 REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed

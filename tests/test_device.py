@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from extensions import softplus
 
 import fastrsx
 import gpu
@@ -177,6 +178,16 @@ def test_outside_the_domain_there_is_nothing():
     assert (there.hess(x) == 0).all()
     assert (there.factors(x).D.copy_to_host() == 0).all()
     assert np.isnan(there.predict(x).copy_to_host()).all()
+
+
+def test_a_link_of_the_users_own():
+    rng = np.random.default_rng(3)
+    A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
+    here = fastrsx.newton(A, b, link=softplus.LINK, kernel="serial")
+    there = fastrsx.newton(cuda.to_device(A), b, link=softplus.LINK)
+    assert here.success
+    assert there.status == here.status
+    np.testing.assert_allclose(there.x, here.x, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import naive
 from fastrsx.kernels import dense
 from fastrsx.kernels.formulas.links import LINKS
-from fastrsx.kernels.newton import plane
+from fastrsx.kernels.newton import passes, plane
 
 
 class Plane:
@@ -22,14 +22,14 @@ class Plane:
         self.w = rng.random(n) / n if weighted else np.empty(0)
         self.A = np.column_stack([self.here, self.da, self.here - self.before])
         self.work = dense.alloc_workspace(n, 3, False)
-        self.sums = np.empty((len(self.work.sums), plane.PLANE))
+        self.sums = np.empty((len(self.work.sums), passes.PLANE))
         self.a, self.point = np.empty(n), np.zeros_like(self.work.point)
 
     @property
     def images(self):
-        return plane.Plane(self.here, self.da, self.before)
+        return passes.Plane(self.here, self.da, self.before)
 
-    def evaluate(self, y, twin=plane.evaluate_plane_serial):
+    def evaluate(self, y, twin=passes.evaluate_plane_serial):
         return twin(LINKS[self.link], self.images, np.asarray(y, float), self.b, self.w, self.a, self.work.sums, self.point)
 
     def search(self, y, farthest, twin=plane.search_serial):
@@ -53,7 +53,7 @@ def test_derivatives_in_the_plane(n, weighted, link):
     assert abs(fun - float(ref.value)) <= 1e-13 * float(ref.value_scale)
     np.testing.assert_allclose(data.a, ref.a.astype(float), atol=1e-14)
     assert data.point[0].step == pytest.approx(float(abs(ref.a - data.here).max()))
-    plane.plane_derivatives_serial(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
+    passes.plane_derivatives_serial(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
     scale, g, H = np.empty(3), np.empty(3), np.empty((3, 3))
     plane.scaled_model(data.sums[0], n, scale, g, H)
     np.testing.assert_allclose(scale, np.sqrt((data.A**2).mean(axis=0)), rtol=1e-12)
@@ -98,7 +98,7 @@ def test_directions_that_are_zero_or_the_same_are_no_trouble():
 def test_parallel_gives_the_same_bits():
     data, y = Plane(5000, 1, weighted=True), [0.2, 0.7, 0.1]
     found = []
-    for twin, derivatives in ((plane.evaluate_plane_serial, plane.plane_derivatives_serial), (plane.evaluate_plane, plane.plane_derivatives)):
+    for twin, derivatives in ((passes.evaluate_plane_serial, passes.plane_derivatives_serial), (passes.evaluate_plane, passes.plane_derivatives)):
         fun = data.evaluate(y, twin)
         derivatives(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
         found.append((fun, data.a.tobytes(), data.point.tobytes(), data.sums[0].tobytes()))

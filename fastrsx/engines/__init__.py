@@ -1,11 +1,14 @@
 """Who runs a pass over A: the kernels on arrays in memory, on A in parts, on a file, on a GPU. The one list of engines.
 
-A new engine is a class like `memory.Passes`, in a file of its own, and a line here or a call of `register`. Where A comes in parts that lie in
-memory one at a time, it is a subclass of `parts.PartsPasses` with one method. What A it is for says a `Layout` of the same name.
+A new engine is a class that does what `contract.Engine` says, in a file of its own, and a line here or a call of `register`. Where A
+comes in parts, it is a subclass of `parts.PartsPasses` with one method. A `Layout` of the same name recognises its A.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .contract import Engine
 
 _ENGINES: dict[str, tuple[str, str] | Any] = {  # by the name of a loader: a module here and its class, or the class
     "stream": ("file", "StreamedPasses"),
@@ -19,7 +22,7 @@ def register(loader: str, engine: Any) -> None:
     _ENGINES[loader] = engine
 
 
-def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> Any:
+def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> "Engine":
     """The passes over data of any kind, by default for u = exp(a) + a."""
     from fastrsx.kernels.formulas.links import RSX
 

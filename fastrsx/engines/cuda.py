@@ -12,7 +12,8 @@ from fastrsx.kernels.compiling.jit import interpreted
 from fastrsx.kernels.cpu import passes, rows
 from fastrsx.kernels.formulas import records
 from fastrsx.kernels.newton import iteration, plane, verdict
-from fastrsx.kernels.newton.plane import PLANE
+from fastrsx.kernels.newton import passes as looks
+from fastrsx.kernels.newton.passes import PLANE
 
 from .. import inputs
 from ..frames import Names
@@ -20,7 +21,8 @@ from ..inputs import Matrix, Vector
 from ..loading import Data
 from ..planning import Plan
 from ..system import device
-from .memory import EMPTY, Derivatives, Passes, Point
+from .contract import Derivatives, Point
+from .memory import EMPTY, Passes
 
 DeviceVector = Any  # n numbers on the GPU
 
@@ -48,7 +50,7 @@ class CudaPasses(Passes):
                 "evaluate_plane": self._evaluate_plane_into,
                 "plane_derivatives": self._plane_derivatives_into,
                 "largest": self.largest,
-                "is_penalised": lambda image, w, unit: verdict.is_penalised(self.to_host(image), self.to_host(w), unit),
+                "is_penalised": lambda image, w, unit: looks.is_penalised(self.to_host(image), self.to_host(w), unit),
                 "spread": self._spread,
             },
         )

@@ -1,13 +1,13 @@
-"""The kernels, bound to one problem's data and workspace, and what they say of a point."""
+"""The kernels for the CPU, bound to one problem's data and workspace."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastrsx.kernels import dense
 from fastrsx.kernels.cpu import blocks, mixed, passes, rows, sample
-from fastrsx.kernels.formulas import records, steps
+from fastrsx.kernels.formulas import records
 from fastrsx.kernels.formulas.links import RSX
 from fastrsx.kernels.layouts import csr
 from fastrsx.kernels.layouts.panel import ROWS, padded
@@ -20,74 +20,10 @@ from ..loading import Data
 from ..planning import Plan, gram_is_sparse, is_whole
 from ..system import threads
 from ..system.memory import room_for
+from .contract import Derivatives, Point
 
 EMPTY = np.empty(0)
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
-LARGEST_LOG = math.log(float(np.finfo(float).max))
-
-
-class Point(NamedTuple):
-    """Scalars at some a = A x; the hats of `fastrsx.kernels.formulas.records` undone."""
-
-    raw: np.ndarray  # as the kernels want them: one record
-
-    @property
-    def fun(self) -> float:
-        return float(self.raw[0].fun)
-
-    @property
-    def shift(self) -> float:
-        """M = max(0, max a), or what the link makes of it."""
-        return float(self.raw[0].shift)
-
-    @property
-    def squares(self) -> float:
-        """<c, c>."""
-        return float(self.raw[0].squares)
-
-    @property
-    def noise(self) -> float:
-        """The rounding error of fun."""
-        return float(steps.noise(self.raw[0]))
-
-    @property
-    def identity(self) -> tuple[float, ...]:
-        """What no other a has."""
-        at = self.raw[0]
-        return float(at.shift), float(at.alpha), float(at.squares), float(at.s), float(at.ff)
-
-    @property
-    def step(self) -> float:
-        """max |A p| of the step p to here, where one was evaluated."""
-        return float(self.raw[0].step)
-
-    @property
-    def scaled_alpha(self) -> float:
-        """<u, 1> exp(-M)."""
-        return float(self.raw[0].alpha)
-
-    @property
-    def log_alpha(self) -> float:
-        """log <u, 1>; NaN outside the domain."""
-        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
-
-    @property
-    def alpha(self) -> float:
-        """<u, 1>, which may be inf."""
-        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
-
-
-class Derivatives(NamedTuple):
-    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
-
-    grad: Vector
-    v: Vector
-    q: Vector
-
-    def rank_2(self) -> Matrix:
-        """What the Hessian is less than its Gram matrix."""
-        outer = np.outer(self.v, self.q)
-        return np.asarray(2 * (outer + outer.T))
 
 
 class Passes:

@@ -17,7 +17,8 @@ from ..inputs import Matrix, Vector
 from ..loading import Data, Loader
 from ..planning import Plan
 from ..system.memory import room_for
-from .memory import EMPTY, Derivatives, Passes, Point
+from .contract import Derivatives, Point
+from .memory import EMPTY, Passes
 
 ONE_PASS_UP_TO = 128  # columns; beyond, three Gram matrices take longer than another read: estimated from the disk and dgemm, not measured
 

@@ -14,7 +14,8 @@ from fastrsx.kernels.newton.cholesky import solve_upper
 from fastrsx.kernels.registers.simd import LANES
 
 from ..eigenvalues import combine, orthogonal, shifted_factor, solve
-from ..engines.memory import EMPTY, QUIET, Passes, Point
+from ..engines.contract import Engine, Point
+from ..engines.memory import EMPTY, QUIET, Passes
 from ..inputs import Matrix, Vector
 from ..loading import Loader, as_rows, load
 from ..planning import Size, choose
@@ -32,7 +33,7 @@ DEPENDENT = 1e-8  # what is left of a direction, relative, that the span holds a
 class Sample:
     """A^T diag(h) A from rows drawn by |h| times leverage, about `size` of them; see `fastrsx.kernels.cpu.sample`."""
 
-    def __init__(self, passes: Passes, scale: Vector, size: int, seed: int) -> None:
+    def __init__(self, passes: Engine, scale: Vector, size: int, seed: int) -> None:
         self.passes, self.scale, self.size = passes, scale, size
         self.random = np.random.default_rng(seed)
         n, d = passes.shape
@@ -156,7 +157,7 @@ class Steps:
         else:
             self.first = self.passes.gradient(a, point)
         self.gradients += 1
-        it.state[0].derived = 1.0
+        it.state[0].derived = True
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 
@@ -235,7 +236,7 @@ class Steps:
         s, M = it.state[0], self.model()
         assert M is not None
         s.largest = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
-        s.cancellation = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
+        s.saturation = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
         if not s.largest < math.inf:
             it.p[:] = it.flattest[:] = 0.0
             return M, 0.0, False
@@ -293,7 +294,7 @@ class Steps:
                 self._refine(it, Span(self, a, point), lowest, lambda residual: residual, tol)
             elif left > 2 * goal * (least := max(self.min_eig, negligible)):  # nor did the span see all curvatures
                 self._refine(it, Span(self, a, point), -it.scaled_grad, lambda residual: residual, tol, least)
-        s.cancellation = span.cancellation if span.products else 1.0
+        s.saturation = span.cancellation if span.products else 1.0
 
     def _extremes(self, span: Span) -> tuple[float, float, Vector]:
         """The smallest and the largest eigenvalue of H, of scaled columns, and the vector of the first, as far as Lanczos's method shows them."""

@@ -12,7 +12,7 @@ from scipy.linalg import eigh, svd
 from fastrsx.kernels.newton.dependence import CONDITION, DEPENDENT, ENOUGH, PROMISED, independence, is_missed, rows_to_look_at
 
 from ..eigenvalues import smallest
-from ..engines.memory import Point
+from ..engines.contract import Point
 from ..inputs import Matrix, Vector
 from ..loading import STREAMED_FROM, Recast, as_rows, chunks
 from ..planning import EXACT_UP_TO, ON_GPU, REDUCED_UP_TO, is_in_parts

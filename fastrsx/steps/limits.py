@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import wrightomega
 
 from ..eigenvalues import shifted_factor, solve
-from ..engines.memory import LARGEST_LOG
+from ..engines.contract import LARGEST_LOG
 from ..inputs import Vector
 from ..planning import REDUCED_UP_TO
 from ..problem import Problem

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.memory import Point
+from ..engines.contract import Point
 from ..inputs import Matrix, Vector
 from ..problem import Problem
 from ..result import NewtonResult

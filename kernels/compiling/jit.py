@@ -1,4 +1,4 @@
-"""How kernels are compiled: flags and serial twins."""
+"""How kernels are compiled: flags, serial twins, formulas that are spliced in, and the same source with other names."""
 
 import gc
 import types
@@ -104,7 +104,7 @@ def interpreted(dispatcher, modules, replaced):
 
 
 def serial_twin(dispatcher):
-    """The same source for one thread: prange is range, and the name of a kernel that has a serial twin means that twin."""
+    """The same source for one thread, also as `twin` of the kernel: prange is range, and the name of a kernel with a twin means that twin."""
     func = dispatcher.py_func
     twins = {name: value.twin for name, value in func.__globals__.items() if isinstance(value, Dispatcher) and getattr(value, "twin", None)}
     twin = rebuilt(func, twins)

@@ -16,6 +16,7 @@ from numba import prange
 from ..compiling.jit import parallel, part, serial, serial_twin
 from ..formulas.links import terms
 from ..formulas.records import VB, VU, W2A, V
+from ..formulas.rows import sum_weights
 from ..formulas.states import over_exp, rescale, rescaled
 from ..layouts.panel import ROWS, add_row_sum, add_row_sums, load_panel, row_products
 from ..registers.simd import LANES, first, fma, load_first, splat, store, store_first
@@ -80,9 +81,10 @@ def weigh_ahead(link, a, b, w, i, rows, shift, weights):
         aj, bj = load_first(a, 0, i + j, count), load_first(b, 0, i + j, count)
         u, v, e, _ = terms(link, aj, splat(shift), k)
         v, e = first(v, count), first(e, count)
+        v, vu, vb = sum_weights(u, v, bj)
         store(weights, V, j, v)
-        store(weights, VU, j, v * u)
-        store(weights, VB, j, v * bj)
+        store(weights, VU, j, vu)
+        store(weights, VB, j, vb)
         store(weights, E, j, e)
         store(weights, EB, j, e * bj)
         store(weights, VV, j, fma(v, v, e * u))

@@ -45,7 +45,7 @@ class Workspace(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """The part of a workspace that a pass shares out to its blocks; of one type whatever Gram matrix is beside it."""
+    """The part of a workspace that a pass shares out to its blocks; without `gram`, so that one compilation serves any."""
 
     sums: np.ndarray
     vectors: np.ndarray
@@ -122,7 +122,7 @@ def alloc_sparse_workspace(n, d, link=RSX):
 
 
 @serial
-def alloc_wide_workspace(n, d):
+def alloc_wide_workspace(n, d, link=RSX):
     """A workspace for value_grad_hess and weighted_gram of large d: one Gram matrix, not one for each block."""
-    work, wide = alloc_workspace(n, d, False), padded(d)
+    work, wide = alloc_workspace(n, d, False, link), padded(d)
     return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, work.packed, work.weights, work.link)

@@ -228,7 +228,7 @@ def fits(largest):
 
 
 @serial
-def rescale(panel, rows, q, roots, scales):
+def rescale_columns(panel, rows, q, roots, scales):
     """New scales of the eight columns from q on, of this panel; returns whether they differ. A column of zeros, as in the padding, keeps its own."""
     largest, before, packed = splat(0.0), register(scales, SCALE, q // LANES), register(scales, LARGEST, q // LANES)
     for k in range(rows):
@@ -310,7 +310,7 @@ def pack_mixed(panel, h, rows, roots, scales, panel32):
             pack_columns(panel, roots, rows, q, scales, panel32)
             q += LANES
     for q in range(0, d, LANES):
-        if not fits(register(scales, LARGEST, q // LANES)) and rescale(panel, rows, q, roots, scales):
+        if not fits(register(scales, LARGEST, q // LANES)) and rescale_columns(panel, rows, q, roots, scales):
             pack_columns(panel, roots, rows, q, scales, panel32)
         store(scales, FACTOR, q, t * register(scales, SCALE, q // LANES))
     if d % WIDE > 0:

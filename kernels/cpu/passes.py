@@ -12,7 +12,7 @@ from ..formulas.records import H, R
 from ..layouts.panel import ROWS
 from ..registers.simd import LANES
 from ..registers.tile import strip_count
-from . import rows as fold
+from . import rows as row_folds
 from .blocks import block_rows, share
 from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights
 
@@ -28,7 +28,7 @@ def products(A, x, out, buffers):
     blocks = buffers.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
-        fold.fold_products(A, x, start, stop, out, buffers[k])
+        row_folds.fold_products(A, x, start, stop, out, buffers[k])
 
 
 @parallel
@@ -37,8 +37,8 @@ def transposed(A, y, out, buffers, weights, vectors):
     blocks = buffers.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
-        fold.fold_transposed(A, y, start, stop, buffers[k], weights[k], vectors[k])
-    fold.merge_vectors(vectors[:, R : R + 1])
+        row_folds.fold_transposed(A, y, start, stop, buffers[k], weights[k], vectors[k])
+    row_folds.merge_vectors(vectors[:, R : R + 1])
     for j in range(A.shape[1]):
         out[j] = vectors[0, R, j]
 
@@ -60,11 +60,11 @@ def finish_columns(sums, n, most, scale):
 
 @parallel
 def columns(A, most, scale, buffers, vectors):
-    """scale = the RMS of each column; the first column with an entry that is not finite or beyond `most`, or -1."""
+    """scale = the RMS of each column; returns the first column with an entry that is not finite or beyond `most`, else -1."""
     blocks = buffers.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
-        fold.fold_columns(A, start, stop, buffers[k], vectors[k])
+        row_folds.fold_columns(A, start, stop, buffers[k], vectors[k])
     for k in range(1, blocks):
         for j in range(A.shape[1]):
             vectors[0, 0, j] += vectors[k, 0, j]
@@ -106,7 +106,7 @@ def project(link, A, x, b, w, a, sums, point, buffers):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold.fold_projection(link, A, x, start, stop, a, sums[k], buffers[k])
+        row_folds.fold_projection(link, A, x, start, stop, a, sums[k], buffers[k])
     return complete_point(link, a, b, w, sums, point)
 
 
@@ -115,10 +115,10 @@ def project_grad(link, A, x, b, w, a, point, scratch):
     """The same, and what `derivatives` leaves in vectors[0], in the same read; of no use near an exact fit."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        fold.fold_gradient_sums(link, A, x, b, w, a, share(scratch, k, n))
+        row_folds.fold_gradient_sums(link, A, x, b, w, a, share(scratch, k, n))
     fun = complete_point(link, a, b, w, scratch.sums, point)
     if fun < np.inf:
-        fold.finish_gradient(scratch.sums, point[0], scratch.vectors)
+        row_folds.finish_gradient(scratch.sums, point[0], scratch.vectors)
     return fun
 
 
@@ -130,8 +130,8 @@ def gradient(link, A, a, b, w, point, scratch):
     """A^T v/alpha, A^T q/alpha and the gradient, merged in vectors[0]."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        fold.fold_gradient(link, A, a, b, w, point[0], share(scratch, k, n))
-    fold.merge_vectors(scratch.vectors)
+        row_folds.fold_gradient(link, A, a, b, w, point[0], share(scratch, k, n))
+    row_folds.merge_vectors(scratch.vectors)
 
 
 @parallel
@@ -139,8 +139,8 @@ def derivatives_by_blocks(link, A, a, b, w, point, gram, scratch):
     """The same and the blocks' Gram matrices A^T diag(h) A."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        fold.fold_derivatives(link, A, a, b, w, point[0], share(scratch, k, n), gram[k])
-    fold.merge_vectors(scratch.vectors)
+        row_folds.fold_derivatives(link, A, a, b, w, point[0], share(scratch, k, n), gram[k])
+    row_folds.merge_vectors(scratch.vectors)
 
 
 @parallel
@@ -152,10 +152,10 @@ def derivatives_by_strips(link, A, h, a, b, w, point, gram, scratch):
     pairs = (strip_count(gram.shape[0]) + 1) // 2
     for i in range(0, n, slots * ROWS):
         for k in prange(slots):
-            fold.fold_panel(link, A, h, a, b, w, point[0], i + np.int64(k) * ROWS, share(scratch, k, n))
+            row_folds.fold_panel(link, A, h, a, b, w, point[0], i + np.int64(k) * ROWS, share(scratch, k, n))
         for t in prange(pairs):
-            fold.add_strips(A, i, scratch.buffers, scratch.packed, np.int64(t), gram)
-    fold.merge_vectors(scratch.vectors)
+            row_folds.add_strips(A, i, scratch.buffers, scratch.packed, np.int64(t), gram)
+    row_folds.merge_vectors(scratch.vectors)
 
 
 derivatives_by_blocks_serial = serial_twin(derivatives_by_blocks)
@@ -164,7 +164,7 @@ derivatives_by_strips_serial = serial_twin(derivatives_by_strips)
 
 @serial
 def derivatives(link, A, a, b, w, point, gram, scratch):
-    """The same by what `gram` has room for, decided when it is compiled, so that nobody waits for the other."""
+    """By blocks if `gram` has three axes, by strips if two; its type decides, so only one of them is compiled."""
     if gram.ndim == 2:
         derivatives_by_strips(link, A, a[:0], a, b, w, point, gram, scratch)
     else:
@@ -176,8 +176,8 @@ def curvature(link, A, p, a, b, w, point, da, scratch):
     """A^T (h * A p), merged in the place of the gradient, and da = A p unless da is empty."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        fold.fold_curvature(link, A, p, a, b, w, point[0], da, share(scratch, k, n))
-    fold.merge_vectors(scratch.vectors[:, R : R + 1])
+        row_folds.fold_curvature(link, A, p, a, b, w, point[0], da, share(scratch, k, n))
+    row_folds.merge_vectors(scratch.vectors[:, R : R + 1])
 
 
 @parallel
@@ -186,7 +186,7 @@ def gram_by_blocks(A, h, gram, buffers, packed):
     blocks = gram.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
-        fold.fold_gram(A, h, start, stop, buffers[k], packed[k], gram[k])
+        row_folds.fold_gram(A, h, start, stop, buffers[k], packed[k], gram[k])
 
 
 gram_by_blocks_serial = serial_twin(gram_by_blocks)
@@ -198,14 +198,14 @@ def gram_by_blocks_mixed(A, h, gram, buffers, roots, scales, panels32):
     blocks = gram.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
-        fold.fold_gram_mixed(A, h, start, stop, buffers[k], roots[k], scales[k], panels32[k], gram[k])
+        row_folds.fold_gram_mixed(A, h, start, stop, buffers[k], roots[k], scales[k], panels32[k], gram[k])
 
 
 @serial
 def weigh_gram(link, A, h, gram, a, point, scratch):
-    """A^T diag(h) A in `gram`, likewise; zeros for the vectors."""
+    """A^T diag(h) A in `gram`, likewise; vectors[0] = 0, so that `finish_hessian` gives that matrix alone."""
     if gram.ndim == 2:
-        derivatives_by_strips(link, A, h, a, a, a, point, gram, scratch)
+        derivatives_by_strips(link, A, h, a, a, a, point, gram, scratch)  # with an h, nobody looks at a, b and w
     else:
         gram_by_blocks(A, h, gram, scratch.buffers, scratch.packed)
         scratch.vectors[0] = 0.0
@@ -215,7 +215,7 @@ def weigh_gram(link, A, h, gram, a, point, scratch):
 def finish_hessian(gram, vectors, hess):
     """The Hessian of the blocks' Gram matrices and the merged vectors."""
     for k in prange((hess.shape[0] + LANES - 1) // LANES):
-        fold.finish_hessian_rows(LANES * np.int64(k), gram, vectors, hess)
+        row_folds.finish_hessian_rows(LANES * np.int64(k), gram, vectors, hess)
 
 
 # -- n-vectors at a point -------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from ..compiling.jit import part, serial
 from ..formulas.finish import gradient_entry, rank_2
 from ..formulas.records import VB, VU, W2A, H, Q, R, V
-from ..formulas.states import rescale, rescaled
+from ..formulas.rows import sum_weights
+from ..formulas.states import rescale, rescaled_sums
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
 from ..registers.simd import LANES, first, load_first, store, store_first
 from ..registers.tile import add_gram, add_gram_strip, add_row_sums_and_pack, pack, strip_count
@@ -52,10 +53,11 @@ def fold_gradient_sums(link, A, x, b, w, a, block):
             rescale_vectors(factor, vectors)
         for j in range(0, rows, LANES):
             count = rows - j
-            v = first(load_first(weights, V, j, LANES), count)
+            u, v = load_first(weights, VU, j, LANES), first(load_first(weights, V, j, LANES), count)
+            v, vu, vb = sum_weights(u, v, load_first(b, 0, i + j, count))
             store(weights, V, j, v)
-            store(weights, VU, j, v * load_first(weights, VU, j, LANES))
-            store(weights, VB, j, v * load_first(b, 0, i + j, count))
+            store(weights, VU, j, vu)
+            store(weights, VB, j, vb)
             if w.shape[0] > 0:
                 wj = load_first(w, 0, i + j, count)
                 store(weights, W2A, j, wj * wj * load_first(a, 0, i + j, count))
@@ -68,9 +70,7 @@ def fold_gradient_sums(link, A, x, b, w, a, block):
 def rescale_vectors(factor, vectors):
     """The sums of `fold_gradient_sums`, after M has grown by -log(factor)."""
     for j in range(vectors.shape[1]):
-        vectors[V, j] = rescaled(factor, vectors[V, j])
-        vectors[VU, j] = rescaled(factor * factor, vectors[VU, j])
-        vectors[VB, j] = rescaled(factor, vectors[VB, j])
+        vectors[V, j], vectors[VU, j], vectors[VB, j] = rescaled_sums(factor, vectors[V, j], vectors[VU, j], vectors[VB, j])
 
 
 @serial
@@ -88,7 +88,7 @@ def finish_gradient(sums, point, vectors):
 
 @serial
 def cancels(point, vectors):
-    """Whether the gradient of `finish_gradient` has lost digits: its terms are of the size of f, it of that of c."""
+    """Whether the gradient of `finish_gradient` has lost digits: its terms are as large as f, but their sum only as large as c."""
     total = 0.0
     for j in range(vectors.shape[2]):
         total += 0.0 * vectors[0, Q, j]  # NaN where a sum has overflowed

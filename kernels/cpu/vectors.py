@@ -8,8 +8,8 @@ import numpy as np
 from ..compiling.jit import part, serial
 from ..formulas.links import growth, terms
 from ..formulas.records import H, Q, R, Residuals, V, Weights
-from ..formulas.rows import add_penalty, add_residual, factors, penalised, weights
-from ..formulas.states import cancellation, over_exp, rescale, rescaled
+from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
+from ..formulas.states import kappa, over_exp, rescale, rescaled
 from ..layouts.panel import ROWS
 from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
@@ -33,7 +33,7 @@ def add_domain(link, a, da, start, stop, sums, u_out, v_out):
     """
     top = splat(sums.shift)
     for j in range(start, stop, LANES):
-        below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0, and in the padding what is no maximum
+        below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0 in the rows; -LARGEST in the padding, which is never the maximum
         top = maximum(growth(link, load_first(a, 0, j, stop - j)) + below_all, top)
     shift = min(max_lanes(top), link.high)
     factor = 1.0
@@ -92,7 +92,7 @@ def merge_domains(sums, point):
             alpha += factor * sums[k].alpha
             magnitude += factor * sums[k].magnitude
             slope += factor * sums[k].slope
-    point.shift, point.k, point.alpha, point.kappa = shift, over_exp(shift), alpha, cancellation(magnitude, alpha)
+    point.shift, point.k, point.alpha, point.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha)
     point.slope, point.step = slope, step
 
 
@@ -111,7 +111,7 @@ def fold_residuals(link, a, b, w, point, start, stop, sums):
         if w.shape[0] > 0:
             total = add_penalty(total, load_first(w, 0, j, stop - j), aj)
     sums.squares, sums.fc, sums.ff = sum_lanes(total.squares), sum_lanes(total.fc), sum_lanes(total.ff)
-    sums.penalty = 0.5 * sum_lanes(total.penalty)
+    sums.penalty = sum_lanes(total.penalty)
 
 
 @serial
@@ -123,7 +123,7 @@ def merge_residuals(sums, point):
         fc += sums[k].fc
         ff += sums[k].ff
         penalty += sums[k].penalty
-    point.squares, point.s, point.ff, point.fun = squares, fc, ff, squares + penalty
+    point.squares, point.s, point.ff, point.fun = squares, fc, ff, loss(Residuals(squares, fc, ff, penalty))
 
 
 # -- weights of rows, the point known -------------------------------------------------------------------------

@@ -34,7 +34,10 @@ class Rsx(NamedTuple):
 
     low: float = 0.0
     high: float = math.inf
-    traits = Traits(may_fit_at_infinity=True)
+
+    @property
+    def traits(self):
+        return Traits(may_fit_at_infinity=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -51,7 +54,10 @@ class Softmax(NamedTuple):
 
     low: float = -math.inf
     high: float = math.inf
-    traits = Traits(blind_to_shifts=True)
+
+    @property
+    def traits(self):
+        return Traits(blind_to_shifts=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -68,7 +74,10 @@ class Linear(NamedTuple):
 
     low: float = 0.0
     high: float = 0.0
-    traits = Traits(flat_along_x=True)
+
+    @property
+    def traits(self):
+        return Traits(flat_along_x=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -150,6 +159,17 @@ def growth_of(function, vectorised):
     return on_registers if vectorised else by_lanes
 
 
+class Own(NamedTuple):
+    """What all such links share."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def traits(self):
+        return Traits()
+
+
 _numbers = itertools.count(1)
 
 
@@ -159,17 +179,15 @@ def make_link(function, growth):
     The disk cache knows kernels by their source and that of no other function, so what is compiled for it is not kept there.
     """
 
-    class Custom(NamedTuple):
-        low: float = -math.inf
-        high: float = math.inf
-        traits = Traits()
-
-    Custom.__name__ = f"Custom{next(_numbers)}"  # Numba tells types apart by name
     fast, grows_fast = is_vectorised(function, 2, types.UniTuple(f64x8, 3)), growth is None or is_vectorised(growth, 1, f64x8)
-    Custom.terms, Custom.growth, Custom.vectorised = terms_of(function, fast), growth_of(growth, grows_fast), fast and grows_fast
-    Custom.functions = function, growth  # for a GPU, which has neither registers nor the CPU's compiled code
-    Custom.cacheable = False
-    return Custom()
+    ours = {
+        "terms": staticmethod(terms_of(function, fast)),
+        "growth": staticmethod(growth_of(growth, grows_fast)),
+        "functions": (function, growth),  # for a GPU, which has neither registers nor the CPU's compiled code
+        "vectorised": fast and grows_fast,
+        "cacheable": False,
+    }
+    return type(f"Custom{next(_numbers)}", (Own,), ours)()  # Numba tells types apart by name
 
 
 @serial

@@ -40,7 +40,7 @@ class Point(NamedTuple):
     k: Any  # exp(-M)
     alpha: Any  # alpha^
     kappa: Any  # sum(e^ + |a^|) / alpha^: how much of alpha cancels
-    slope: Any  # d alpha^ / dt along the step to here
+    slope: Any  # d alpha^ / dt along the step to here; 0 after a plane search
     step: Any  # max |da| of that step
     squares: Any  # <c, c>
     s: Any  # <f, c>
@@ -70,7 +70,7 @@ class Weights(NamedTuple):
 STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields, np.float64))
 POINT = record(**dict.fromkeys(Point._fields, np.float64))
 
-# Rows of a block's `weights`, and of its d-vectors A^T v/alpha, A^T q/alpha and the gradient A^T r.
+# Rows of a block's `weights`; the first three also of its d-vectors A^T v/alpha, A^T q/alpha and the gradient A^T r.
 V, Q, R, H = range(4)
-# The same while alpha is not known: v^, v^ u^, v^ b and w^2 a.
-V, VU, VB, W2A = range(4)
+# Rows of both while alpha is not known: v^, v^ u^, v^ b and w^2 a.
+VU, VB, W2A = range(1, 4)

@@ -26,6 +26,18 @@ def penalised(row, w, a):
 
 
 @formula
+def loss(sums):
+    """L."""
+    return sums.squares + sums.penalty
+
+
+@formula
+def sum_weights(u, v, b):
+    """What A^T is summed with while alpha is not known: v, v u and v b."""
+    return v, v * u, v * b
+
+
+@formula
 def add_residual(sums, u, b, over_alpha):
     """The sums with f = u/alpha and c = f - b of one more row."""
     f = u * over_alpha
@@ -35,6 +47,6 @@ def add_residual(sums, u, b, over_alpha):
 
 @formula
 def add_penalty(sums, w, a):
-    """The sums with the row's part of ||w * a||^2."""
+    """The sums with the row's part of 1/2 ||w * a||^2."""
     wa = w * a
-    return Residuals(sums.squares, sums.fc, sums.ff, fma(wa, wa, sums.penalty))
+    return Residuals(sums.squares, sums.fc, sums.ff, fma(0.5 * wa, wa, sums.penalty))

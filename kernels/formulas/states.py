@@ -1,4 +1,4 @@
-"""States: how what was summed follows M as it grows, and what the sums of all rows come to.
+"""States: how sums over rows follow M as it grows.
 
 Rows are summed before M = max m(a) is known: sums are held times exp(-M) of the rows so far, and rescaled when M grows.
 """
@@ -27,6 +27,12 @@ def rescaled(factor, x):
 
 
 @formula
-def cancellation(magnitude, alpha):
-    """kappa: how much of alpha cancels."""
+def rescaled_sums(factor, v, vu, vb):
+    """The same of A^T v^, A^T (v^ u^) and A^T (v^ b): the second has exp(-M) twice."""
+    return rescaled(factor, v), rescaled(factor * factor, vu), rescaled(factor, vb)
+
+
+@formula
+def kappa(magnitude, alpha):
+    """How much of alpha cancels: the sum of the sizes of its summands over it."""
     return magnitude / alpha if alpha > 0.0 else math.inf

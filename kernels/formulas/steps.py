@@ -59,7 +59,7 @@ def may_cross(start, end):
     """Whether alpha may vanish on a step, by its slopes at both ends over alpha there: a convex alpha lies above its tangents."""
     if 1.0 + start > 0.0 or end <= 0.0:
         return False
-    # In units of alpha at the start: 1 + start z, taken where the other tangent is 0.
+    # In units of alpha at the start, its tangent there is 1 + start t, and the tangent at the end is 0 at t = 1 - 1/end.
     return 1.0 + start * (1.0 - 1.0 / end) <= 0.0
 
 

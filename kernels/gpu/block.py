@@ -12,7 +12,7 @@ from numba import config
 
 NEEDED = "the kernels for a GPU need the package numba-cuda, which is not installed: pip install 'fastrsx[cuda]'"
 try:
-    from numba import cuda
+    from numba import cuda as cuda
 except ImportError as error:
     raise ImportError(NEEDED) from error
 if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA":  # then it is Numba's own, an older one

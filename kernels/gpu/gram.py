@@ -57,15 +57,14 @@ def make_gram(on_diagonal):
         for first in range(start, stop, DEPTH):
             cuda.syncthreads()
             depth = unsigned(min(DEPTH, stop - first))  # not a literal: all of it at once would not fit into the registers
-            k = unsigned(t // TILE)
-            while k < depth:  # not a range: Numba counts its steps beforehand, which takes registers
-                i, j = unsigned(first) + k, unsigned(t % TILE)
-                x = entry(A, i, unsigned(along * TILE) + j)
-                right[k, j] = x
+            taken, place = unsigned(t // TILE), unsigned(t % TILE)
+            while taken < depth:  # not a range: Numba counts its steps beforehand, which takes registers
+                x = entry(A, unsigned(first) + taken, unsigned(along * TILE) + place)
+                right[taken, place] = x
                 if not on_diagonal:
-                    x = entry(A, i, unsigned(down * TILE) + j)
-                left[k, j] = h[i] * x
-                k += unsigned(THREADS // TILE)
+                    x = entry(A, unsigned(first) + taken, unsigned(down * TILE) + place)
+                left[taken, place] = h[unsigned(first) + taken] * x
+                taken += unsigned(THREADS // TILE)
             cuda.syncthreads()
             for k in range(depth):
                 for j in range(4):

@@ -1,9 +1,9 @@
-"""The plane search of newton/plane.py on a GPU: its two looks at n-vectors."""
+"""The plane search of newton/passes.py on a GPU: its two looks at n-vectors."""
 
 import numpy as np
 
 from ..formulas.records import Domain
-from ..newton.plane import PLANE
+from ..newton.passes import PLANE
 from .block import THREADS, block_rows, block_sum, cuda, kernel
 from .scalar import linked_kernel
 from .vectors import join_domain, row_weights, start_domain, store_domain

@@ -7,14 +7,16 @@ import operator
 
 import numpy as np
 
-from ..formulas import finish
+from ..formulas import finish, states
+from ..formulas import rows as formulas
 from ..formulas.links import terms
 from ..formulas.records import VB, VU, W2A, Q, R, V
 from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
 from .scalar import linked_kernel, scalar
-from .vectors import over_exp, raised, rescale, rescaled, row_weights
+from .vectors import over_exp, raised, rescale, row_weights
 
 gradient_entry, rank_2 = scalar(finish.gradient_entry), scalar(finish.rank_2)
+rescaled_sums, sum_weights = scalar(states.rescaled_sums), scalar(formulas.sum_weights)
 WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A once
 
 
@@ -201,13 +203,11 @@ def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
             top = block_max(scratch, top)
             factor = rescale(shift, top)
             shift = top
-            sums[V] = rescaled(factor, sums[V])
-            sums[VU] = rescaled(factor * factor, sums[VU])
-            sums[VB] = rescaled(factor, sums[VB])
+            sums[V], sums[VU], sums[VB] = rescaled_sums(factor, sums[V], sums[VU], sums[VB])
         if has_row:
             a[i + row] = ai
             u, v, _, _ = terms(link, ai, shift, over_exp(shift))
-            weights[V, row], weights[VU, row], weights[VB, row] = v, v * u, v * np.float64(b[i + row])
+            weights[V, row], weights[VU, row], weights[VB, row] = sum_weights(u, v, np.float64(b[i + row]))
             weights[W2A, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
         cuda.syncthreads()
         add_columns(A, i, min(i + rows, stop), 0, d, weights, 4, sums)
@@ -261,9 +261,8 @@ def finish_gradient(shifts, point, vectors, out):
     v, vu, vb, w2a = 0.0, 0.0, 0.0, 0.0
     for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
         factor = rescale(shifts[k], point[0].shift)
-        v += rescaled(factor, vectors[k, V, j])
-        vu += rescaled(factor * factor, vectors[k, VU, j])
-        vb += rescaled(factor, vectors[k, VB, j])
+        more_v, more_vu, more_vb = rescaled_sums(factor, vectors[k, V, j], vectors[k, VU, j], vectors[k, VB, j])
+        v, vu, vb = v + more_v, vu + more_vu, vb + more_vb
         w2a += vectors[k, W2A, j]
     v, vu, vb, w2a = block_sum(scratch, v), block_sum(scratch, vu), block_sum(scratch, vb), block_sum(scratch, w2a)
     if cuda.threadIdx.x == 0:

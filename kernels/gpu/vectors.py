@@ -14,8 +14,8 @@ from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kern
 from .scalar import linked_device, linked_kernel, scalar
 
 add_residual, add_penalty, factors = scalar(rows.add_residual), scalar(rows.add_penalty), scalar(rows.factors)
-weights, penalised = scalar(rows.weights), scalar(rows.penalised)
-over_exp, rescale, rescaled, cancellation = map(scalar, (states.over_exp, states.rescale, states.rescaled, states.cancellation))
+weights, penalised, loss = scalar(rows.weights), scalar(rows.penalised), scalar(rows.loss)
+over_exp, rescale, rescaled, kappa = map(scalar, (states.over_exp, states.rescale, states.rescaled, states.kappa))
 
 # -- the domain -------------------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ def join_domain(link, a, step, sums):
 
 @device
 def merge_domain(scratch, domain):
-    """That of a block, of those of its threads."""
+    """The domain of a block, merged from those of its threads."""
     top = block_max(scratch, domain.shift)
     factor = rescale(domain.shift, top)
     alpha = block_sum(scratch, rescaled(factor, domain.alpha))
@@ -100,7 +100,7 @@ def merge_domains(sums, point):
     step = block_max(scratch, step)
     if t == 0:
         at = point[0]
-        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, cancellation(magnitude, alpha)
+        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha)
         at.slope, at.step = slope, step
 
 
@@ -129,7 +129,7 @@ def fold_residuals(link, a, b, w, point, sums):
     total = merge_residual(scratch, total)
     if cuda.threadIdx.x == 0:
         block = sums[cuda.blockIdx.x]
-        block.squares, block.fc, block.ff, block.penalty = total.squares, total.fc, total.ff, 0.5 * total.penalty
+        block.squares, block.fc, block.ff, block.penalty = total.squares, total.fc, total.ff, total.penalty
 
 
 @kernel
@@ -146,7 +146,7 @@ def merge_residuals(sums, point):
     if cuda.threadIdx.x == 0:
         at = point[0]
         at.squares, at.s, at.ff = total.squares, total.fc, total.ff
-        at.fun = total.squares + total.penalty if at.alpha > 0.0 else math.inf
+        at.fun = loss(total) if at.alpha > 0.0 else math.inf
 
 
 # -- n-vectors --------------------------------------------------------------------------------------------------

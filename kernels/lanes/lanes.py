@@ -17,7 +17,7 @@ from ..cpu.vectors import LARGEST
 from ..formulas.finish import rank_2
 from ..formulas.links import growth, terms
 from ..formulas.records import Point, Residuals, Weights
-from ..formulas.rows import add_penalty, add_residual, factors, penalised, weights
+from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
 from ..formulas.steps import is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from ..layouts.panel import padded
 from ..newton.iteration import ACCEPT, LONG
@@ -30,7 +30,7 @@ MOST_COLUMNS = 16  # beyond, the columns fill registers of their own
 MOST_ENTRIES = 2**14  # of A: eight of that are 1 MB, what a core has near
 PIVOT = 1e-8  # of the Gram matrix's diagonal: a smaller pivot is left to `newton_small`
 
-# What became of a lane: beyond these, a verdict of `solve`.
+# What became of a lane: beyond these, a verdict of newton/verdict.py.
 RUNNING, LEFT = -1, -2
 
 
@@ -52,7 +52,7 @@ class Lanes(NamedTuple):
     A: np.ndarray  # n x d
     b: np.ndarray  # n x 1
     w: np.ndarray  # n x 1, or nothing
-    a: np.ndarray  # n x 1: A x, then A (x + p), for a lane that does not take its step is at its end
+    a: np.ndarray  # n x 1: A x, then A (x + p); a lane that refuses its step has ended, so nothing goes back
     da: np.ndarray  # n x 1: A p
     terms: np.ndarray  # n x 3: u, u', u'' there
     point: Point  # at x, a register for each number
@@ -206,7 +206,7 @@ def evaluate_lanes(link, lanes, n):
     store(ahead.squares, 0, 0, total.squares)
     store(ahead.s, 0, 0, total.fc)
     store(ahead.ff, 0, 0, total.ff)
-    store(ahead.fun, 0, 0, fma(splat(0.5), total.penalty, total.squares))
+    store(ahead.fun, 0, 0, loss(total))
 
 
 @serial
@@ -292,7 +292,7 @@ def newton_step(lanes):
 
 @serial
 def judge(k, tol, lanes):
-    """After a step: what becomes of lane k, and whether it takes the step; the tests of `newton.find_event` and `newton.take`."""
+    """After a step: what becomes of lane k, and whether it takes the step; the tests of `iteration.find_event` and `iteration.take`."""
     here, there, numbers = point_of(lanes.point, k), point_of(lanes.ahead, k), lanes.numbers
     decrease, length, radius = numbers.decrease[0, k], numbers.length[0, k], numbers.radius[0, k]
     if not (numbers.least_pivot[0, k] > PIVOT and length <= radius):

@@ -38,7 +38,7 @@ class SparseRows(NamedTuple):
 
 @serial
 def problem_at(indices, starts, d):
-    """The first row that is no canonical one: its number, and whether it is plainly wrong; -1 for none."""
+    """(row, is_wrong) of the first row that is not canonical, (-1, False) if none; is_wrong: sorting does not mend it."""
     if starts[0] != 0 or starts[-1] > indices.shape[0]:
         return 0, True
     disorder = -1
@@ -161,10 +161,10 @@ def sort_part(A, p, ends, places, rows):
         ends[j], before = before, before + ends[j]
     for i in range(first, last):
         for k in entries(A, i):
-            j = np.uint32(A.indices[k])
-            t = np.uint64(ends[j])
+            column = np.uint32(A.indices[k])
+            t = np.uint64(ends[column])
             places[t], rows[t] = k, i
-            ends[j] += 1
+            ends[column] += 1
 
 
 @serial

@@ -1,9 +1,9 @@
 """Panels: some rows of A as the micro-kernel wants them.
 
 A panel is a C-ordered matrix, float64 or float32, whose rows are a whole number of registers wide and whose row count is
-readable in eights. Where A is one already, its panel is A itself; else rows are packed into a buffer and padded with zeros. Whatever
-comes after sees panels only, so a new layout of A is a new loader here and nothing else. Sums over rows are the exception: of sparse
-rows they need no panel.
+readable in eights. Where A is one already, its panel is A itself; else rows are packed into a buffer and padded with zeros.
+Everything after that sees panels only, so a new layout of A is a function that fills the buffer (registry.py) and nothing else. Sums
+over rows are the exception: sparse rows need no panel for them.
 """
 
 import numpy as np
@@ -98,6 +98,8 @@ _FILLS = {Strided: pack_strided, csr.Csr: csr.densify}  # layouts whose rows are
 def _packing(kind):
     """The loader of a layout whose rows are packed into the buffer."""
     fill = _FILLS.get(kind) or registry.fill_of(kind)
+    if fill is None:
+        raise TypingError(f"A is a {kind.__name__}, of which kernels do not know how to read rows; register its layout (layouts/registry.py)")
 
     def load(A, start, rows, buffer):
         fill(A, start, rows, buffer)

@@ -49,5 +49,5 @@ def named(name: str) -> Layout | None:
 
 
 def fill_of(source: type) -> Any:
-    """How kernels pack the rows of a source of this type."""
-    return next(layout.fill for layout in _layouts.values() if layout.source is source)
+    """How kernels pack the rows of a source of this type; None where it is no registered layout's."""
+    return next((layout.fill for layout in _layouts.values() if layout.source is source), None)

@@ -49,14 +49,14 @@ def kind_of(dtype):
 
 def strided(A):
     """The source for a 2-D array."""
-    size, (row, column), d = A.itemsize, A.strides, A.shape[1]
+    size, (row, column), (n, d) = A.itemsize, A.strides, A.shape
     if column == size:
         run, near, far = -(-d // LANES), LANES * size, row  # along a row
     elif row == size:
         run, near, far = 16, LANES * size, column  # down a column, 16 lines of 8 rows
     else:
         run, near, far = 128, row, LANES * column  # the first line of each row, then the second
-    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, *A.shape, run, -(-(2**32) // run), near, far)
+    return Strided(A.ctypes.data, row, column, kind_of(A.dtype), size, n, d, run, -(-(2**32) // run), near, far)
 
 
 def _widen(builder, value, name, result):

@@ -1,7 +1,7 @@
 """One iteration of the trust-region Newton method, from derivatives to the accepted step, without a return to Python.
 
-What is rare is an event: the iteration stops before the step is taken and says why. `solve` looks into it, and either
-ends the solve or has the step taken after all.
+What is rare is an event: the iteration stops before the step is taken and says why. `verdict.advance` looks into it, and
+either ends the solve or has the step taken after all.
 """
 
 import math
@@ -11,11 +11,11 @@ import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
 from ..cpu.blocks import block_count, scratch_of
-from ..cpu.passes import derivatives, evaluate, finish_hessian, products
 from ..formulas.records import POINT, Q, R, V, record
 from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from .cholesky import dot
-from .plane import DIRECTIONS, PLANE, Plane, Target, search
+from .passes import PLANE, Plane, derivatives, evaluate, finish_hessian, products
+from .plane import DIRECTIONS, Target, search
 from .trust_region import saturation, step
 
 # What to do: iterations, the derivatives alone, the step that an event held back, that step and the derivatives after it, or an
@@ -42,7 +42,7 @@ CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, w
 FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate before their time
 MOST_BACKTRACKS = 40
 
-STATE = record(
+ITERATION = record(
     radius=np.float64,  # the trust radius
     decrease=np.float64,  # that the model promises for p
     newton=np.bool_,  # whether p is the full Newton step of a positive semidefinite Hessian
@@ -59,7 +59,7 @@ STATE = record(
     converges=np.bool_,  # whether p is negligible, and the Hessian not negative
     long_count=np.int64,  # suspect steps in a row
     singular_count=np.int64,
-    cancellation=np.float64,  # ||H|| relative to its terms
+    saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
     now=np.int64,  # which of the three a is that at x
 )
@@ -96,13 +96,13 @@ class Iterate(NamedTuple):
     before: np.ndarray  # d: the x before
     y: np.ndarray  # 3: the step in the plane of x, p and x - before
     plane_sums: np.ndarray  # blocks x sums: those of the plane search
-    state: np.ndarray  # 1: a record of STATE
+    state: np.ndarray  # 1: a record of ITERATION
 
 
 @serial
 def alloc_iterate(n, d, hessian):
     """An iterate at x = 0, where a = 0, with radius 1; without `hessian`, for steps that the caller proposes."""
-    state = np.zeros(1, STATE)
+    state = np.zeros(1, ITERATION)
     state[0].radius = 1.0
     square = (d, d) if hessian else (0, 0)
     return Iterate(
@@ -157,7 +157,7 @@ def derive(problem, it, work):
             norm += scaled**2
     s.grad_norm = math.sqrt(squares)
     s.largest = largest + 0.0 * (squares + norm)  # NaN once a norm is not finite: the subproblem needs both
-    s.cancellation = saturation(it.scaled_hess, work.vectors[0, V], work.vectors[0, Q], scale)
+    s.saturation = saturation(it.scaled_hess, work.vectors[0, V], work.vectors[0, Q], scale)
 
 
 @part
@@ -204,7 +204,7 @@ def find_event(problem, it):
     if s.long_count >= SUSPECTS:
         s.long_count = 0
         return LONG_STEPS
-    if s.cancellation <= SATURATION:
+    if s.saturation <= SATURATION:
         return SATURATED
     if s.singular_count >= SUSPECTS or (s.converges and (singular or s.min_eig < 0.0)):
         s.singular_count = 0
@@ -216,7 +216,7 @@ def find_event(problem, it):
 def take(problem, it, work):
     """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
 
-    Unless the model has kept its word, on from there by the plane search. Neither costs a pass over A; a shorter step of
+    If the model promised too much, the plane search goes on from there. Neither costs a pass over A; a shorter step of
     the model would cost one.
     """
     s, rank = it.state[0], problem.scale.shape[0] - problem.null.shape[1]

@@ -8,31 +8,17 @@ quadratic model fails, it finds more than a shorter step along p does: the vocab
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
-from ..compiling.jit import parallel, part, serial, serial_twin
-from ..cpu.blocks import block_rows
-from ..cpu.passes import complete_point
-from ..cpu.vectors import add_domain, row_weights, start_domain
+from ..compiling.jit import part, serial_twin
 from ..formulas.finish import rank_2
 from ..formulas.steps import SHRINK, next_radius, noise
-from ..layouts.panel import ROWS
-from ..registers.simd import LANES, absolute, fma, load_first, max_lanes, maximum, splat, store_first, sum_lanes, zeros
+from .passes import evaluate_plane, plane_derivatives
 from .trust_region import step
 
 DIRECTIONS = 3
-PLANE = 18  # sums of a block, see PlaneSums
 MOST_SEARCH_STEPS = 10
 MOST_TIMES = 10.0  # x and x - before: A of either may be a small difference, and what that lacks in digits is multiplied
 ENOUGH = 1e-3  # of what the search has gained: a step that promises less is not taken
-
-
-class Plane(NamedTuple):
-    """The images of the directions: z0 = here, z1 = da and z2 = here - before."""
-
-    here: np.ndarray  # A x
-    da: np.ndarray  # A p
-    before: np.ndarray  # A x at the step before
 
 
 class Target(NamedTuple):
@@ -56,70 +42,6 @@ class PlaneSums(NamedTuple):
 def named_sums(sums):
     """The numbers of a block by name."""
     return PlaneSums(sums[:3], sums[3:9], sums[9:12], sums[12:15], sums[15:18])
-
-
-@serial
-def fold_plane(link, plane, a, b, w, point, start, stop, sums):
-    """The sums of rows start : stop for the derivatives in y at a."""
-    n00, n11, n22, g00, g01, g02, g11, g12, g22, v0, v1, v2, q0, q1, q2, r0, r1, r2 = zeros(18)
-    for j in range(start, stop, LANES):
-        count = stop - j
-        z0, z1 = load_first(plane.here, 0, j, count), load_first(plane.da, 0, j, count)
-        z2 = z0 - load_first(plane.before, 0, j, count)
-        h, v, q, r = row_weights(link, a, b, w, point, j, count)
-        n00, n11, n22 = fma(z0, z0, n00), fma(z1, z1, n11), fma(z2, z2, n22)
-        h0, h1, h2 = h * z0, h * z1, h * z2
-        g00, g01, g02 = fma(h0, z0, g00), fma(h0, z1, g01), fma(h0, z2, g02)
-        g11, g12, g22 = fma(h1, z1, g11), fma(h1, z2, g12), fma(h2, z2, g22)
-        v0, v1, v2 = fma(v, z0, v0), fma(v, z1, v1), fma(v, z2, v2)
-        q0, q1, q2 = fma(q, z0, q0), fma(q, z1, q1), fma(q, z2, q2)
-        r0, r1, r2 = fma(r, z0, r0), fma(r, z1, r1), fma(r, z2, r2)
-    each = (n00, n11, n22, g00, g01, g02, g11, g12, g22, v0, v1, v2, q0, q1, q2, r0, r1, r2)
-    for i in range(PLANE):
-        sums[i] = sum_lanes(each[i])
-
-
-@part
-def fold_combination(link, plane, y, start, stop, out, sums):
-    """The domain of out = here + y0 z0 + y1 z1 + y2 z2 on the rows start : stop, and max |out - here|."""
-    start_domain(link, sums)
-    largest = splat(0.0)
-    for i in range(start, stop, ROWS):
-        end = min(i + ROWS, stop)
-        for j in range(i, end, LANES):
-            z0 = load_first(plane.here, 0, j, end - j)
-            change = splat(y[2]) * (z0 - load_first(plane.before, 0, j, end - j))
-            change = fma(splat(y[0]), z0, fma(splat(y[1]), load_first(plane.da, 0, j, end - j), change))
-            store_first(out, 0, j, end - j, z0 + change)
-            largest = maximum(absolute(change), largest)
-        add_domain(link, out, out[:0], i, end, sums, out[:0], out[:0])
-    sums.step = max_lanes(largest)
-
-
-@parallel
-def plane_derivatives(link, plane, a, b, w, point, sums):
-    """The sums of `fold_plane` over all rows, in sums[0]."""
-    blocks, n = sums.shape[0], a.shape[0]
-    for k in prange(blocks):
-        start, stop = block_rows(k, blocks, n)
-        fold_plane(link, plane, a, b, w, point[0], start, stop, sums[k])
-    for k in range(1, blocks):
-        for i in range(PLANE):
-            sums[0, i] += sums[k, i]
-
-
-@parallel
-def evaluate_plane(link, plane, y, b, w, out, sums, point):
-    """L and the whole `point` at y, whose A x goes to `out`."""
-    blocks, n = sums.shape[0], out.shape[0]
-    for k in prange(blocks):
-        start, stop = block_rows(k, blocks, n)
-        fold_combination(link, plane, y, start, stop, out, sums[k])
-    return complete_point(link, out, b, w, sums, point)
-
-
-plane_derivatives_serial = serial_twin(plane_derivatives)
-evaluate_plane_serial = serial_twin(evaluate_plane)
 
 
 @part
@@ -146,13 +68,14 @@ def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
     scale, g, H = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty((DIRECTIONS, DIRECTIONS))
     p, z, trial = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty(DIRECTIONS)
     radius, first_fun, fun, evaluations = 1.0, point[0].fun, point[0].fun, 0
-    derived = True  # whether a and point are those of y
+    derived, error = True, 0.0  # whether a and point are those of y; the noise there
     for _ in range(MOST_SEARCH_STEPS):
         if derived:
+            error = noise(point[0])
             plane_derivatives(link, plane, a, target.b, target.w, point, plane_sums)
             scaled_model(plane_sums[0], a.shape[0], scale, g, H)
         decrease, _, _, _ = step(g, H, radius, p, z)
-        if not decrease > max(ENOUGH * (first_fun - fun), noise(point[0])):
+        if not decrease > max(ENOUGH * (first_fun - fun), error):
             break
         for i in range(DIRECTIONS):
             trial[i] = y[i] + p[i] / scale[i]

@@ -15,7 +15,8 @@ from ..registers.simd import read_only
 from .cholesky import dot
 from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
 from .iteration import ITERATE, RECORD, Iterate, Problem, alloc_iterate
-from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, largest, verdict_at
+from .passes import largest
+from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, verdict_at
 
 MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
 
@@ -43,7 +44,8 @@ class SmallResult(NamedTuple):
     nfev: int
 
 
-# fastrsx.Status by verdict: GO_ON is what too few steps end with.
+# fastrsx.Status by verdict, in the order of these: MAX_ITER where steps were too few, STALLED twice for what only `newton` looks into,
+# CONVERGED, EXACT_FIT, NO_MINIMISER twice, STALLED twice, NONFINITE.
 STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
 
 

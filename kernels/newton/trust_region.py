@@ -11,7 +11,7 @@ from ..registers.simd import LANES
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
-CLOSE = 0.05  # how near the radius a step must end, and how near its model the least
+CLOSE = 0.05  # relative: by how much a step may miss the radius, and its model the least value
 MOST_FACTORS = 60
 
 

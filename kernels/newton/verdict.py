@@ -8,7 +8,6 @@ Newton's method takes steps of constant length for ever. So a suspect step is fo
 import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
-from ..cpu.passes import evaluate, products
 from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
 from .iteration import (
     DERIVE,
@@ -26,6 +25,7 @@ from .iteration import (
     iterate,
     note,
 )
+from .passes import ROUNDING, evaluate, is_penalised, largest, products, spread
 from .trust_region import NEGLIGIBLE_CURVATURE
 
 # What an advance comes to.
@@ -45,8 +45,7 @@ NO_RAY = -1
 
 AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
 BEHIND = 64  # and behind, by quarters
-DOUBLED = 17  # times that a short step may be, up to as far
-ROUNDING = 1e-10  # max |A p| of a unit vector p, columns of unit RMS, that lies in the null space of A
+DOUBLED = 17  # losses tried each way: 1e-3 doubled 16 times is 65, about as far as AHEAD
 
 
 @serial
@@ -59,15 +58,6 @@ def verdict_at(point, norm_b, link):
     return GO_ON
 
 
-@serial
-def is_penalised(image, w, unit):
-    """Whether 1/2 ||w * a||^2 grows without end along a ray."""
-    grows = False
-    for i in range(w.shape[0]):
-        grows = grows or (w[i] > 0.0 and abs(image[i]) > ROUNDING * unit)
-    return grows
-
-
 @part
 def loss_along(image, t, problem, it, work):
     """L at A x + t times the image of a direction; the point there is left in the workspace."""
@@ -78,7 +68,7 @@ def loss_along(image, t, problem, it, work):
 
 @part
 def falls_ahead(image, unit, by, problem, it, work):
-    """Whether the loss never rises on the ray as far as we look, and is less by this part of itself at the end.
+    """Whether the loss never rises on the ray as far as we look, and ends below (1 - by) times the loss here.
 
     `unit` of the direction makes max |A p| = 1; where A p is rounding there is no ray.
     """
@@ -151,7 +141,7 @@ def move_along(image, t, problem, it, work, row):
 
 @part
 def follow_ray(event, problem, flat_image, it, work, records):
-    """What the ray that an event suggests comes to: ON_A_RAY, the verdict after a step back over it or beside what is no minimum, else NO_RAY.
+    """What a suspected ray comes to: ON_A_RAY; or the verdict after moving back over it, or sideways off a saddle; else NO_RAY.
 
     Leaves the direction, of scaled columns, in it.flattest. An A without rows is not there: `flat_image` is then A times that direction.
     """
@@ -188,24 +178,6 @@ def follow_ray(event, problem, flat_image, it, work, records):
             return NO_RAY
     move_along(image, t, problem, it, work, records[s.steps])
     return verdict_at(it.points[s.now, 0], problem.norm_b, work.link)
-
-
-@serial
-def largest(a):
-    """max |a|."""
-    top = 0.0
-    for i in range(a.shape[0]):
-        top = max(top, abs(a[i]))
-    return top
-
-
-@serial
-def spread(a):
-    """max a - min a."""
-    low, high = a[0], a[0]
-    for i in range(a.shape[0]):
-        low, high = min(low, a[i]), max(high, a[i])
-    return high - low
 
 
 @serial

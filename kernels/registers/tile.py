@@ -254,13 +254,13 @@ def pack(P, h, rows, packed):
 
 # -- S += W P: weighted sums of rows -------------------------------------------------------------------------
 #
-# While a pass works on a panel it asks for the next one, half of its lines in each of two phases, so that memory
-# never waits.
+# While a pass works on a panel it asks for the next one, `row` of `ahead`: half of its lines in each of two phases, the first half beside the
+# products, the second beside the sums; or `whole`, where there is one phase.
 
 
 @serial
 def add_row_sums(P, W, rows, S, ahead, row, whole):
-    """S += W[:, : rows] P for the three rows of W; prefetches the panel at `row` of `ahead`, or only its second half."""
+    """S += W[:, : rows] P for the three rows of W."""
     d = P.shape[1]
     q = 0
     line = 0 if whole else rows * d // (2 * LANES)

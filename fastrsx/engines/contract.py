@@ -1,0 +1,198 @@
+"""What a solver asks of an engine, and the records that it gets back."""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastrsx.kernels.formulas import steps
+from fastrsx.kernels.newton import iteration
+
+from ..frames import Names
+from ..inputs import Matrix, Vector
+from ..loading import Data
+from ..planning import Plan
+
+LARGEST_LOG = math.log(float(np.finfo(float).max))
+
+
+class Point(NamedTuple):
+    """Scalars at some a = A x; the hats of `fastrsx.kernels.formulas.records` undone."""
+
+    raw: np.ndarray  # as the kernels want them: one record
+
+    @property
+    def fun(self) -> float:
+        return float(self.raw[0].fun)
+
+    @property
+    def shift(self) -> float:
+        """M = max(0, max a), or what the link makes of it."""
+        return float(self.raw[0].shift)
+
+    @property
+    def squares(self) -> float:
+        """<c, c>."""
+        return float(self.raw[0].squares)
+
+    @property
+    def noise(self) -> float:
+        """The rounding error of fun."""
+        return float(steps.noise(self.raw[0]))
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """What no other a has."""
+        at = self.raw[0]
+        return float(at.shift), float(at.alpha), float(at.squares), float(at.s), float(at.ff)
+
+    @property
+    def step(self) -> float:
+        """max |A p| of the step p to here, where one was evaluated."""
+        return float(self.raw[0].step)
+
+    @property
+    def scaled_alpha(self) -> float:
+        """<u, 1> exp(-M)."""
+        return float(self.raw[0].alpha)
+
+    @property
+    def log_alpha(self) -> float:
+        """log <u, 1>; NaN outside the domain."""
+        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
+
+    @property
+    def alpha(self) -> float:
+        """<u, 1>, which may be inf."""
+        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
+
+
+class Derivatives(NamedTuple):
+    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
+
+    grad: Vector
+    v: Vector
+    q: Vector
+
+    def rank_2(self) -> Matrix:
+        """What the Hessian is less than its Gram matrix."""
+        outer = np.outer(self.v, self.q)
+        return np.asarray(2 * (outer + outer.T))
+
+
+class Engine(Protocol):
+    """Runs passes over one A, with its b, w and link, and counts them.
+
+    d-vectors are arrays in memory. n-vectors (`a`, `da`, b, w) are the engine's own: `empty` makes one, `to_host` and `to_caller` read it, and
+    nothing else looks inside. A point is of some a = A x. One thread at a time.
+    """
+
+    data: Data
+    source: Any  # what kernels take for A
+    b: Any
+    w: Any  # empty without weights
+    shape: tuple[int, int]
+    plan: Plan
+    count: int  # passes over A
+    evaluations: int  # of the loss
+    is_mixed: bool  # whether Hessians are in mixed precision
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether whole iterations are compiled for this A; of others only passes are."""
+
+    @property
+    def a(self) -> Any:
+        """Room for A x."""
+
+    @property
+    def norm_b(self) -> float: ...
+
+    @property
+    def sum_b(self) -> float: ...
+
+    # -- n-vectors --------------------------------------------------------------------------------------------
+
+    def empty(self) -> Any:
+        """Room for n numbers."""
+
+    def to_host(self, vector: Any) -> Vector:
+        """In memory."""
+
+    def to_caller(self, vector: Any) -> Any:
+        """On the side where the caller has A."""
+
+    def assign(self, out: Any, a: Any) -> None:
+        """out = a."""
+
+    def combine(self, y: Vector, vectors: list[Any], out: Any) -> None:
+        """out = sum_k y_k vectors_k; the vectors are spoilt."""
+
+    def largest(self, a: Any) -> float:
+        """max |a|; NaN where there is one."""
+
+    def distance(self, a: Any, other: Any, centred: bool) -> float:
+        """max |a - other|; centred, of what is left without the mean."""
+
+    # -- the point --------------------------------------------------------------------------------------------
+
+    def evaluate(self, a: Any, da: Any = ..., t: float = ..., out: Any = ...) -> Point:
+        """The point at a, or at out = a + t da."""
+
+    def project(self, x: Vector) -> Point:
+        """The point at x, whose A x goes to `a`."""
+
+    def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
+        """The same with the gradient, or None outside the domain."""
+
+    def look_ahead(self, a: Any, p: Vector, da: Any, out: Any) -> Point:
+        """da = A p, out = a + da, and the point there."""
+
+    # -- sums over rows ---------------------------------------------------------------------------------------
+
+    def products(self, x: Vector, out: Any) -> None:
+        """out = A x."""
+
+    def transposed(self, y: Any) -> Vector:
+        """A^T y."""
+
+    def column_scale(self, names: Names = ...) -> Vector:
+        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
+
+    def gradient(self, a: Any, point: Point) -> Derivatives:
+        """Gradient and rank-2 vectors."""
+
+    def hessian(self, a: Any, point: Point) -> tuple[Derivatives, Matrix]:
+        """The same and the Hessian."""
+
+    def hess_vec(self, a: Any, point: Point, first: Derivatives, p: Vector, da: Any = ...) -> Vector:
+        """Hess p; and da = A p unless da is empty."""
+
+    def weighted_gram(self, h: Any) -> Matrix:
+        """A^T diag(h) A."""
+
+    def gram(self) -> Matrix:
+        """A^T A."""
+
+    def row_squares(self, B: Matrix) -> Vector:
+        """||A_i B||^2 for each row, B (padded d x 8)."""
+
+    def diagonal(self, a: Any, point: Point) -> Any:
+        """D = h/2."""
+
+    def predictions(self, a: Any, point: Point) -> tuple[Any, Any]:
+        """f and v/alpha."""
+
+    # -- the solver's iteration -------------------------------------------------------------------------------
+
+    def workspace(self, hessian: bool = ...) -> Any:
+        """What `advance` takes."""
+
+    def use_mixed(self) -> None:
+        """From now on Hessians in mixed precision."""
+
+    def alloc_iterate(self, exact: bool) -> iteration.Iterate:
+        """At x = 0; with room for a Hessian where iterations form it."""
+
+    def advance(self, *args: Any) -> int:
+        """See `fastrsx.kernels.newton.verdict.advance`."""
