@@ -31,6 +31,7 @@ PROMISED = real(1e8)  # the condition up to which an x in float64 has the A x of
 SATURATION = real(1e-9)  # of the Hessian's terms
 LEAST_ENTRY = real(1e-140)  # a column without a larger entry counts as 0
 FLUSHED = np.exp(real(-708))  # the package replaces smaller exponentials by 0
+SHORT = real(1e-5)  # max |A p| of the last step to a minimum
 STEPS = 60  # of Newton's method, which needs fewer to reach a minimum nearby
 FAR = 100  # times max |a|
 BESIDE = real(1e-3)  # max |A p| of a short step
@@ -188,6 +189,7 @@ class Spectrum:
         along = np.maximum(abs(self.vectors.T @ g) - abs(self.vectors.T) @ g_error, 0)
         self.curvatures = np.maximum(abs(values), floor if floor > 0 else 1)
         self.decrement = (along**2 / self.curvatures).sum() / 2
+        self.step = absolute(self.basis @ (self.vectors @ (self.vectors.T @ g / self.curvatures)))  # max |A p| of Newton's step p
 
     def directions(self):
         """Directions in the basis: Newton's, those of trust regions, the steepest descent, and those of least curvature."""
@@ -229,8 +231,8 @@ def comes_to_a_minimum(point):
     """Whether Newton's method, in longdouble, comes from there to a second-order point, which proves that there is a minimum."""
     for _ in range(STEPS):
         spectrum = Spectrum(point)
-        if spectrum.decrement <= real(1e-10) * point.value and spectrum.least >= 0:
-            return True
+        if spectrum.decrement <= real(1e-10) * point.value and spectrum.least >= 0 and spectrum.step <= SHORT:
+            return True  # on the tail of a ray the decrement vanishes too, but steps stay long
         images = [spectrum.basis @ p for p in spectrum.directions()]
         value, best = min(((point.along(image, 1), k) for k, image in enumerate(images)), default=(point.value, 0))
         if not value < point.value:

@@ -6,6 +6,7 @@ import pytest
 import naive
 from fastrsx.kernels import dense
 from fastrsx.kernels.formulas.links import LINKS
+from fastrsx.kernels.formulas.records import POINT
 from fastrsx.kernels.newton import passes, plane
 
 
@@ -23,7 +24,7 @@ class Plane:
         self.A = np.column_stack([self.here, self.da, self.here - self.before])
         self.work = dense.alloc_workspace(n, 3, False)
         self.sums = np.empty((len(self.work.sums), passes.PLANE))
-        self.a, self.point = np.empty(n), np.zeros_like(self.work.point)
+        self.a, self.point = np.empty(n), np.zeros(1, POINT)
 
     @property
     def images(self):
@@ -85,6 +86,16 @@ def test_search_stays_within_reach(seed):
     assert after <= before
     assert abs(data.a - data.here).max() <= farthest * (1 + 1e-12)
     assert after == pytest.approx(float(data.naive(y).value), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 6, 9])
+def test_search_goes_on_after_a_trial_outside_the_domain(seed):
+    """alpha is near its pole, and the first trial is beyond: a shorter one is within."""
+    data, rng = Plane(6, seed, spread=1.0), np.random.default_rng(seed)
+    data.here[:] = 0.1 * rng.standard_normal(6) - 0.45
+    data.da *= 3.0
+    _, before, after = data.search([0.0, 1e-3, 0.0], np.inf)
+    assert after < 0.7 * before
 
 
 def test_directions_that_are_zero_or_the_same_are_no_trouble():
