@@ -17,7 +17,7 @@ from .planning import check_kernel
 from .result import SUM_TOL, Status
 from .system import threads
 
-LEAST, MOST = 2**14, 2**22  # entries of A in one call of the kernel, which Ctrl-C waits for: from 0.1 ms, what a thread is worth, to some 20 ms
+LEAST, MOST = 2**14, 2**22  # entries of A in one call of the kernel, which Ctrl-C waits for: from 0.1 ms, which repays a thread, to about 20 ms
 PARTS = 8  # calls for each thread, so that none waits long for the last
 
 
@@ -36,7 +36,7 @@ class BatchResult(OptimizeResult):
     status : (k,) array of int
         The value of a `Status`.
     message : str
-        How many ended in which way.
+        How many ended in each way.
     nit, nfev : (k,) array of int
         Accepted steps, and evaluations of the loss.
     """
@@ -63,7 +63,7 @@ def newton_batch(
     Returns
     -------
     BatchResult
-        A problem that fails, whose data are not finite, or whose x0 lies outside the domain (status NONFINITE) leaves the others as they are.
+        A problem that fails, whose data are not finite, or whose x0 lies outside the domain (status NONFINITE) does not affect the others.
         Where columns of an A are linearly dependent, x is one of the solutions.
 
     Raises
@@ -90,7 +90,7 @@ def newton_batch(
     A, b, w, x0 = map(frames.listed, (A, b, w, x0))
     entries, n, d, tables, names = _as_batch(A)
     for name, value in (("b", b), ("w", w), ("x0", x0)):
-        frames.check_rows(A, name, frames.index_of(value))  # which number the problems
+        frames.check_rows(A, name, frames.index_of(value))  # these number the problems
 
     def check_rows(j: int, name: str, index: Any) -> None:
         frames.check_rows(tables[j], name, index)
@@ -118,7 +118,7 @@ def newton_batch(
         where, out = batch.Places(*(array[part] for array in shapes)), batch.Outcomes(*(array[part] for array in results))
         batch.solve_each(RSX, read[0], x, *read[1:], where, tol, max_iter, out)
 
-    # The kernel lets go of the GIL, so Python's threads are as good as Numba's, and any number of them may run, on any layer, after any fork.
+    # The kernel releases the GIL, so Python's threads are as good as Numba's, and any number of them may run, on any layer, after any fork.
     count = threads.in_use() if num_threads is None else num_threads
     parts = _parts((n * d)[order], PARTS * count)
     with ThreadPoolExecutor(count) if min(count, len(parts)) > 1 else nullcontext() as pool:
@@ -141,7 +141,7 @@ def newton_batch(
 
 
 def _message(status: np.ndarray, failed: np.ndarray, targets: Vector, starts: np.ndarray, n: np.ndarray) -> str:
-    """How many ended in which way, and how many of those that failed have a b that does not sum to 1."""
+    """How many ended in each way, and how many of those that failed have a b that does not sum to 1."""
     counts = ((code.name, int((status == code).sum())) for code in Status)
     message = ", ".join(f"{count} {name}" for name, count in counts if count)
     off = [j for j in failed.tolist() if SUM_TOL < abs(targets[starts[j] : starts[j] + n[j]].sum() - 1) < np.inf]
@@ -151,7 +151,7 @@ def _message(status: np.ndarray, failed: np.ndarray, targets: Vector, starts: np
 
 
 def _parts(entries: np.ndarray, count: int) -> list[slice]:
-    """Ranges of problems with about as many entries each: so many ranges, or fewer of LEAST, or more of MOST."""
+    """Ranges of problems with about as many entries each: `count` ranges, or fewer of LEAST entries, or more of MOST."""
     total = np.cumsum(entries)
     count = -(-total[-1] // min(MOST, max(LEAST, -(-total[-1] // count))))
     stops = np.unique(np.searchsorted(total, np.arange(1, count + 1) / count * total[-1]) + 1)
@@ -159,7 +159,7 @@ def _parts(entries: np.ndarray, count: int) -> list[slice]:
 
 
 def _as_batch(A: Any) -> tuple[Vector, np.ndarray, np.ndarray, list[Any], list[frames.Names]]:
-    """All entries end to end; and of each problem n, d, A as it was passed, and the names of its columns."""
+    """All entries end to end; and for each problem n, d, A as passed, and the names of its columns."""
     inputs.refuse("A", A)
     if getattr(A, "ndim", 1) != 1:
         array = inputs.as_real("A", A, "(k, n, d), none of them empty; or pass a list of matrices", 3)

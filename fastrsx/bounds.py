@@ -1,4 +1,4 @@
-"""Bounds that hold on a whole ball: Lipschitz constants of gradient and Hessian, and the sizes that they are made of."""
+"""Bounds that hold on a whole ball: Lipschitz constants of gradient and Hessian, and the sizes that they depend on."""
 
 import math
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class LipschitzBounds(NamedTuple):
 
 
 class _Bounded(NamedTuple):
-    """A function of x with |g(x)| <= exp(size) and |g(x) - g(y)| <= exp(slope) ||x - y||; sums and products of such are such."""
+    """A function of x with |g(x)| <= exp(size) and |g(x) - g(y)| <= exp(slope) ||x - y||; sums and products are of the same kind."""
 
     size: float
     slope: float
@@ -45,7 +45,7 @@ class _Bounded(NamedTuple):
 
 
 class _BoundedVector(NamedTuple):
-    """The same of an n-vector, in the maximum norm and in the Euclidean one."""
+    """The same for an n-vector, in the maximum norm and in the Euclidean one."""
 
     most: _Bounded
     norm: _Bounded
@@ -76,7 +76,7 @@ def exp_or_inf(logarithm: float) -> float:
 
 
 class Ball(NamedTuple):
-    """What gradient and Hessian are made of, bounded on the x with ||x|| <= radius and alpha >= beta: derived in `lipschitz_bounds`."""
+    """The terms of gradient and Hessian, bounded on the x with ||x|| <= radius and alpha >= beta: derived in `lipschitz_bounds`."""
 
     p: _BoundedVector  # v/alpha
     cs: _BoundedVector  # c - s
@@ -119,7 +119,7 @@ class Ball(NamedTuple):
 def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = None) -> LipschitzBounds:
     """Lipschitz constants of gradient and Hessian on the set of x with ||x|| <= radius and <u, 1> >= beta.
 
-    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower. Those
+    They grow like (radius/beta)^4 and (radius/beta)^5, and for some A none could grow slower. The constants
     of the sibling papers of arXiv:2309.13482 are powers of exp(R^2), where R bounds radius and ||A||.
     No segment between two points is used, as the set is not convex.
 
@@ -129,7 +129,7 @@ def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = Non
       so that (alpha(y) - alpha(x))/alpha(y) <= ||A|| P ||y - x||.
     - g(x)/alpha(x) - g(y)/alpha(y) = (g(x) - g(y))/alpha(y) + (g(x)/alpha(x)) (alpha(y) - alpha(x))/alpha(y), with g = e, a, 1. The first
       term is at most m |a_i(x) - a_i(y)| in row i for g = e, by the mean value theorem for exp. So u/alpha and v/alpha have bounded slopes.
-    - Sums and products of bounded functions with bounded slopes are such: c, s, D, q/alpha, gradient and Hessian.
+    - Sums and products of bounded functions with bounded slopes are so too: c, s, D, q/alpha, gradient and Hessian.
     - With t = radius ||A^T 1||/n, alpha >= n (exp(-t) - t) on the whole ball, by Jensen's inequality. This replaces a smaller beta.
 
     Parameters

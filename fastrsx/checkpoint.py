@@ -1,4 +1,4 @@
-"""Where a solve has got to, kept in a file, so that one that was killed can go on."""
+"""The progress of a solve, kept in a file, so that a killed solve can resume."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from .system import device
 
 
 def fingerprint(shape: tuple[int, ...], b: Any) -> str:
-    """What tells one problem from another: the shape of A, and b. A itself would take a read."""
+    """The identity of a problem: the shape of A, and b. A itself would take a read."""
     digest = hashlib.sha256(repr(tuple(map(int, shape))).encode())
     digest.update(np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data)
     return digest.hexdigest()
@@ -23,7 +23,7 @@ def fingerprint(shape: tuple[int, ...], b: Any) -> str:
 class Checkpoint:
     """A callback of `newton` that writes x to a file after each step, in place of what was there, or not at all.
 
-    A solve that goes on from there ends at the same x to the solver's tolerance, not to the bit: the trust radius and the step before are not kept.
+    A solve that resumes from it ends at the same x to the solver's tolerance, not to the bit: the trust radius and the step before are not kept.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Checkpoint:
     def load(self) -> Vector | None:
         """The x that was saved last, or None where there is no file.
 
-        ValueError where the file is of another problem, no checkpoint, or damaged.
+        ValueError where the file belongs to another problem, is not a checkpoint, or is damaged.
         """
         try:
             with warnings.catch_warnings(action="ignore"), files.opened_npz(self.path) as saved:

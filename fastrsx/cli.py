@@ -66,11 +66,11 @@ def demo() -> int:
 
 
 class Stdout(io.TextIOBase):
-    """The standard output, which does not stop the work where it is closed, full, or lacks a letter."""
+    """The standard output, which does not stop the work where it is closed, full, or cannot encode a letter."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.failure: OSError | None = None  # the one that ended it
+        self.failure: OSError | None = None  # the error that ended it
 
     def write(self, text: str) -> int:
         encoding = self.stream.encoding or "utf-8"
@@ -91,7 +91,7 @@ class Stdout(io.TextIOBase):
 
 
 def complain(text: str) -> None:
-    """Say something of the files, or an error, in one line."""
+    """Print a note on the files, or an error, in one line."""
     print("fastrsx solve:", *text.splitlines(), file=sys.stderr)
 
 
@@ -119,13 +119,13 @@ def read_inputs(args: argparse.Namespace) -> list[Any]:
         if source is not None and not (name == "w" and files.is_number(source)):
             source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
         values.append(float(source) if isinstance(source, str) else source)
-    for note in notes:  # only now, for an error stands alone
+    for note in notes:  # only now, because an error stands alone
         complain(note)
     return values
 
 
 def saving(checkpoint: Any) -> Callable[[Any], None]:
-    """A callback that saves the checkpoint, and goes on where that fails."""
+    """A callback that saves the checkpoint, and continues where that fails."""
 
     def callback(intermediate_result: Any) -> None:
         try:
@@ -162,7 +162,7 @@ def solve(args: argparse.Namespace) -> int:
 
 def deliver(result: Any, output: str | None) -> int:
     """Write x, or print it where no file is given or it cannot be written; the exit status."""
-    plain = "\n".join(map(repr, result.x.tolist())) + "\n"  # a 0 is "0.0", which nobody takes for a header
+    plain = "\n".join(map(repr, result.x.tolist())) + "\n"  # a 0 is "0.0", which is not mistaken for a header
     if output is not None:
         try:
             files.replace(output, lambda file: np.save(file, result.x) if output.endswith(".npy") else file.write(plain.encode()))
@@ -175,7 +175,7 @@ def deliver(result: Any, output: str | None) -> int:
 
 
 def vector_width() -> str:
-    """The registers that LLVM has on this machine."""
+    """The registers that LLVM uses on this machine."""
     from llvmlite import binding
 
     features = binding.get_host_cpu_features()
@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.redirect_stdout(out):
         try:
             status = run(build_parser().parse_args(argv))
-        except RuntimeError as error:  # what is wrong with the environment, as NUMBA_DISABLE_JIT or a missing driver
+        except RuntimeError as error:  # a fault of the environment, such as NUMBA_DISABLE_JIT or a missing driver
             print(f"fastrsx: {error}", file=sys.stderr)
             status = 2
         finally:

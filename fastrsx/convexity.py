@@ -26,7 +26,7 @@ class EigenvalueRange(NamedTuple):
     ----------
     smallest, largest : float
     error : float
-        What rounding, or Lanczos, may have changed in them.
+        The change that rounding, or Lanczos, may have made in them.
     """
 
     smallest: float
@@ -103,7 +103,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     kernel, num_threads : optional
         As in `newton`.
     seed : int, optional
-        Of the start vector of Lanczos, which is used beyond d = 1000; up to there the eigenvalues are those of LAPACK.
+        Seed of the start vector of Lanczos, which is used beyond d = 1000; up to there the eigenvalues are those of LAPACK.
 
     Returns
     -------
@@ -266,7 +266,7 @@ def _log_weight_on_ball(problem: Problem, radius: float, beta: float, margin: fl
 
 
 def _smallest_singular(A: Any, singular: Vector, margin: float) -> float:
-    """Of the singular values of A, and an error where it is 0."""
+    """The smallest of the singular values of A; an error where it is 0."""
     if len(singular) < A.shape[1] or singular[-1] <= tolerance(singular, A.shape):
         raise ValueError(
             f"margin is {margin!r}, but columns of A are linearly dependent: no weights bend the loss along its null space; "

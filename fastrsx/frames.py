@@ -1,7 +1,7 @@
-"""Tables and vectors with labels, of pandas, Polars, pyarrow, xarray and others, by what they have in common: none is imported, so none is needed.
+"""Tables and vectors with labels, of pandas, Polars, pyarrow, xarray and others, by their common interface: none is imported, so none is needed.
 
-NumPy reads a table of one plain dtype as it is. Of columns that differ, that are nullable, boolean or decimal, it makes objects, or does not say
-what was missing or no number at all; so those are read one by one, missing entries as NaN, which is refused like any other.
+NumPy reads a table of one plain dtype directly. Mixed, nullable, boolean or decimal columns become objects, or NumPy does not say which entries
+were missing or not numbers; so these columns are read one by one, missing entries as NaN, which is refused like any other.
 """
 
 import re
@@ -15,9 +15,9 @@ from .system import device
 from .system.memory import room_for
 
 REAL = "fiub"  # kinds of NumPy's dtypes
-# Dtypes of other libraries, by their names; the first group is for those of which NumPy makes objects, or nothing.
+# Dtypes of other libraries, by their names; NumPy makes objects, or nothing, of the first group.
 NUMBERS = re.compile(r"(?:sparse\[|array\()?(?:(decimal\d*|u?int128)|u?int\d+|float\d*|double|halffloat|bool(?:ean)?)\b", re.IGNORECASE)
-CONVERSIONS = ("collect", "read_all", "to_arrow_table", "to_table", "to_scipy")  # methods of what is no array, but makes something that is read
+CONVERSIONS = ("collect", "read_all", "to_arrow_table", "to_table", "to_scipy")  # methods of non-arrays that convert to something readable
 MOST_NAMED = 5  # columns, in a message
 BLOCK = 4096  # rows copied at a time
 
@@ -33,7 +33,7 @@ Names = ColumnNames | None
 
 
 class Labelled:
-    """An array whose columns have names, as a table from a file with a header."""
+    """An array whose columns have names, such as a table from a file with a header."""
 
     def __init__(self, array: npt.NDArray[Any], columns: list[str]) -> None:
         self.array, self.columns = array, columns
@@ -46,7 +46,7 @@ class Labelled:
 
 
 def listed(value: Any) -> Any:
-    """The entries of an iterator as a list; anything else as it is."""
+    """The entries of an iterator as a list; anything else unchanged."""
     is_read_once = isinstance(value, (Iterator, ValuesView)) and not hasattr(type(value), "__array__") and _conversion(value) is None
     return list(value) if is_read_once else value
 
@@ -62,7 +62,7 @@ def _conversion(value: Any) -> str | None:
 
 
 def to_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """What the caller passed as an array; a table or one of its columns as real numbers."""
+    """The caller's value as an array; a table or one of its columns as real numbers."""
     columns = _columns(value)
     if columns is not None:
         return _matrix(name, value, columns)
@@ -76,12 +76,12 @@ def to_array(name: str, value: Any) -> npt.NDArray[Any]:
 
 
 def _read(name: str, value: Any) -> npt.NDArray[Any]:
-    """The array that NumPy makes of it; TypeError, with what to pass in its place, where that is none."""
+    """The array that NumPy makes of a value; a TypeError says what to pass instead where it makes none."""
     try:
         array = np.asarray(value)
     except MemoryError:
         raise
-    except Exception as error:  # of a class of any library's
+    except Exception as error:  # of any class of any library
         device.refuse_tensor(name, value)
         why = str(error).split("\n")[0].rstrip(".")
     else:
@@ -98,10 +98,10 @@ def _dtype(column: Any) -> Any:
 
 
 def _columns(table: Any) -> list[Any] | None:
-    """The columns of a table, by position, as labels may be double; None of anything else."""
+    """The columns of a table, by position, because labels may repeat; None for anything else."""
     if isinstance(table, np.ndarray):
         return [table[field] for field in table.dtype.names] if table.dtype.names and table.ndim == 1 else None
-    if not hasattr(table, "__array__") or not hasattr(table, "columns"):  # a LazyFrame would work for its columns
+    if not hasattr(table, "__array__") or not hasattr(table, "columns"):  # a LazyFrame would compute its columns
         return None
     if hasattr(type(table), "column_names"):
         return list(table.columns)
@@ -115,7 +115,7 @@ def _column(name: str, column: Any, dtype: Any) -> npt.NDArray[Any] | None:
     if isinstance(dtype, np.dtype):
         return _read(name, column) if dtype.kind in REAL else None
     known = NUMBERS.match(str(dtype))
-    if known is None:  # categories too, even if they are numbers: as such they mean nothing
+    if known is None:  # categories too, even if they are numbers: as numbers they mean nothing
         return None
     if known[1] is None:
         array = _read(name, column)
@@ -125,7 +125,7 @@ def _column(name: str, column: Any, dtype: Any) -> npt.NDArray[Any] | None:
         return np.asarray(column.to_numpy(dtype=float, na_value=np.nan))
     try:
         return _read(name, column.cast(float if hasattr(column, "dtype") else "float64"))  # Polars, else pyarrow
-    except Exception:  # of a class of any library's
+    except Exception:  # of any class of any library
         return None
 
 
@@ -157,7 +157,7 @@ def _is_xarray(value: Any) -> bool:
 
 
 def index_of(value: Any, axis: int = 0) -> Any:
-    """The labels along an axis of what pandas or xarray has, an Index; None of anything else."""
+    """The labels along an axis of a pandas or xarray object, an Index; None for anything else."""
     if type(value) is np.ndarray:
         return None
     if _is_xarray(value):
@@ -180,12 +180,12 @@ def _labels(table: Any) -> tuple[list[Any], str]:
 
 
 def table_labels(value: Any) -> list[Any]:
-    """The labels of a table's columns, by which it gives them; none of anything else."""
+    """The labels that a table's columns are selected by; none for anything else."""
     return [] if _columns(value) is None else _labels(value)[0]
 
 
 def labels_of(value: Any, axis: int = 0) -> Any:
-    """The labels along an axis of what has an entry for each column of A; those of a table need no Index."""
+    """The labels along an axis of a value with an entry for each column of A; those of a table need no Index."""
     return index_of(value) if axis == 0 else _labels(value)[0] or None
 
 
@@ -200,7 +200,7 @@ def names_of(A: Any) -> Names:
 
 
 def check_rows(A: Any, name: str, index: Any) -> None:
-    """Refuse a vector whose index differs from A's: entries go by position, which is then not what is meant."""
+    """Refuse a vector whose index differs from A's: entries are matched by position, which is then not intended."""
     rows = None if index is None else index_of(A)
     if rows is None or index.equals(rows):
         return
@@ -234,5 +234,5 @@ def check_columns(names: Names, name: str, labels: Iterable[Any] | None) -> None
 
 
 def column_name(j: int, names: Names) -> str:
-    """What to call column j of A in a message."""
+    """The name of column j of A in a message."""
     return str(j) if names is None else repr(names[j])

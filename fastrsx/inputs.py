@@ -1,4 +1,4 @@
-"""What callers pass, checked and brought to float64; errors name the argument, what was found and what to do."""
+"""Callers' arguments, checked and converted to float64; errors name the argument, the value found and the remedy."""
 
 import operator
 import sys
@@ -17,16 +17,16 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 LARGEST_ENTRY = 1e150  # its square, summed over any n, is finite
-SHORT = 64  # entries that Python adds up sooner than NumPy is called
-PLAIN = (Number, np.generic, list, tuple, str)  # entries of a list that NumPy reads as they are meant
+SHORT = 64  # entries that Python adds up faster than NumPy
+PLAIN = (Number, np.generic, list, tuple, str)  # entries of a list that NumPy reads as intended
 MOST_SHOWN = 50  # characters of an entry, in a message
 
 
 def refuse(name: str, value: Any, ndim: int = 2) -> None:
-    """An error for an array that is not computed yet, lies elsewhere, is sparse or masked, with what to pass in its place."""
+    """Refuse an array that is not computed yet, lies elsewhere, is sparse or masked; the error says what to pass instead."""
     if type(value) is np.ndarray:
         return
-    dask = sys.modules.get("dask.base")  # is there where somebody has a collection
+    dask = sys.modules.get("dask.base")  # loaded wherever a collection exists
     if dask is not None and dask.is_dask_collection(value):
         found = f"{name} is a dask collection ({type(value).__name__})"
         raise TypeError(f"{found}, which fastrsx does not compute; pass {name}.compute() if that fits into memory")
@@ -41,7 +41,7 @@ def refuse(name: str, value: Any, ndim: int = 2) -> None:
 
 
 def _refuse_kind(name: str, value: Any, shape: str, ndim: int) -> None:
-    """TypeError for what holds no numbers, or none in an order that is known."""
+    """Raise TypeError for a value without numbers, or with numbers in no known order."""
     kind = frames.kind_of(value)
     if value is None:
         raise TypeError(f"{name} is None; pass an array of shape {shape}")
@@ -61,7 +61,7 @@ def shown(value: Any) -> str:
 
 
 def _refuse_dtype(name: str, value: Any, array: npt.NDArray[Any], shape: str) -> NoReturn:
-    """TypeError for a dtype that is not real, with what to pass in its place if the entries are numbers, else with the first that is none."""
+    """Raise TypeError for a dtype that is not real; says what to pass instead if the entries are numbers, else names the first that is not."""
     dtype = array.dtype
     if dtype.names:
         fields = ", ".join(map(repr, dtype.names))
@@ -84,7 +84,7 @@ def _refuse_dtype(name: str, value: Any, array: npt.NDArray[Any], shape: str) ->
 
 
 def _refuse_shape(name: str, value: Any, array: npt.NDArray[Any], shape: str, ndim: int, size: int | None) -> NoReturn:
-    """ValueError for another number of axes, with what to pass in its place where that is plain."""
+    """Raise ValueError for a wrong number of axes; says what to pass instead where that is clear."""
     todo = ""
     labels = frames.table_labels(value)
     if ndim == 2 and array.ndim == 1 and array.size:
@@ -97,7 +97,7 @@ def _refuse_shape(name: str, value: Any, array: npt.NDArray[Any], shape: str, nd
 
 
 def as_real(name: str, value: Any, shape: str, ndim: int, size: int | None = None, or_number: bool = False) -> npt.NDArray[Any]:
-    """A real array of `ndim` axes, in the caller's dtype and layout; `size` is what it should have, `shape` the words for that."""
+    """A real array of `ndim` axes, in the caller's dtype and layout; `size` is the required size, `shape` the words for it."""
     array = given = value
     if type(value) is not np.ndarray or array.dtype.kind not in frames.REAL:
         if type(value) not in (list, tuple):
@@ -117,7 +117,7 @@ def as_real(name: str, value: Any, shape: str, ndim: int, size: int | None = Non
 
 
 def as_data(A: Any) -> npt.NDArray[Any]:
-    """A as an array, n x d with n, d >= 1; its entries are not looked at here (see `refuse_column`)."""
+    """A as an array, n x d with n, d >= 1; its entries are not checked here (see `refuse_column`)."""
     array = as_real("A", A, "(n, d)", 2)
     if 0 in array.shape:
         raise ValueError(f"A has shape {array.shape}; it needs at least one row and one column")
@@ -130,7 +130,7 @@ def is_ready(A: npt.NDArray[Any]) -> bool:
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view that cannot be written: Numba compiles apart for it, so kernels always get their inputs as one."""
+    """A read-only view: Numba compiles it separately, so kernels always get their inputs as one."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -141,12 +141,12 @@ def as_ready(A: npt.NDArray[Any]) -> Matrix:
     if is_ready(A):
         return A
     room = room_for("a float64 copy, which the kernels read in place of what you passed,", A.size)
-    with room, np.errstate(all="ignore"):  # a longdouble beyond float64 becomes inf, and is refused as that
+    with room, np.errstate(all="ignore"):  # a longdouble beyond float64 becomes inf, and is refused as such
         return np.array(A, dtype=np.float64, order="C")
 
 
 def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
-    """A real vector of the given size, in the caller's dtype and layout; its entries are not looked at."""
+    """A real vector of the given size, in the caller's dtype and layout; its entries are not checked."""
     vector = as_real(name, value, f"({size},), {what}", 1, size)
     if vector.size != size:
         raise ValueError(f"{name} has {vector.size} entries; it must have {size}, {what}")
@@ -156,7 +156,7 @@ def of_size(name: str, value: Any, size: int, what: str) -> npt.NDArray[Any]:
 def as_vector(name: str, value: Any, size: int, what: str, most: float = float(np.finfo(float).max)) -> Vector:
     """A float64 vector of the given size, its entries finite and at most `most` in absolute value."""
     if size <= SHORT and type(value) is np.ndarray and value.shape == (size,) and is_ready(value) and sum(map(abs, value.tolist())) <= most:
-        return value  # the checks below would come to the same, later
+        return value  # the checks below would give the same result, more slowly
     vector = as_ready(of_size(name, value, size, what))
     magnitude = np.abs(vector)
     if not magnitude.max() <= most:  # so also for NaN
@@ -182,13 +182,13 @@ def as_weights(w: Any, n: int) -> Vector:
 
 
 def refuse_column(A: Any, j: int, names: frames.Names = None) -> None:
-    """Say which entry of a column of an array or csr_array is not finite or beyond 1e150."""
+    """Raise an error that names the entry of a column of an array or csr_array that is not finite or beyond 1e150."""
     column = A[:, [j]].toarray().ravel() if hasattr(A, "toarray") else A[:, j]
     refuse_entries(np.asarray(column, dtype=np.float64), j, names)
 
 
 def refuse_entries(column: Vector, j: int, names: frames.Names = None) -> None:
-    """The same of column j of A."""
+    """The same for column j of A."""
     wrong = ~(np.abs(column) <= LARGEST_ENTRY)
     i = int(np.flatnonzero(wrong)[0])
     todo = "remove or fill it" if not np.isfinite(column[i]) else "divide the column by its largest entry"

@@ -15,7 +15,7 @@ from . import inputs
 STEP = 1e-3  # of the five-point difference, times max(1, |a|)
 SHIFT = 2.5  # any shift but 0, to check that the triple follows it
 TOLERANCE = 1e-7  # of the derivatives, relative
-FAR, HUGE = (-700.0, -50.0, 50.0, 700.0), 1e100  # where exp(-M) has to tame u, and what counts as wild
+FAR, HUGE = (-700.0, -50.0, 50.0, 700.0), 1e100  # where exp(-M) must keep u bounded, and the bound
 
 
 _jitted: dict[Any, Any] = {}
@@ -41,9 +41,9 @@ class Link:
     Parameters
     ----------
     terms : callable
-        (a, M) -> (u, u', u'') exp(-M), in what Numba compiles (a plain function is compiled here). Written with + - * /, abs and
+        (a, M) -> (u, u', u'') exp(-M), in code that Numba compiles (a plain function is compiled here). Written with + - * /, abs and
         `fastrsx.kernels.exp.exp` alone it compiles for registers and runs on eight rows at a time, else for numbers, row by row; there the
-        exponential is `math.exp`. It is asked for a = 0 too, where n is no multiple of eight.
+        exponential is `math.exp`. It is called with a = 0 too, where n is no multiple of eight.
     growth : callable, optional
         m(a), with u, u' and u'' no larger than a moderate multiple of exp(m); M is its maximum over the rows. By default m = 0, for a u that
         does not overflow.
@@ -88,17 +88,17 @@ class Link:
 
 
 def as_link(link: Any) -> str | Link:
-    """One of the words, or a Link."""
+    """One of the names, or a Link."""
     return link if isinstance(link, Link) else inputs.as_choice("link", link, tuple(links.LINKS))
 
 
 def kernel_link(link: str | Link) -> Any:
-    """The same as the kernels want it."""
+    """The same as the kernels take it."""
     return links.LINKS[link] if isinstance(link, str) else link.compiled
 
 
 class LinkCheck(NamedTuple):
-    """What `check_link` found.
+    """The findings of `check_link`.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ def check_link(link: Any, a: Any = None) -> LinkCheck:
     ValueError
         Where an error is beyond 1e-7, or where exp(-M) at M = m(a) does not tame u for a = +-700; the message says which, where and by how much.
     TypeError
-        Where Numba cannot compile the functions, with what it says.
+        Where Numba cannot compile the functions, with its message.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def check_link(link: Any, a: Any = None) -> LinkCheck:
 
 
 def kernel_link_checked(link: str | Link) -> Any:
-    """`kernel_link`, having asked Numba."""
+    """`kernel_link`, after checking that Numba compiles it."""
     kernel = kernel_link(link)
     try:
         links.largest_growth(kernel, np.zeros(1))

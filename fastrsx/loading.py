@@ -1,4 +1,4 @@
-"""What kernels read of the caller's A: A where it lies, whatever its layout, or a copy where they cannot."""
+"""What kernels read for the caller's A: A in place, whatever its layout, or a copy where they cannot read it."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from .system import device
 from .system.memory import LARGE, free
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
-CHUNK = 4096  # rows that Python looks at together
-STREAMED_FROM = 0.5  # of the memory that is free; what is smaller may stay in the page cache, and then the map is read at the speed of memory
+CHUNK = 4096  # rows that Python processes together
+STREAMED_FROM = 0.5  # of the memory that is free; a smaller map may stay in the page cache, and is then read at the speed of memory
 
 LOADERS = {
     "in place": "A read in place",
@@ -42,7 +42,7 @@ class Loader(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A and what the kernels take for it."""
+    """A and the form of it that the kernels read."""
 
     A: Any  # n x d: an array, or a csr_array
     source: Any  # of the kernels; valid while A lives
@@ -56,7 +56,7 @@ class Data(NamedTuple):
 
 
 class Recast:
-    """A times a matrix, its rows formed where they are asked for."""
+    """A times a matrix, its rows formed on request."""
 
     dtype = np.dtype(np.float64)
 
@@ -85,7 +85,7 @@ def chunks(A: Any, rows: int = CHUNK) -> Iterator[tuple[slice, Matrix]]:
 
 
 def as_data(A: Any) -> Any:
-    """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not looked at here (see `inputs.refuse_column`)."""
+    """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not checked here (see `inputs.refuse_column`)."""
     if isinstance(A, Recast) or registry.layout_of(A) is not None:
         return A
     if device.is_on_gpu(A):
@@ -103,7 +103,7 @@ def as_data(A: Any) -> Any:
     if not sparse.issparse(A):
         try:
             A = A.to_scipy_sparse()
-        except ValueError as error:  # what fills it is not 0
+        except ValueError as error:  # its fill value is not 0
             raise ValueError(f"A cannot be read as compressed rows: {error}; pass A.todense()") from None
     if 0 in A.shape:
         raise ValueError(f"A has shape {A.shape}; it needs at least one row and one column")
@@ -146,7 +146,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
 
 
 def _is_single(A: npt.NDArray[Any]) -> bool:
-    """Whether kernels read A as float32 where it lies."""
+    """Whether kernels read A as float32 in place."""
     return A.dtype == np.float32 and A.flags.c_contiguous and A.flags.aligned
 
 

@@ -23,7 +23,7 @@ PANEL_NS = 1 / 45.0  # of one thread, for each of the n d^2 of a dense Gram matr
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
-# Loaders of an A on a GPU, and of one that is no dense array in memory.
+# Loaders of an A on a GPU, and of one that is not a dense array in memory.
 ON_GPU = ("device", "device copy")
 NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", *ON_GPU)
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
@@ -40,11 +40,11 @@ class Plan(NamedTuple):
     kernel : {"parallel", "serial", "cuda"}
         The twin of each kernel that runs; the first two give the same bits. "cuda": those for a GPU.
     hessian : {"exact", "sampled", "sampled-only", "matrix-free", "reduced"}
-        What Newton steps are taken from.
+        What Newton steps are computed from.
     threads : int
         Threads of the CPU that the kernels use.
     loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy"}
-        How A is read: where it lies; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; where it lies, as
+        How A is read: in place; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; in place, as
         compressed rows; converted to such; on a GPU; copied to one.
     data : str
         The same in words, and why A was converted.
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What the time of a pass depends on."""
+    """The numbers that the time of a pass depends on."""
 
     n: int
     d: int
@@ -86,11 +86,11 @@ class Size(NamedTuple):
         return rows * self.d**2 * PANEL_NS
 
     def sparse_gram_ns(self, updates: float) -> float:
-        """The same of sparse A, by so many products of two entries of a row."""
+        """The same for sparse A, by so many products of two entries of a row."""
         return SORT_NS * (self.entries or 0) + UPDATE_NS * updates
 
     def exact_gram_ns(self) -> float:
-        """The same of all rows, by what is cheaper; where A is sparse, as if its rows had equally many entries."""
+        """The same for all rows, by the cheaper way; where A is sparse, as if its rows had equally many entries."""
         dense = self.gram_ns(self.n)
         if self.entries is None:
             return dense
@@ -123,7 +123,7 @@ def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
 
 
 def sample_size(n: int, d: int) -> int:
-    """How many rows a sampled Hessian draws, unless told."""
+    """How many rows a sampled Hessian draws, unless specified."""
     return max(SAMPLE_ROWS * d, int(SAMPLE_PART * n))
 
 
@@ -139,7 +139,7 @@ def is_whole(loader: str) -> bool:
 
 
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
-    """What Newton steps are taken from, and why."""
+    """What Newton steps are computed from, and why."""
     n, d, _ = size
     whole = is_whole(loader)
     if hessian == "reduced" and not whole:
@@ -156,7 +156,7 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
     if is_in_parts(loader):
         return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
-    if loader in ON_GPU:  # where a Gram matrix is cheaper beside products than here
+    if loader in ON_GPU:  # where a Gram matrix is cheaper relative to products than here
         return ("exact", "") if d <= n else ("matrix-free", "steps by products alone, as A has more columns than rows")
     if d > n and whole:
         return "reduced", f"the loss depends on the {n} numbers A x alone, so steps are taken in at most {n} variables in place of {d}"
@@ -175,7 +175,7 @@ def gram_is_sparse(data: Data) -> bool:
 
 
 def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
-    """The plan for data of that size, of arguments already checked; without `hessian`, one that takes no Newton steps."""
+    """The plan for data of that size, from arguments already checked; without `hessian`, one that takes no Newton steps."""
     n, d, _ = size
     count = threads.in_use() if num_threads is None else num_threads
     work = pass_ms(size)
@@ -210,7 +210,7 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
     Parameters
     ----------
     A : (n, d) array_like
-        The data; only its shape, dtype and layout are looked at.
+        The data; only its shape, dtype and layout are read.
     b : (n,) array_like, optional
         Not needed; its shape is checked where given.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional

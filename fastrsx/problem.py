@@ -20,13 +20,13 @@ from .loading import as_data, chunks, load
 from .planning import ON_GPU, check_kernel, choose, size_of
 from .system import device, threads
 
-LEAST_NORM_TOL = 1e-12  # of max |a|: what the loss does not notice
+LEAST_NORM_TOL = 1e-12  # of max |a|: a change that the loss does not show
 
 _alive: "weakref.WeakSet[Problem]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """What another thread of the parent had begun will not end here: nobody would release its lock."""
+    """Work begun by another thread of the parent does not end here: its lock would never be released."""
     for problem in list(_alive):
         if problem._lock.acquire(blocking=False):
             problem._lock.release()
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _for_columns(name: str, value: Any, d: int, names: frames.Names) -> Vector:
-    """What has an entry for each column of A, checked; its labels, where it has some, against the names of the columns."""
+    """A vector with an entry for each column of A, checked; its labels, if any, against the names of the columns."""
     if type(value) is np.ndarray:
         return inputs.as_vector(name, value, d, "one for each column of A")
     vector = inputs.as_vector(name, device.to_host(name, value), d, "one for each column of A")
@@ -99,20 +99,20 @@ class Problem:
     """min over x of ||f(x) - b||^2 + 1/2 ||w * A x||^2, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
 
     The last x is remembered: `value`, `grad` and `hess` at one x read A once each, and again not at all; `grad` or
-    `value_and_grad` at a new x read it once for both. So the last digits of a gradient depend on what was asked first. Methods
+    `value_and_grad` at a new x read it once for both. So the last digits of a gradient depend on the order of calls. Methods
     take a lock, so any number of threads may call them; each call uses all threads of the plan, or one where another Python thread has
     them. Numba's workqueue layer ends the process where two threads launch at once, so on it only the main thread launches; where your
     own parallel functions may run meanwhile in another thread, pass kernel="serial" or set NUMBA_THREADING_LAYER to omp or tbb.
     Outside the domain <u, 1> > 0 the value is +inf, the gradient NaN, and the Hessian 0 in every form: SciPy's trust-exact takes the norm of
-    the Hessian at a trial before it rejects that for its value.
+    the Hessian at a trial before it rejects the trial for its value.
 
     Parameters
     ----------
     A : (n, d) array_like or sparse
-        The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
-        file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
-        Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and
-        all passes run there; b and w may lie there too. A table of pandas, Polars or pyarrow is one, and so is a structured array; missing entries
+        The data, of any layout and real dtype, or a SciPy sparse matrix or array. Read in place; a map larger than memory is read from its
+        file. Small, byte-swapped or longdouble arrays, and sparse ones that are not canonical CSR, are copied once (see `plan`).
+        Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU (CuPy, torch, JAX, Numba) stays there, and
+        all passes run there; b and w may lie there too. A may be a pandas, Polars or pyarrow table or a structured array; missing entries
         are refused. An index of b or w must equal that of A, and labels of an x must be the names of A's columns, in their order.
     b : (n,) array_like
         The target.
@@ -161,7 +161,7 @@ class Problem:
         self._data = load(as_data(A), kernel)
         self.A = self._data.A
         n = self.A.shape[0]
-        # The entries of vectors on the GPU are looked at with those of A, by kernels.
+        # The entries of vectors on the GPU are checked with those of A, by kernels.
         on_gpu = self._data.loader.name in ON_GPU
         b_there, w_there = on_gpu and device.is_on_gpu(b), on_gpu and device.is_on_gpu(w)
         self.b = device.as_vector("b", b, n) if b_there else inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
@@ -205,7 +205,7 @@ class Problem:
 
     @property
     def _traits(self) -> Traits:
-        """What the link is blind to."""
+        """The traits of the link."""
         return kernel_link(self.link).traits
 
     @property
@@ -213,7 +213,7 @@ class Problem:
         return self._passes.count
 
     def _running(self) -> AbstractContextManager[Any]:
-        """To run kernels in: one thread at a time, on as many threads as were asked for; serial kernels do not start any."""
+        """A context to run kernels in: one thread at a time, on the requested number of threads; serial kernels do not start any."""
         return self._lock if self._num_threads is None or self.plan.kernel != "parallel" else self._running_on(self._num_threads)
 
     @contextmanager
@@ -222,11 +222,11 @@ class Problem:
             yield
 
     def _as_x(self, x: Any, name: str = "x") -> Vector:
-        """x, or what else has an entry for each column, checked and copied."""
+        """x, or another vector with an entry for each column, checked and copied."""
         return _for_columns(name, x, self.A.shape[1], self.names).copy()
 
     def _move_to(self, x: Vector, derivatives: bool = False) -> bool:
-        """With the lock: be at x, with `_first` where derivatives are wanted; whether x lies in the domain."""
+        """With the lock held: move to x, with `_first` where derivatives are wanted; returns whether x lies in the domain."""
         key = x.tobytes()
         if key != self._key:
             self._key = self._first = self._hess = None
@@ -329,7 +329,7 @@ class Problem:
             return self._passes.transposed(np.array(y, dtype=float).ravel())
 
     def _least_norm(self, x: Vector, a: Vector) -> Vector:
-        """A+ a for a = A x, by products alone; x where these do not get there."""
+        """A+ a for a = A x, by products alone; x where these do not converge to it."""
         operator = LinearOperator(self.A.shape, matvec=self._times, rmatvec=self._transposed_times, dtype=float)
         least = np.asarray(lsmr(operator, a, atol=1e-15, btol=1e-15, conlim=0, maxiter=10 * len(a))[0])
         return least if np.abs(self._times(least) - a).max() <= LEAST_NORM_TOL * np.abs(a).max() else x
@@ -376,5 +376,5 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     >>> [round(float(f), 4) for f in fastrsx.predict([[0.0], [1.0]], [1.0])]
     [0.2119, 0.7881]
     """
-    A = frames.listed(A)  # which is read twice
+    A = frames.listed(A)  # it is read twice
     return Problem(A, np.zeros(as_data(A).shape[0]), link=link).predict(x)

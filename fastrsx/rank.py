@@ -20,7 +20,7 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: f
     centre : (d,) array or float, optional
         Taken from every row.
     condition : float, optional
-        How many eps of its largest entry each entry of A is known to.
+        The error of each entry of A, in eps of its largest entry.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: f
 def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | float = 0.0) -> Matrix:
     """The R of (A - centre) diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
 
-    A Gram matrix would take columns that differ by 1e-8 for equal.
+    A Gram matrix would treat columns that differ by 1e-8 as equal.
     """
     d = A.shape[1]
     R = np.empty((0, d))

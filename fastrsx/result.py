@@ -51,7 +51,7 @@ class Record(NamedTuple):
     ----------
     fun, grad_norm, alpha, min_eig
         The loss, the norm of its gradient, alpha and the smallest eigenvalue of the Hessian where the step begins. min_eig is
-        an estimate from above, and close where it is negative; with a sampled Hessian it is that one's.
+        an estimate from above, and close where it is negative; with a sampled Hessian it is that of the sample.
     decrement : float
         The decrease that the quadratic model promised.
     radius : float
@@ -130,14 +130,14 @@ class NewtonResult(OptimizeResult):
         <u, 1> at x (may be inf), and its logarithm (never inf).
     min_eig : float
         The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS, or in the basis that steps were taken in; its
-        sign is the Hessian's own. Of a sampled Hessian,
-        that one's; without one, as 60 steps of Lanczos's method show it at the minimum, NaN elsewhere.
+        sign is the Hessian's own. With a sampled Hessian,
+        that of the sample; without one, the result of 60 steps of Lanczos's method at the minimum, NaN elsewhere.
     history : History
         One record for each accepted step.
     """
 
     def __repr__(self) -> str:
-        """The fields that say something: not those that are None or NaN."""
+        """The informative fields: not those that are None or NaN."""
         return repr(OptimizeResult({name: value for name, value in self.items() if value is not None and not _has_nan(value)}))
 
     def summary(self) -> str:

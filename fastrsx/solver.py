@@ -1,7 +1,7 @@
 """The solver: Newton's method within a trust region.
 
-With the exact Hessian iterations run compiled (`fastrsx.kernels.solve`); without it, `approximate.Steps` proposes the step. Here a solve
-is set up, its verdict put into words, and reported.
+With the exact Hessian iterations run compiled (`fastrsx.kernels.solve`); without it, `approximate.Steps` proposes the step. This module
+sets up a solve, puts its verdict into words, and reports it.
 """
 
 import inspect
@@ -34,7 +34,7 @@ from .steps.variables import Chained, Variables
 from .verdicts import Stop
 
 MOST_STEPS = 16  # of a small problem in one call of the kernel
-FAR = 100.0  # times max |a|: the longest step since A x was formed of which a still has its digits
+FAR = 100.0  # times max |a|: the longest step since A x was formed at which a still has its digits
 NO_COLUMNS = np.empty(0, dtype=np.intp)
 
 
@@ -60,7 +60,7 @@ class _Solver:
     ) -> None:
         self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
-        self.variables = variables  # of which `problem` is the one in y, and x is y
+        self.variables = variables  # `problem` is then the one in y, and x is y
         self.unseen = unseen_columns(problem if variables is None else variables.original)
         d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
@@ -73,14 +73,14 @@ class _Solver:
         together = 1 if alone else MOST_STEPS
         self.records = np.empty((together, iteration.RECORD))
         self.null = np.empty((d, 0))  # the null space of A, once it matters
-        # By products alone it is not asked for; a problem in other variables has full column rank.
+        # By products alone it is not computed; a problem in other variables has full column rank.
         self.null_is_known = problem.plan.hessian == "matrix-free" or (variables is not None and not variables.softmax)
         self.history = History()
         self.farthest = 0.0  # max |A step| since A x was formed, or max |a| there
         self.nit = self.nhev = 0
         self.result: NewtonResult | None = None  # once the solve has ended
         self.has_asked_for_limit = False
-        self.shown_nit, self.shown_x = 0, EMPTY  # the point that the callback has seen last
+        self.shown_nit, self.shown_x = 0, EMPTY  # the last point that the callback has seen
         self.started = time.perf_counter()
         self.callers_warnings = np.geterr()
 
@@ -98,7 +98,7 @@ class _Solver:
         return int(self.iterate.state[0].now)
 
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
-        """Do `what` (see `fastrsx.kernels.solve.advance`) and take over what came of it; the verdict."""
+        """Do `what` (see `fastrsx.kernels.solve.advance`) and take over its results; returns the verdict."""
         passes, steps = self.passes, self.steps
         source = passes.source if steps is None else self.no_rows
         problem = iteration.Problem(source, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
@@ -122,7 +122,7 @@ class _Solver:
         elif x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
-        if self.problem._traits.flat_along_x:  # f does not depend on the length of x, but what counts as a long step would
+        if self.problem._traits.flat_along_x:  # f does not depend on the length of x, but the length of a long step would
             length = self.passes.largest(self.a)
             if 0 < length < np.inf and np.isfinite(self.x / length).all():
                 self.x[:] /= length
@@ -130,7 +130,7 @@ class _Solver:
         is_at_zero = self.variables is None and x0 is None
         self.point, self.farthest = self.passes.evaluate(self.a), 0.0 if is_at_zero else self.passes.largest(self.a)
         if not self.point.fun < np.inf:
-            if not math.isfinite(self.farthest) or not self.point.scaled_alpha <= 0:  # the weights may be what is too large
+            if not math.isfinite(self.farthest) or not self.point.scaled_alpha <= 0:  # the weights may be too large
                 return self.finish(Status.NONFINITE)
             if isinstance(self.problem.link, Link):
                 raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
@@ -155,7 +155,7 @@ class _Solver:
             raise
 
     def step(self) -> Stop:
-        """One step, or several of a small problem; why to stop, or None to go on."""
+        """Take one step, or several of a small problem; returns why to stop, or None to go on."""
         verdict = self.iterate_once()
         if verdict == solve.NEEDS_NULL_SPACE:
             self.find_null_space()
@@ -167,7 +167,7 @@ class _Solver:
         return stop
 
     def limit(self) -> Stop:
-        """Whether long steps lead to an exact fit at infinity; asked once in a solve, as it takes five passes."""
+        """Whether long steps lead to an exact fit at infinity; asked once per solve, because it takes five passes."""
         problem, residual = self.problem, math.sqrt(self.point.squares)
         is_long = self.history and self.history[-1].step >= iteration.LONG
         may_fit = problem._traits.may_fit_at_infinity and not problem.w.size and residual <= kernel_steps.FLAT * self.norm_b
@@ -186,29 +186,29 @@ class _Solver:
         return Status.MAX_ITER, Status.MAX_ITER.sentence
 
     def renew(self) -> bool:
-        """Form A x anew where x came down from far away, as each step rounds a by its own size; whether the loss saw a difference."""
+        """Form A x again where x came back from far away, because each step rounds a by its own size; returns whether the loss changed."""
         if not self.farthest > FAR * self.passes.largest(self.a):
             return False
-        # What has no effect may be as far away, and leave A x no digits.
+        # The part of x without effect may be as far away, and leave A x no digits.
         x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
         self.passes.products(x, a)
         point, self.farthest = self.passes.evaluate(a), 0.0
         if not point.fun < np.inf:
             return False
         it, before = self.iterate, self.point.fun
-        self.point, it.x[:], it.before[:] = point, x, x  # no step before: between the old a and the new lie the digits that were lost
+        self.point, it.x[:], it.before[:] = point, x, x  # no step before: the old a and the new differ by the digits that were lost
         it.points[self.now], it.state[0].derived = point.raw, False
         for each in it.a:
             self.passes.assign(each, a)
         return abs(point.fun - before) > point.noise
 
     def move_to_least_norm(self) -> None:
-        """Take out of x what has no effect on the loss, unless rounding gives it one."""
+        """Remove the part of x that has no effect on the loss, unless rounding gives it one."""
         x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
         if np.array_equal(x, self.x):
             return
         self.passes.products(x, a)
-        is_softmax = self.problem._traits.blind_to_shifts  # the loss does not see what is the same in all rows, but alpha does
+        is_softmax = self.problem._traits.blind_to_shifts  # a constant in all rows does not change the loss, but it changes alpha
         if self.passes.distance(a, self.a, centred=is_softmax) <= LEAST_NORM_TOL * self.passes.largest(self.a):
             self.x[:] = x
             if is_softmax:
@@ -222,13 +222,13 @@ class _Solver:
         verdict = self.advance(iteration.PROPOSED)
         if verdict != solve.NEEDS_IMAGE:
             return verdict
-        self.iterate.state[:] = before  # the same event once more
+        self.iterate.state[:] = before  # for the same event again
         image = self.passes.empty()
         self.passes.products(self.iterate.flattest / self.scale, image)
         return self.advance(iteration.PROPOSED, image)
 
     def stop(self, verdict: int) -> Stop:
-        """What a verdict means, None for going on."""
+        """The meaning of a verdict; None to go on."""
         if verdict == solve.NEAR_POLE:
             return verdicts.near_pole(self.name_columns(self.x * self.scale))
         if verdict == solve.ON_A_RAY:
@@ -237,7 +237,7 @@ class _Solver:
 
     def find_null_space(self) -> None:
         problem = self.problem
-        # exp(a + t) = exp(a) exp(t): the softmax does not see what is the same in all rows.
+        # exp(a + t) = exp(a) exp(t): a constant in all rows does not change the softmax.
         n = problem.A.shape[0]
         centre = problem._transposed_times(np.ones(n)) / n if problem._traits.blind_to_shifts and not problem.w.size else 0.0
         condition = 1.0 if self.variables is None else self.variables.condition
@@ -254,7 +254,7 @@ class _Solver:
         return np.ascontiguousarray(np.column_stack([self.null, x / np.linalg.norm(x)]))
 
     def note(self, rows: list[list[float]]) -> None:
-        """Note steps; a row has the fields of a Record but the time."""
+        """Record steps; a row has the fields of a Record except the time."""
         seconds = time.perf_counter() - self.started
         self.history += [Record._make((*row, seconds)) for row in rows]
         self.nit += len(rows)
@@ -263,7 +263,7 @@ class _Solver:
             print(self.history[-1].row(self.nit - 1), flush=True)
 
     def state(self) -> NewtonResult:
-        """The last accepted point; Ctrl-C falls where x has moved on and the rest has not, so it is kept apart."""
+        """The last accepted point, kept separately because Ctrl-C may come when x has moved on and the rest has not."""
         if self.result is not None:
             x, fun, nit = self.result.x.copy(), self.result.fun, self.nit
         else:
@@ -300,14 +300,14 @@ class _Solver:
         return verdicts.heaviest(direction if self.variables is None else self.variables.direction(direction), self.problem.names)
 
     def notes(self, status: Status) -> str:
-        """What the user may not know of b and A, to stand behind any message."""
+        """Facts about b and A that the user may not know, appended to any message."""
         notes, names, variables = "", self.problem.names, self.variables
         if variables is not None and not status.success and variables.condition > PROMISED:
             notes = verdicts.nearly_dependent(verdicts.heaviest(variables.weakest, names), variables.condition)
         return notes + verdicts.sum_of_b(self.passes.sum_b, status) + verdicts.unseen(self.unseen, names)
 
     def back_to_start(self) -> None:
-        """Be at the start again: steps that each rose by no more than rounding have come to a higher loss."""
+        """Return to the start: steps that each rose by no more than rounding have led to a higher loss."""
         it, now = self.iterate, self.now
         it.x[:] = self.first[0]
         self.passes.products(it.x, it.a[now])
@@ -376,7 +376,7 @@ class _Solver:
 
 
 def variables_of(problem: Problem, x0: np.ndarray | None, kernel: str, num_threads: int | None) -> Variables | None:
-    """What to take steps in, if not in x; the plan says so."""
+    """The variables to take steps in, if not x; the plan says so."""
     reduction = Reduction(problem, x0, kernel, num_threads) if problem.plan.hessian == "reduced" else None
     at, start = (problem, x0) if reduction is None else (reduction.problem, reduction.y0)
     basis = Orthonormal.where_needed(at, start, kernel, num_threads)
@@ -409,20 +409,20 @@ def newton(
     A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
     two passes over A. For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
     products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative (as far as
-    the rows drawn, or the products, show), and says so where the infimum is not attained. Independent of the basis of A's column
-    space: columns are scaled to unit RMS, and where they are then nearly dependent (a condition of 20 or more), as raw years beside
+    the rows drawn, or the products, show), and says so where the infimum is not attained. It is independent of the basis of A's column
+    space: columns are scaled to unit RMS, and where they are then nearly dependent (a condition of 20 or more), like raw years and
     their squares, steps are taken in an orthonormal basis, which takes a copy of A where there is room for one; `kernel` of the
-    result says so (docs/theory.md, "Any basis of the columns"). But for which rows are drawn, independent of the order of A's rows.
+    result says so (docs/theory.md, "Any basis of the columns"). Except for the rows drawn, it is independent of the order of A's rows.
 
     Parameters
     ----------
     A : (n, d) array_like or sparse
-        The data, of any layout and real dtype, or a sparse matrix or array of SciPy's. Read where it lies; a map larger than memory from its
-        file; copied once where it is small, byte-swapped, longdouble, or sparse and no canonical CSR (see `plan`).
-        A C-ordered float64 or float32 array on a GPU, as of CuPy, torch, JAX or Numba, stays there, and so do n-vectors (docs/gpu.md).
+        The data, of any layout and real dtype, or a SciPy sparse matrix or array. Read in place; a map larger than memory is read from its
+        file. Small, byte-swapped or longdouble arrays, and sparse ones that are not canonical CSR, are copied once (see `plan`).
+        A C-ordered float64 or float32 array on a GPU (CuPy, torch, JAX, Numba) stays there, and so do n-vectors (docs/gpu.md).
         The names of a DataFrame's columns come back in `names`, and name columns in messages.
     b : (n,) array_like
-        The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries go by position; where b and A both have an
+        The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries are matched by position; where b and A both have an
         index, as in pandas, they must be equal.
     x0 : (d,) array_like, optional
         The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
@@ -432,7 +432,7 @@ def newton(
         For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x; or a `Link` of your own. "linear" needs x0 and takes no w: f does
         not depend on the length of x.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
-        What a step is taken from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn
+        What a step is computed from. "exact": the Hessian. "sampled": its Gram matrix from rows drawn
         by weight times leverage, as the preconditioner of conjugate gradients on the exact Hessian,
         kept while it hardly changes; the same minimum to the same tol. "sampled-only": the sampled
         Hessian alone; the paper's algorithm is like it, but samples the diagonal part of the
@@ -445,7 +445,7 @@ def newton(
     precision : {"double", "mixed"}, optional
         "mixed" sums the exact Hessian in float32 within 128 rows of A and in float64 across them, for dense A of up to 1024 columns: in about
         half the time from 64 columns on. Its entries are then off by at most 131 2^-24 sum_k |h_k A_ki A_kj|; steps may take more iterations,
-        but losses and gradients are those of float64, and so is the Hessian that what looks like a minimum is judged by.
+        but losses and gradients are those of float64, and so is the Hessian that judges an apparent minimum.
     tol : float, optional
         The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
     max_iter : int, optional
@@ -456,7 +456,7 @@ def newton(
     num_threads : int, optional
         Threads for the kernels, at most what Numba has; x has the same bits for any number. The setting is restored.
     seed : int, optional
-        Of the rows drawn; the exact Hessian draws none.
+        Seed for drawing rows; the exact Hessian draws none.
     callback : callable, optional
         Called after each step as ``callback(intermediate_result=...)``, with x, fun, nit and history, or as ``callback(x)``
         where it has no parameter of that name. The last call has the x that is returned. Raising StopIteration ends the solve. Any other

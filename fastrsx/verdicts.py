@@ -1,4 +1,4 @@
-"""How a solve ended: the one map from a verdict of the kernels to a status and a sentence, and what a user may not know of A and b."""
+"""How a solve ended: the one map from a verdict of the kernels to a status and a sentence, and facts about A and b that a user may not know."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def on_a_ray(columns: str) -> Stop:
 
 
 def fit_at_infinity(columns: str) -> Stop:
-    """An exact fit in the limit alone, see `fastrsx.steps.limits`."""
+    """An exact fit in the limit only, see `fastrsx.steps.limits`."""
     return Status.NO_MINIMISER, (
         f"The infimum is not attained: the loss tends to 0 as x grows along {columns}, where a constant is added to A x, "
         "for exp(A x) fits b exactly without the A x beside it. Pass link='softmax', or weights w > 0, to have a minimiser."
@@ -54,13 +54,13 @@ UNATTAINABLE = "No x in float64 has the A x that the solve came to."
 
 
 def back_at_start(status: Status, message: str, instead: str, why: str) -> tuple[Status, str]:
-    """What to say where x is x0 again: that shows nothing of a minimum or a limit, for which `instead` then stands."""
+    """The verdict where x is x0 again: that proves no minimum and no limit, so `instead` replaces such a message."""
     if status.success or status is Status.NO_MINIMISER:
         status, message = Status.STALLED, instead
     return status, f"{message} {why}, so x is x0."
 
 
-# -- notes that stand behind any message ----------------------------------------------------------------------
+# -- notes appended to any message ----------------------------------------------------------------------------
 
 
 def heaviest(direction: Vector, names: Names) -> str:
@@ -72,7 +72,7 @@ def heaviest(direction: Vector, names: Names) -> str:
 
 
 def nearly_dependent(columns: str, condition: float) -> str:
-    """What to do where columns depend on each other to more digits than x has."""
+    """Advice where columns depend on each other to more digits than x has."""
     return (
         f" C{columns[1:]} are nearly dependent, with a condition of {condition:.0e} once scaled: "
         "centre and standardise them before they are squared or multiplied, or drop one."
@@ -80,7 +80,7 @@ def nearly_dependent(columns: str, condition: float) -> str:
 
 
 def sum_of_b(total: float, status: Status) -> str:
-    """That b does not sum to 1, as f does."""
+    """A note that b does not sum to 1, as f does."""
     if abs(total - 1) <= SUM_TOL or status is Status.EXACT_FIT:
         return ""
     shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
@@ -88,7 +88,7 @@ def sum_of_b(total: float, status: Status) -> str:
 
 
 def unseen(columns: Vector, names: Names) -> str:
-    """That columns count as 0."""
+    """A note that columns count as 0."""
     if not columns.size:
         return ""
     shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)

@@ -5,18 +5,18 @@ Read the folders in this order:
     compiling   how kernels are compiled, and kept on disk
     registers   `simd` (a register as a Numba type), `exp`, `tile` (outer products into registers)
     formulas    the paper: `records` (numbers with names), `links` (u and its derivatives), `rows`, `states`, `finish`, `steps`
-    layouts     `panel` (rows as the tile wants them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows,
-                `registry` for those of others
+    layouts     `panel` (rows as the tile reads them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows,
+                `registry` for registered ones
     cpu         `blocks` (what blocks of rows share), `vectors` and `rows` (rows fold into a state), `passes` (all blocks, then the merge
                 of their states), `mixed` (a Gram matrix in float32 and float64), `ahead` (one read for an iteration), `sample` (rows
                 drawn for a Hessian)
-    newton      `cholesky`, `trust_region`, `passes` (what an iteration asks of an engine), `plane` (the search that follows a step),
-                `iteration`, `verdict` (what iterations come to), `dependence` (columns that are nearly dependent), `small` (a whole
+    newton      `cholesky`, `trust_region`, `passes` (what an iteration needs from an engine), `plane` (the search that follows a step),
+                `iteration`, `verdict` (the outcome of iterations), `dependence` (nearly dependent columns), `small` (a whole
                 solve in one call)
     lanes       many small problems, eight to a register: `lanes`, `batch`
     gpu         the same fold with numba.cuda: `block` (what the threads of a block do together), `scalar` (the formulas for a
-                thread), `vectors` (n-vectors), `rows` (passes over A), `gram`, `plane`, `cost` (what they should take)
+                thread), `vectors` (n-vectors), `rows` (passes over A), `gram`, `plane`, `cost` (the time they should take)
 
-The public doors are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
+The public modules are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
 `dense` on a GPU) and `exp`.
 """

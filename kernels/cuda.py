@@ -1,7 +1,7 @@
 """The kernels for A on a GPU, with the names, arguments and formulas of dense.py.
 
-Arrays are on the device, C-ordered, A in float64 or float32. Kernels are queued on the stream of the workspace; what returns a number waits for it.
-Nothing is added atomically and blocks depend on n and d alone: a result has the same bits every time.
+Arrays are on the device, C-ordered, A in float64 or float32. Kernels are queued on the stream of the workspace; functions that return a number wait.
+There are no atomic additions, and blocks depend on n and d alone: a result has the same bits every time.
 """
 
 import math
@@ -80,12 +80,12 @@ def split_count(n, d):
 
 
 def alloc_gram(n, d, stream=0):
-    """What only Hessians need: room for one, for the weights of its rows, and for its parts."""
+    """The arrays that only Hessians need: room for one, for the weights of its rows, and for its parts."""
     return tuple(cuda.device_array(shape, np.float64, stream=stream) for shape in ((d, d), n, (split_count(n, d), d, d)))
 
 
 def alloc_workspace(n, d, hessian, link=RSX, stream=0):
-    """A workspace for n x d data; without `hessian`, not for value_grad_hess. What is done with it is queued on `stream`."""
+    """A workspace for n x d data; without `hessian`, not for value_grad_hess. Its work is queued on `stream`."""
     blocks = block_count(n, d)
 
     def empty(*shape, dtype=np.float64):
@@ -106,17 +106,17 @@ def launch(kernel, grid, work, *args):
 
 
 def spread(work):
-    """Blocks for what is done to each row."""
+    """Blocks for work on each row."""
     return work.sums.shape[0]
 
 
 def by_columns(work):
-    """Blocks for sums of columns that take each of them from memory."""
+    """Blocks for sums of columns that read each of them from memory."""
     return work.sums.shape[0], -(-work.combined.shape[1] // WIDEST)
 
 
 def fetch(array, work):
-    """An array of the device, here, once all that is queued is done."""
+    """A device array, on the host, once all queued work is done."""
     out = array.copy_to_host(stream=work.stream)
     if work.stream:
         work.stream.synchronize()
@@ -124,7 +124,7 @@ def fetch(array, work):
 
 
 def fill(out, work, x=math.nan):
-    """x everywhere."""
+    """out = x everywhere."""
     launch(fold_fill, min(MOST_BLOCKS, -(-out.size // THREADS)), work, out.reshape(out.size), x)
 
 
@@ -139,7 +139,7 @@ def weigh(out, x, work):
 
 
 def extremes(x, work):
-    """The least and the largest of n entries, their sum and that of their squares; where there is a NaN, both sums are NaN."""
+    """The least and the largest of n entries, their sum and their sum of squares; with a NaN, both sums are NaN."""
     launch(fold_extremes, spread(work), work, x, work.plane)
     launch(combine_extremes, 1, work, work.plane)
     return fetch(work.plane[0], work)[:4].tolist()
@@ -170,7 +170,7 @@ def evaluate_plane(plane, y, b, w, out, work):
 
 
 def plane_derivatives(plane, a, b, w, point, work):
-    """The sums of `plane.fold_plane` over all rows, here."""
+    """The sums of `plane.fold_plane` over all rows, on the host."""
     launch(fold_plane, (spread(work), 2), work, work.link, plane, a, b, w, point, work.plane)
     launch(merge_plane, 1, work, work.plane, work.plane[0])
     return fetch(work.plane[0], work)
@@ -183,7 +183,7 @@ def project(A, x, b, w, work):
 
 
 def project_grad(A, x, b, w, work):
-    """The same, and what `gradient` leaves, in the same pass; of no use near an exact fit, and for at most WIDEST columns."""
+    """The same, and what `gradient` leaves, in the same pass; useless near an exact fit, and for at most WIDEST columns."""
     launch(fold_gradient_sums, spread(work), work, work.link, A, x, b, w, work.a, work.shifts, work.vectors)
     evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
     launch(finish_gradient, A.shape[1], work, work.shifts, work.point, work.vectors, work.combined)
@@ -233,7 +233,7 @@ def weigh_gram(A, h, work):
 
 
 def finish_hessian(hess, work):
-    """The Hessian of the parts of the Gram matrix and the vectors in `combined`."""
+    """The Hessian from the parts of the Gram matrix and the vectors in `combined`."""
     launch(merge_hessian, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, work.combined, hess)
 
 

@@ -3,7 +3,7 @@
 Public: `value`, `value_grad`, `value_grad_hess`, `hess_vec`, `factors` and `weighted_gram`, with the arguments: data (A), x, b, w,
 outputs, workspace. They can be called from Python and from your own @njit code, release the GIL, write nothing but
 their outputs and the workspace, and allocate nothing. They check nothing: see `fastrsx.Problem` for that. An empty w
-means none. They are made of the passes in cpu/passes.py.
+means none. They are built from the passes in cpu/passes.py.
 
 >>> import numpy as np
 >>> from fastrsx.kernels import dense

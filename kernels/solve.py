@@ -1,4 +1,4 @@
-"""Public: a whole solve of a small problem in one call, and what the iterations of a solve come to."""
+"""Public: a whole solve of a small problem in one call, and the outcome of its iterations."""
 
 from .newton.small import SmallResult, SmallWorkspace, alloc_small, newton_small
 from .newton.verdict import (

@@ -1,6 +1,6 @@
-"""Who runs a pass over A: the kernels on arrays in memory, on A in parts, on a file, on a GPU. The one list of engines.
+"""The engines, which run the passes over A: the kernels on arrays in memory, on A in parts, on a file, on a GPU. The one list of engines.
 
-A new engine is a class that does what `contract.Engine` says, in a file of its own, and a line here or a call of `register`. Where A
+A new engine is a class that implements `contract.Engine`, in a file of its own, and a line here or a call to `register`. Where A
 comes in parts, it is a subclass of `parts.PartsPasses` with one method. A `Layout` of the same name recognises its A.
 """
 
@@ -18,7 +18,7 @@ _ENGINES: dict[str, tuple[str, str] | Any] = {  # by the name of a loader: a mod
 
 
 def register(loader: str, engine: Any) -> None:
-    """From now on, `engine(data, b, w, plan, link)` runs the passes over an A that the loader of this name loads."""
+    """Make `engine(data, b, w, plan, link)` run the passes over an A that the loader of this name loads."""
     _ENGINES[loader] = engine
 
 

@@ -1,4 +1,4 @@
-"""What a solver asks of an engine, and the records that it gets back."""
+"""The methods of an engine that a solver calls, and the records that it gets back."""
 
 import math
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,7 @@ LARGEST_LOG = math.log(float(np.finfo(float).max))
 class Point(NamedTuple):
     """Scalars at some a = A x; the hats of `fastrsx.kernels.formulas.records` undone."""
 
-    raw: np.ndarray  # as the kernels want them: one record
+    raw: np.ndarray  # as the kernels take them: one record
 
     @property
     def fun(self) -> float:
@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
     @property
     def shift(self) -> float:
-        """M = max(0, max a), or what the link makes of it."""
+        """M = max(0, max a), or as the link defines it."""
         return float(self.raw[0].shift)
 
     @property
@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
     @property
     def identity(self) -> tuple[float, ...]:
-        """What no other a has."""
+        """A tuple that no other a has."""
         at = self.raw[0]
         return float(at.shift), float(at.alpha), float(at.squares), float(at.s), float(at.ff)
 
@@ -75,7 +75,7 @@ class Derivatives(NamedTuple):
     q: Vector
 
     def rank_2(self) -> Matrix:
-        """What the Hessian is less than its Gram matrix."""
+        """The Gram matrix of the Hessian minus the Hessian."""
         outer = np.outer(self.v, self.q)
         return np.asarray(2 * (outer + outer.T))
 
@@ -84,11 +84,11 @@ class Engine(Protocol):
     """Runs passes over one A, with its b, w and link, and counts them.
 
     d-vectors are arrays in memory. n-vectors (`a`, `da`, b, w) are the engine's own: `empty` makes one, `to_host` and `to_caller` read it, and
-    nothing else looks inside. A point is of some a = A x. One thread at a time.
+    nothing else looks inside. A point belongs to some a = A x. One thread at a time.
     """
 
     data: Data
-    source: Any  # what kernels take for A
+    source: Any  # the form of A that kernels take
     b: Any
     w: Any  # empty without weights
     shape: tuple[int, int]
@@ -99,7 +99,7 @@ class Engine(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """Whether whole iterations are compiled for this A; of others only passes are."""
+        """Whether whole iterations are compiled for this A; for others only passes are."""
 
     @property
     def a(self) -> Any:
@@ -117,22 +117,22 @@ class Engine(Protocol):
         """Room for n numbers."""
 
     def to_host(self, vector: Any) -> Vector:
-        """In memory."""
+        """An n-vector in memory."""
 
     def to_caller(self, vector: Any) -> Any:
-        """On the side where the caller has A."""
+        """An n-vector on the side where the caller has A."""
 
     def assign(self, out: Any, a: Any) -> None:
         """out = a."""
 
     def combine(self, y: Vector, vectors: list[Any], out: Any) -> None:
-        """out = sum_k y_k vectors_k; the vectors are spoilt."""
+        """out = sum_k y_k vectors_k; the vectors are overwritten."""
 
     def largest(self, a: Any) -> float:
-        """max |a|; NaN where there is one."""
+        """max |a|; NaN where a has one."""
 
     def distance(self, a: Any, other: Any, centred: bool) -> float:
-        """max |a - other|; centred, of what is left without the mean."""
+        """max |a - other|; centred, after the mean is subtracted."""
 
     # -- the point --------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Engine(Protocol):
         """A^T y."""
 
     def column_scale(self, names: Names = ...) -> Vector:
-        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
+        """The RMS of each column; refuses NaN, inf and entries beyond 1e150."""
 
     def gradient(self, a: Any, point: Point) -> Derivatives:
         """Gradient and rank-2 vectors."""
@@ -186,13 +186,13 @@ class Engine(Protocol):
     # -- the solver's iteration -------------------------------------------------------------------------------
 
     def workspace(self, hessian: bool = ...) -> Any:
-        """What `advance` takes."""
+        """The workspace that `advance` takes."""
 
     def use_mixed(self) -> None:
-        """From now on Hessians in mixed precision."""
+        """Form Hessians in mixed precision from now on."""
 
     def alloc_iterate(self, exact: bool) -> iteration.Iterate:
-        """At x = 0; with room for a Hessian where iterations form it."""
+        """An iterate at x = 0; with room for a Hessian where iterations form it."""
 
     def advance(self, *args: Any) -> int:
         """See `fastrsx.kernels.newton.verdict.advance`."""

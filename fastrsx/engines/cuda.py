@@ -1,4 +1,4 @@
-"""Passes over an A that lies on a GPU, and the solver's iteration beside it: n-vectors stay there, scalars, d-vectors and the Hessian cross."""
+"""Passes over an A that lies on a GPU, and the solver's iteration beside it: n-vectors stay there; scalars, d-vectors and the Hessian are copied."""
 
 import math
 from collections.abc import Callable
@@ -28,9 +28,9 @@ DeviceVector = Any  # n numbers on the GPU
 
 
 class CudaPasses(Passes):
-    """The kernels for a GPU, bound to one (A, b, w): n-vectors are arrays of Numba there, all else as in `Passes`.
+    """The kernels for a GPU, bound to one (A, b, w): n-vectors are Numba arrays there; all else is as in `Passes`.
 
-    All is queued on CUDA's default stream, and what returns numbers waits for them.
+    All work is queued on CUDA's default stream, and methods that return numbers wait for them.
     """
 
     def __init__(self, data: Data, b: Any, w: Any, plan: Plan, link: Any) -> None:
@@ -55,7 +55,7 @@ class CudaPasses(Passes):
             },
         )
 
-    # -- between here and there -------------------------------------------------------------------------------
+    # -- between host and GPU ---------------------------------------------------------------------------------
 
     def _there(self, x: Vector) -> Any:
         """A d-vector on the GPU, until the next one."""
@@ -71,7 +71,7 @@ class CudaPasses(Passes):
         return Point(kernels.fetch(self._work.point, self._work))
 
     def _vectors(self) -> np.ndarray:
-        """The combined d-vectors, as `derivatives_in` wants them."""
+        """The combined d-vectors, as `derivatives_in` takes them."""
         return np.asarray(kernels.fetch(self._work.combined, self._work))[None]
 
     @property
@@ -100,11 +100,11 @@ class CudaPasses(Passes):
         return False
 
     def workspace(self, hessian: bool = True) -> Any:
-        """What `advance` looks at of a workspace."""
+        """The part of a workspace that `advance` reads."""
         return SimpleNamespace(link=self._work.link, a=self._work.a, point=np.zeros(1, records.POINT), sums=None)
 
     def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
-        """The largest entry of an n-vector; refused in the words for one in memory where it is not finite, beyond 1e150 or below `at_least`."""
+        """The largest entry of an n-vector; refused as one in memory would be if it is not finite, beyond 1e150 or below `at_least`."""
         low, high, total, _ = kernels.extremes(x, self._work)
         if not (max(abs(low), abs(high)) <= inputs.LARGEST_ENTRY and math.isfinite(total) and low >= at_least):
             there = self.to_host(x)
@@ -261,7 +261,7 @@ class CudaPasses(Passes):
         out.copy_to_device(a)
 
     def advance(self, *args: Any) -> int:
-        """`fastrsx.kernels.newton.verdict.advance`, interpreted: between the few kernels that it launches it has only scalars to look at."""
+        """`fastrsx.kernels.newton.verdict.advance`, interpreted: between the few kernels that it launches it handles only scalars."""
         return int(self._advance(*args))
 
     def _point_into(self, point: np.ndarray) -> float:

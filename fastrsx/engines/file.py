@@ -25,7 +25,7 @@ class Chunks:
     """The rows of A in C-ordered chunks, whose size depends on the number of columns alone; iterate to read them once.
 
     A C-ordered map is read from its file and not through the map, whose pages would stay resident. Anything else is copied through it.
-    Of a `Recast` A the rows are read likewise, and then multiplied.
+    The rows of a `Recast` A are read likewise, and then multiplied.
     """
 
     def __init__(self, A: np.memmap[Any, Any] | Recast) -> None:
@@ -77,7 +77,7 @@ class Chunks:
 
 
 def file_place(A: np.memmap[Any, Any]) -> tuple[str, int] | None:
-    """The file of a C-ordered map and where A starts in it; None where the map is what holds A."""
+    """The file of a C-ordered map and where A starts in it; None where the file cannot be read instead of the map."""
     if not A.flags.c_contiguous or not A.dtype.isnative or A.mode == "c" or not A.filename:
         return None
     mapped = np.frombuffer(A._mmap, dtype=np.uint8)  # type: ignore[attr-defined]

@@ -23,13 +23,13 @@ from ..system.memory import room_for
 from .contract import Derivatives, Point
 
 EMPTY = np.empty(0)
-QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and what overflows is looked at where it matters
+QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and overflow is checked where it matters
 
 
 class Passes:
     """The kernels, bound to one (A, b, w), a workspace and a plan; counts the passes over A and the losses.
 
-    Arguments are as the kernels want them. One thread at a time.
+    Arguments are as the kernels take them. One thread at a time.
     """
 
     def __init__(self, data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
@@ -51,7 +51,7 @@ class Passes:
 
     @property
     def is_plain(self) -> bool:
-        """Whether A is the C-ordered float64 that whole iterations are compiled for; of other layouts only passes are."""
+        """Whether A is the C-ordered float64 that whole iterations are compiled for; for other layouts only passes are."""
         return isinstance(self.source, np.ndarray) and self.source.dtype == np.float64 and not self.is_mixed
 
     @property
@@ -65,7 +65,7 @@ class Passes:
 
     @property
     def _scratch(self) -> blocks.Scratch:
-        """What blocks share of the workspace."""
+        """The part of the workspace that blocks share."""
         work = self._work
         return blocks.Scratch(work.sums, work.vectors, work.buffers, work.packed, work.weights)
 
@@ -94,23 +94,23 @@ class Passes:
 
     @property
     def norm_b(self) -> float:
-        return math.sqrt(np.add.reduce(self.b**2))  # not by BLAS: its workers would go on spinning
+        return math.sqrt(np.add.reduce(self.b**2))  # not by BLAS: its workers would keep spinning
 
     @property
     def sum_b(self) -> float:
         return float(np.add.reduce(self.b))
 
     def largest(self, a: Vector) -> float:
-        """max |a|; NaN where there is one."""
+        """max |a|; NaN where a has one."""
         return float(np.abs(a).max())
 
     def distance(self, a: Vector, other: Vector, centred: bool) -> float:
-        """max |a - other|; centred, of what is left without the mean."""
+        """max |a - other|; centred, after the mean is subtracted."""
         change = a - other
         return float(np.abs(change - change.mean() if centred else change).max())
 
     def combine(self, y: Vector, vectors: list[Vector], out: Vector) -> None:
-        """out = sum_k y_k vectors_k; the vectors are spoilt."""
+        """out = sum_k y_k vectors_k; the vectors are overwritten."""
         out[:] = 0.0
         for coefficient, vector in zip(y, vectors, strict=True):
             vector *= coefficient  # in place: a temporary would cost more
@@ -147,7 +147,7 @@ class Passes:
         return out
 
     def column_scale(self, names: Names = None) -> Vector:
-        """The RMS of each column, having refused NaN, inf and entries beyond 1e150."""
+        """The RMS of each column; refuses NaN, inf and entries beyond 1e150."""
         self.count += 1
         scale = np.empty(self.shape[1])
         bad = self.run(passes.columns, self.source, inputs.LARGEST_ENTRY, scale, self._work.buffers, self._work.vectors)
@@ -196,7 +196,7 @@ class Passes:
         return point, self.gradient(work.a, point) if rows.cancels(point.raw[0], work.vectors) else self.derivatives_in(work.vectors)
 
     def derivatives_in(self, vectors: np.ndarray) -> Derivatives:
-        """What the kernels leave in vectors[0]."""
+        """The derivatives that the kernels leave in vectors[0]."""
         V, Q, R = records.V, records.Q, records.R
         v, q, grad = vectors[0, [V, Q, R], : self.shape[1]]
         return Derivatives(grad, v, q)
@@ -214,7 +214,7 @@ class Passes:
         return first, self._finished()
 
     def gram_at(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
-        """The same, but of the Hessian only its Gram matrix."""
+        """The same, but only the Gram matrix of the Hessian."""
         first = self._differentiate(a, point)
         self._work.vectors[0] = 0.0
         return first, self._finished()
@@ -232,7 +232,7 @@ class Passes:
         return self.derivatives_in(work.vectors)
 
     def _finished(self) -> Matrix:
-        """The Hessian, of the Gram matrix and the vectors in the workspace."""
+        """The Hessian, from the Gram matrix and the vectors in the workspace."""
         hess = np.empty((self.shape[1],) * 2)
         self.run(passes.finish_hessian, self._work.gram, self._work.vectors, hess)
         return hess
@@ -246,7 +246,7 @@ class Passes:
         self.run(csr.sparse_gram, self.source, inputs.read_only(h), self.data.gram_bounds, *self._sorting, self.workspace().gram)
 
     def use_mixed(self) -> None:
-        """From now on Hessians in mixed precision: panels of float32, see `fastrsx.kernels.cpu.mixed`."""
+        """Form Hessians in mixed precision from now on: panels of float32, see `fastrsx.kernels.cpu.mixed`."""
         count, wide = len(self._work.vectors), padded(self.shape[1])
         if self.shape[1] > rows.BY_STRIPS or not is_whole(self.data.loader.name):
             raise ValueError(f"precision is 'mixed', which is for dense A in memory, of at most {rows.BY_STRIPS} columns; pass precision='double'")
@@ -262,7 +262,7 @@ class Passes:
         self.run(passes.gram_by_blocks_mixed, self.source, inputs.read_only(h), work.gram, work.buffers, *self._mixed_buffers)
 
     def hess_vec(self, a: Vector, point: Point, first: Derivatives, p: Vector, da: Vector = EMPTY) -> Vector:
-        """Hess p, of the derivatives that `gradient` gave; and da = A p unless da is empty."""
+        """Hess p, from the derivatives that `gradient` returned; and da = A p unless da is empty."""
         sums, out = self.curvature(a, point, p, da), np.empty(self.shape[1])
         rows.finish_hess_vec(first.v, first.q, sums, p, out)
         return out

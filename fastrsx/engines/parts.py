@@ -111,7 +111,7 @@ class PartsPasses(Passes):
         return scale
 
     def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector, also: Callable[[Passes], None] | None = None) -> Point:
-        """da = A p, out = a + da and the point there; and what `hessian` wants to know of it, in the same read, for few columns."""
+        """da = A p, out = a + da and the point there; and the sums that `hessian` needs there, in the same read, for few columns."""
         d = self.shape[1]
         if d > ONE_PASS_UP_TO:
             self.products(p, da)
@@ -139,7 +139,7 @@ class PartsPasses(Passes):
         return self._ahead
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
-        """Without a read where `look_ahead` was here; but near an exact fit the gradient takes one, of c = f - b."""
+        """Takes no read where `look_ahead` was at this point; but near an exact fit the gradient takes one, from c = f - b."""
         hess = np.empty((self.shape[1],) * 2)
         if self._ahead_of == point.identity:
             sums, _, vectors, grams = self._states()

@@ -22,12 +22,12 @@ from ..planning import Size, choose
 from ..problem import Problem
 
 RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
-FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by that part at most (rows "newton by Hessian")
+FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h, have changed by at most that fraction (rows "newton by Hessian")
 EASY, HARD = 0.01, 0.03  # the error of a step, squared, in the norm of H and relative to it: of a Newton step, and of any other
 MOST_DIRECTIONS = {"sampled": 12, "matrix-free": 60}
 EPS = float(np.finfo(float).eps)
 CHUNK = 4096  # rows drawn whose Gram matrix is formed at a time
-DEPENDENT = 1e-8  # what is left of a direction, relative, that the span holds already
+DEPENDENT = 1e-8  # the relative remainder of a direction that the span already holds
 
 
 class Sample:
@@ -91,10 +91,10 @@ class Span:
         self.steps, self.a, self.point = steps, a, point
         self.basis = self.images = np.empty((0, len(steps.scale)))
         self.products: list[Vector] = []
-        self.cancellation = 0.0  # the least part that is left of the two terms of a product with H, in the direction that keeps most
+        self.cancellation = 0.0  # a product with H relative to its two terms, in the direction where that is largest
 
     def add(self, direction: Vector) -> bool:
-        """Whether the direction was a new one."""
+        """Add a direction; returns whether it was new."""
         before = np.linalg.norm(direction)
         direction = orthogonal(direction, self.basis)
         length = np.linalg.norm(direction)
@@ -181,7 +181,7 @@ class Steps:
         self.gram, self.travelled = gram / self.scale / self.scale[:, None], 0.0
 
     def propose(self, it: iteration.Iterate, point: Point, tol: float, null: Matrix) -> None:
-        """Put the next step, its trial and what the tests want to know into the iterate."""
+        """Put the next step, its trial and the inputs of the tests into the iterate."""
         s, now = it.state[0], int(it.state[0].now)
         a = it.a[now]
         self.travelled += point.step
@@ -194,7 +194,7 @@ class Steps:
             self._propose_from_model(it, a, point, tol, null)
         s.slope, s.length = it.scaled_grad @ it.p, np.linalg.norm(it.p)
         np.divide(it.p, self.scale, out=it.step)
-        if self.overflowed or not np.isfinite(it.x + it.step).all():  # A p may be finite, as it is not made of p here
+        if self.overflowed or not np.isfinite(it.x + it.step).all():  # A p may be finite, because it is not computed from p here
             s.largest = math.nan
         s.log_alpha_slope = self.first.v @ it.step
         if it.scaled_grad @ it.flattest > 0:
@@ -210,7 +210,7 @@ class Steps:
         if self.hessian == "exact":
             self._model_step(it, null)
             if self.passes.is_mixed and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
-                self.passes.is_mixed = False  # what looks like a minimum is judged by the Hessian of float64
+                self.passes.is_mixed = False  # an apparent minimum is judged by the float64 Hessian
                 self.derive(a, point, it)
                 self._model_step(it, null)
             return
@@ -219,7 +219,7 @@ class Steps:
         else:
             self.reused += 1
         M, lam, is_newton = self._model_step(it, null)
-        # A sample cannot tell a flat minimum from a saddle: at the end, where the gradient has nothing to give, only the exact matrix may.
+        # A sample cannot tell a flat minimum from a saddle: at the end, where the gradient has nothing to give, only the exact matrix can.
         stands_in = self.sample is not None or self.travelled > 0
         if not is_newton and stands_in and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
             self._refresh(a, point, exactly=True)
@@ -240,7 +240,7 @@ class Steps:
         if not s.largest < math.inf:
             it.p[:] = it.flattest[:] = 0.0
             return M, 0.0, False
-        if null.size:  # curvature where A has none keeps p in its row space
+        if null.size:  # curvature added in the null space of A keeps p in its row space
             M += s.largest * (null @ null.T)
         s.decrease, is_newton, s.min_eig, lam = trust_region.step(it.scaled_grad, M, s.radius, it.p, it.flattest)
         s.newton = is_newton
@@ -249,7 +249,7 @@ class Steps:
     def _refine(
         self, it: iteration.Iterate, span: Span, direction: Vector, precondition: Callable[[Vector], Vector], tol: float, least: float = math.inf
     ) -> float:
-        """The trust-region step of H in a span that grows by `direction` and by what `precondition` makes of residuals; ||its residual||^2.
+        """The trust-region step of H in a span that grows by `direction` and by preconditioned residuals; returns ||its residual||^2.
 
         Without a preconditioner a residual is judged by the smallest eigenvalue: that in the span, or `least` where it is known to be less.
         """
@@ -301,7 +301,7 @@ class Steps:
         random = np.random.default_rng(self.seed)
         direction = random.standard_normal(len(self.scale))
         while len(span.products) < min(MOST_DIRECTIONS["matrix-free"], len(direction)):
-            # What H makes of directions may end in a few that it magnifies most.
+            # Products with H may converge to a few directions that it magnifies most.
             if not span.add(direction) and not span.add(random.standard_normal(len(direction))):
                 break
             direction = span.images[-1]

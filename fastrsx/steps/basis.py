@@ -1,6 +1,6 @@
-"""Nearly dependent columns: Newton's method in an orthonormal basis of A's column space, where it does not see the basis that the caller chose.
+"""Nearly dependent columns: Newton's method in an orthonormal basis of A's column space, independent of the basis that the caller chose.
 
-The loss sees x through A x alone, so columns that span the same space pose the same problem: raw years beside centred ones. But a trust region in
+The loss depends on x through A x alone, so columns that span the same space pose the same problem: raw years and centred ones. But a trust region in
 columns of unit RMS is a flat ellipsoid where they are nearly dependent, and the d x d algebra loses the square of their condition in digits.
 """
 
@@ -26,7 +26,7 @@ from .variables import Variables
 
 
 class Axes(NamedTuple):
-    """The principal axes of A diag(1/scale), divided by sqrt(n), those of its null space apart."""
+    """The principal axes of A diag(1/scale), divided by sqrt(n), those of its null space separate."""
 
     vectors: Matrix  # d x r
     sizes: Vector  # r, ascending
@@ -115,7 +115,7 @@ class Orthonormal(Variables):
 
     @classmethod
     def where_needed(cls, problem: Problem, x0: Vector | None, kernel: str, num_threads: int | None) -> "Orthonormal | None":
-        """None where the columns of A are far from dependent, but for those that depend exactly."""
+        """None where the columns of A are far from dependent, except those that depend exactly."""
         n, d = problem.A.shape
         if d > max(n, EXACT_UP_TO) or d > REDUCED_UP_TO or seems_independent(problem):
             return None
@@ -130,7 +130,7 @@ class Orthonormal(Variables):
         return np.asarray(self.axes.vectors @ (y / self.axes.sizes))
 
     def _is_nearer_start(self, y: Vector) -> bool:
-        """Than to 0, from where x0 would leave the rounding of its size."""
+        """Whether y is nearer to y0 than to 0; from 0, x0 would leave rounding of its size."""
         return bool(np.abs(y - self.y0).max() <= np.abs(y).max())
 
     def lift(self, y: Vector) -> Vector:
@@ -156,13 +156,13 @@ class Orthonormal(Variables):
         return (least, moved, after) if has_no_effect or after.fun <= point.fun else (x, a, point)
 
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
-        """All at A x, as float64 has it: x is rounded, which a is not."""
+        """Report all at A x in float64: x is rounded, a is not."""
         original, inner, found = self.original, self.problem, result.fun
         x = self.lift(result.x)
         result.x, ax, point = self._least_norm(x, result.x) if result.success else (x, *self._at(x))
         result.kernel = str(original.plan)
         with original._running():
-            if result.success and self.axes.null.size and self.condition > PROMISED:  # no gap between what is dependent and what is not
+            if result.success and self.axes.null.size and self.condition > PROMISED:  # no gap between dependent and independent
                 result.status, result.success = Status.STALLED, False
                 result.message = "Columns of A depend on each other to a degree that float64 does not tell from rounding."
             elif result.success and is_missed(point.fun, found, point.noise, self.condition, original._passes.largest(ax), original._passes.norm_b):

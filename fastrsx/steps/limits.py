@@ -11,15 +11,15 @@ from ..inputs import Vector
 from ..planning import REDUCED_UP_TO
 from ..problem import Problem
 
-CONSTANT = 1e-6  # how far from 1 the image of a direction may be, as closely as columns of moderate condition give it
-BETTER = 1e-3  # of the residual: the limit that fits b as much better is where the solve is going
+CONSTANT = 1e-6  # how far from 1 the image of a direction may be: the accuracy that columns of moderate condition give
+BETTER = 1e-3  # of the residual: a solve goes to the limit if that fits b so much better
 
 
 def constant_direction(problem: Problem, residual: float, log_alpha: float) -> Vector | None:
     """The direction p with A p = 1, of scaled columns, where f tends to b along it to a thousandth of the residual ||f - b||; else None.
 
     softmax(A x) = b where log b lies in the range of A, up to a constant, which is in it too. For u = exp(a) + a then f(x + t p) tends to b.
-    But where the a with u(a) = alpha b lies there too, as where b differs between groups of equal rows alone, that is an exact fit.
+    But where the a with u(a) = alpha b lies there too, as where b differs only between groups of equal rows, that is an exact fit.
     """
     passes, scale = problem._passes, problem._column_scale
     b = passes.to_host(passes.b)
@@ -29,9 +29,9 @@ def constant_direction(problem: Problem, residual: float, log_alpha: float) -> V
     U = shifted_factor(gram, 0.0)
 
     def nearest(target: Vector) -> tuple[Vector, Vector]:
-        """The p, of scaled columns, with A p nearest to the target, and what is left of that."""
+        """The p, of scaled columns, with A p nearest to the target, and the remainder of the target."""
         p, left, image = np.zeros(len(scale)), target, passes.empty()
-        for _ in range(2):  # once more for what the condition took
+        for _ in range(2):  # again, for the digits lost to the condition
             p += solve(U, passes.transposed(left) / scale)
             passes.products(p / scale, image)
             left = target - passes.to_host(image)

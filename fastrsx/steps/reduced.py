@@ -1,4 +1,4 @@
-"""More columns than rows: the loss sees x only through the n numbers A x, so Newton's method can run on n x n data in place of n x d."""
+"""More columns than rows: the loss depends on x only through the n numbers A x, so Newton's method can run on n x n data in place of n x d."""
 
 from collections.abc import Iterator
 
@@ -30,14 +30,14 @@ Rows = npt.NDArray[np.intp]
 
 
 def _chunks(A: Matrix, rows: Rows, scale: Vector, least: int) -> Iterator[Matrix]:
-    """A[rows] diag(1/scale), some columns after others, each chunk a copy. Nothing else here looks into A."""
+    """A[rows] diag(1/scale), in chunks of columns, each chunk a copy. Nothing else here reads A."""
     width = max(least, CHUNK // len(rows))
     for start in range(0, A.shape[1], width):
         yield np.take(A[:, start : start + width], rows, axis=0) / scale[start : start + width]
 
 
 def _by_cholesky(A: Matrix, rows: Rows, scale: Vector) -> Matrix | None:
-    """The lower triangular L of A diag(1/scale)^2 A^T = L L^T, or None where A is too close to dependent rows for that."""
+    """The lower triangular L of A diag(1/scale)^2 A^T = L L^T, or None where A is too close to dependent rows for it."""
     gram = np.zeros((len(rows),) * 2, order="F")
     for chunk in _chunks(A, rows, scale, 64):
         gram = dsyrk(1.0, chunk.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
@@ -96,7 +96,7 @@ class Reduction(Variables):
     problem : Problem
         The reduced one, with B for A.
     y0, a0 : array
-        What x0 is in it, and A x0.
+        The y of x0, and A x0.
     """
 
     def __init__(self, original: Problem, x0: Vector | None, kernel: str = "auto", num_threads: int | None = None) -> None:
@@ -133,7 +133,7 @@ class Reduction(Variables):
     def _reach(self, x: Vector, ax: Vector, a: Vector, L: Matrix, scale: Vector) -> tuple[Vector, float]:
         """x, moved by as little as possible, in columns times their scale, to where A x = a; and max |a - A x| there.
 
-        A step by L alone ends the less accurate the worse A's condition; corrections by what is left of a end at rounding.
+        A step by L alone is less accurate the worse A's condition is; corrections by the rest of a reach rounding.
         """
         error = float(np.abs(a - ax).max())
         for _ in range(MOST_CORRECTIONS):
@@ -160,7 +160,7 @@ class Reduction(Variables):
         return self._nearest(y)[0]
 
     def least_norm(self, y: Vector, a: Vector) -> Vector:
-        """A+ a, in the caller's own columns; what y stands for where their scales are so far apart that A x misses a."""
+        """A+ a, in the caller's own columns; the x of y where the scales of columns are so far apart that A x misses a."""
         nearest, error = self._nearest(y)
         scale = np.full(len(nearest), self.scale.max())
         if not len(self.rows):
@@ -182,12 +182,12 @@ class Reduction(Variables):
     # -- the report -------------------------------------------------------------------------------------------
 
     def _report_at(self, result: NewtonResult, a: Vector) -> None:
-        """The gradient at a, and what else does not depend on y alone; all that is reported at A x, where x misses a."""
+        """The gradient at a, and all else that does not depend on y alone; the whole report at A x, where x misses a."""
         original = self.original
         with original._running():
             ax, point = self._at(result.x)
             missed, size = float(np.abs(ax - a).max()), float(np.abs(a).max())
-            if self.softmax and result.success:  # the loss does not see what is the same in all rows, but alpha does
+            if self.softmax and result.success:  # a constant in all rows does not change the loss, but it changes alpha
                 result.alpha, result.log_alpha = point.alpha, point.log_alpha
             elif not missed <= LEAST_NORM_TOL * size:
                 if not (point.fun < np.inf and point.fun - result.fun <= MISSED * result.fun + point.noise) and result.success:

@@ -13,7 +13,7 @@ from ..verdicts import UNATTAINABLE, back_at_start
 
 
 class Variables(ABC):
-    """What the solver asks of variables y.
+    """The interface of variables y for the solver.
 
     Parameters
     ----------
@@ -27,11 +27,11 @@ class Variables(ABC):
     problem : Problem
         The one in y; its columns need no scaling.
     y0 : array
-        What x0 is in it.
+        The y of x0.
     condition : float
-        That of A's scaled columns, where it is why there are variables y.
+        That of A's scaled columns, where it is the reason for variables y.
     weakest : (d,) array
-        Then the direction of scaled columns along which A x changes least.
+        In that case, the direction of scaled columns along which A x changes least.
     """
 
     problem: Problem
@@ -51,7 +51,7 @@ class Variables(ABC):
         self.problem.names = original.names  # for messages: those of y have none
 
     def _start_image(self) -> Vector:
-        """A x0, having divided x0 by it where u is linear, as the solver does."""
+        """A x0, after dividing x0 by max |A x0| where u is linear, as the solver does."""
         a0 = self.original._times(self.x0)
         length = np.abs(a0).max()
         if self.original._traits.flat_along_x and 0 < length < np.inf and np.isfinite(self.x0 / length).all():
@@ -61,7 +61,7 @@ class Variables(ABC):
 
     @property
     def softmax(self) -> bool:
-        """Whether the loss does not see what is the same in all entries of A x."""
+        """Whether a constant in all entries of A x does not change the loss."""
         return self.original._traits.blind_to_shifts and not self.original.w.size
 
     def _at(self, x: Vector) -> tuple[Any, Point]:
@@ -73,7 +73,7 @@ class Variables(ABC):
             return ax, passes.evaluate(ax)
 
     def _not_above_start(self, result: NewtonResult, ax: Any, point: Point) -> tuple[Any, Point]:
-        """A x and the point there, having put x back to x0 where x has a higher loss; of a success, by more than rounding."""
+        """A x and the point there, after resetting x to x0 where x has a higher loss; for a success, by more than rounding."""
         start = self._at(self.x0)
         if point.fun <= start[1].fun + (start[1].noise if result.success else 0.0):
             return ax, point
@@ -96,7 +96,7 @@ class Variables(ABC):
 
     @abstractmethod
     def rewrite(self, result: NewtonResult, a: Vector) -> None:
-        """Of the result in y at a = A x that in x."""
+        """Turn the result in y at a = A x into the one in x."""
 
 
 class Chained(Variables):

@@ -7,7 +7,7 @@ HASH = "[0-9a-f]" * 16  # those in the name of a file
 
 
 class Folder(NamedTuple):
-    """What a directory of the cache holds."""
+    """The contents of a directory of the cache."""
 
     path: Path
     is_writable: bool
@@ -35,7 +35,7 @@ def problem() -> str | None:
 
 
 def unusable() -> tuple[str, ...]:
-    """The directories that were to be used and are not, each with the reason."""
+    """The preferred directories that are not used, each with the reason."""
     from ..kernels.compiling import diskcache
 
     return diskcache.folders().unusable
@@ -64,7 +64,7 @@ def folders() -> list[Folder]:
 
 
 def clear(path: Path) -> tuple[int, int]:
-    """Remove the files of the cache from a directory: how many went, and how many are left."""
+    """Remove the files of the cache from a directory: how many were removed, and how many are left."""
     ours = files(path)
     for file in ours:
         try:

@@ -1,4 +1,4 @@
-"""Arrays on a GPU: recognised without CUDA, and taken over where they lie by way of DLPack and `__cuda_array_interface__`."""
+"""Arrays on a GPU: recognised without CUDA, and used in place through DLPack and `__cuda_array_interface__`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ TO_MEMORY = ("get", "cpu", "copy_to_host")  # methods of an array on a GPU: of C
 
 
 def kernels() -> ModuleType:
-    """The kernels for a GPU; ImportError or RuntimeError, with what is to be done, where they cannot run here."""
+    """The kernels for a GPU; ImportError or RuntimeError, with the remedy, where they cannot run here."""
     from fastrsx.kernels import cuda
 
     why = cuda.why_unavailable()
@@ -30,14 +30,14 @@ def room_for(what: str) -> Iterator[None]:
     """Allocate on the GPU in the body; MemoryError where that does not fit."""
     try:
         yield
-    except Exception as error:  # of a class of CUDA's
+    except Exception as error:  # of a class of CUDA
         if "OUT_OF_MEMORY" not in str(error):
             raise
         raise MemoryError(f"{what} does not fit into the memory of the GPU") from error
 
 
 def _dlpack_type(value: Any) -> int | None:
-    """The type of device that DLPack names; None without an answer, as of an array of JAX on several devices."""
+    """The type of device that DLPack reports; None without an answer, as for a JAX array on several devices."""
     try:
         return int(value.__dlpack_device__()[0])
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
@@ -45,7 +45,7 @@ def _dlpack_type(value: Any) -> int | None:
 
 
 def is_on_gpu(value: Any) -> bool:
-    """Whether an array lies on a GPU of NVIDIA; asked of its interfaces alone."""
+    """Whether an array lies on an NVIDIA GPU, by its interfaces alone."""
     if type(value) is np.ndarray:
         return False
     if getattr(value, "__cuda_ndarray__", False):  # Numba's own
@@ -56,7 +56,7 @@ def is_on_gpu(value: Any) -> bool:
 
 
 def _faults(value: Any, dtypes: tuple[str, ...]) -> tuple[list[str], str]:
-    """Why a tensor of torch cannot be read, and the calls that mend it; neither of what is read, or no tensor."""
+    """Why a torch tensor cannot be read, and the calls that fix it; both empty for a readable tensor, and for other objects."""
     if not hasattr(type(value), "requires_grad"):
         return [], ""
     if value.device.type == "meta":
@@ -76,14 +76,14 @@ def _faults(value: Any, dtypes: tuple[str, ...]) -> tuple[list[str], str]:
 
 
 def refuse_tensor(name: str, value: Any, dtypes: tuple[str, ...] = IN_MEMORY) -> None:
-    """TypeError for a tensor of torch that cannot be read, with what to pass in its place."""
+    """Raise TypeError for a torch tensor that cannot be read; says what to pass instead."""
     found, calls = _faults(value, dtypes)
     if found:
         raise TypeError(f"{name} {' and '.join(found)}" + f"; pass {name}{calls}" * bool(calls)) from None
 
 
 def _in_memory(name: str, value: Any) -> str:
-    """How its caller writes a copy in memory of an array that lies elsewhere."""
+    """The caller's code for a copy in memory of an array that lies elsewhere."""
     methods = [method for method in TO_MEMORY if hasattr(value, method)]
     if not methods and hasattr(value, "__array__"):
         return f"np.asarray({name})"
@@ -109,7 +109,7 @@ class _Interface:
 
 
 def _in_order(value: Any) -> Any:
-    """The same array, once what was queued on its own stream comes before what is queued on the default stream from now on."""
+    """The same array, after its own stream's queued work is ordered before later work on the default stream."""
     if not hasattr(value, "__dlpack__"):
         return value  # Numba then waits for the stream of the interface, where it has one
     value.__dlpack__(stream=DEFAULT_STREAM)  # the exporting library orders its work; the capsule is not needed beside the interface
@@ -119,7 +119,7 @@ def _in_order(value: Any) -> Any:
 
 
 def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
-    """An array that has no other interface than DLPack's."""
+    """An array whose only interface is DLPack's."""
     from cuda.core.utils import StridedMemoryView
 
     view = StridedMemoryView.from_dlpack(value, stream_ptr=stream)
@@ -160,7 +160,7 @@ def as_matrix(A: Any) -> Any:
 
 
 def as_vector(name: str, value: Any, n: int) -> Any:
-    """A vector on the GPU of n entries, at which nobody looks here."""
+    """A vector on the GPU of n entries, which are not checked here."""
     vector = as_array(name, value, 1)
     if vector.shape[0] != n:
         raise ValueError(f"{name} has {vector.shape[0]} entries; it must have {n}, one for each row of A")
@@ -168,12 +168,12 @@ def as_vector(name: str, value: Any, n: int) -> Any:
 
 
 def copy(A: np.ndarray) -> Any:
-    """A on the GPU, of float64, or float32 where it is that."""
+    """A copied to the GPU, in float64, or in float32 where A has that."""
     A = np.ascontiguousarray(A, dtype=np.float32 if A.dtype == np.float32 else np.float64)
     with room_for(f"A, {A.nbytes / 1e9:.3g} GB,"):
         return kernels().cuda.to_device(A)
 
 
 def to_host(name: str, value: Any) -> Any:
-    """An array on the GPU as one in memory; anything else as it is."""
+    """An array on the GPU as one in memory; anything else unchanged."""
     return as_array(name, value, len(value.shape)).copy_to_host() if is_on_gpu(value) else value

@@ -1,4 +1,4 @@
-"""Watches for forks, from the import of the package on: so without Numba, which comes later."""
+"""Watches for forks, from the import of the package on, so without Numba, which is imported later."""
 
 import functools
 import os
@@ -12,12 +12,12 @@ def layer() -> str | None:
     """Numba's threading layer, or None before the first launch of threads."""
     try:
         return str(sys.modules["numba"].threading_layer())
-    except (KeyError, AttributeError, ValueError):  # not imported, or not yet to the end, or not started
+    except (KeyError, AttributeError, ValueError):  # not imported, or not completely, or not started
         return None
 
 
 def _refuse(*args: Any) -> None:
-    """What parallel kernels are in a forked child, for those who call them directly."""
+    """The replacement of parallel kernels in a forked child, for direct calls."""
     raise RuntimeError(
         "OpenMP cannot launch threads in a forked child of a process that has used it: start the child by spawn or forkserver, "
         "or call the kernel's serial twin (the same name and _serial)"
@@ -25,7 +25,7 @@ def _refuse(*args: Any) -> None:
 
 
 def _refusing(kernel: Any) -> Any:
-    """What stands for a parallel kernel there; it has the same twin."""
+    """The replacement of one parallel kernel there, with the same twin."""
     refusing = functools.partial(_refuse)
     refusing.twin = kernel.twin  # type: ignore[attr-defined]
     return refusing

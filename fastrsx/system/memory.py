@@ -1,4 +1,4 @@
-"""Room in memory, asked for before it is needed."""
+"""Room in memory, checked before it is used."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ CGROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class Version(NamedTuple):
-    """Where a version of Linux's control groups keeps what it says of memory, and what of the use it can take back."""
+    """The files in which a version of Linux's control groups reports memory, and the part of the use that it can reclaim."""
 
     limit: str
     use: str
@@ -25,7 +25,7 @@ VERSION_2 = Version("memory.max", "memory.current", ("active_file", "inactive_fi
 
 
 def _left_in_cgroups() -> Iterator[int]:
-    """The bytes that each control group of this process has left, of either version: its limit minus what it cannot do without."""
+    """The bytes that each control group of this process has left, of either version: its limit minus the use that cannot be reclaimed."""
     with suppress(OSError):
         for line in CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)

@@ -30,12 +30,12 @@ def available() -> int:
 
 
 def in_use() -> int:
-    """How many a kernel uses that is called from this Python thread."""
+    """How many a kernel called from this Python thread uses."""
     return available() if layer() is None else int(numba.get_num_threads())
 
 
 def _may_abort() -> bool:
-    """Whether Numba's workqueue layer would be launched off the main thread, beside who knows whose launch."""
+    """Whether Numba's workqueue layer would be launched off the main thread, perhaps beside another launch."""
     if threading.get_ident() == threading.main_thread().ident:
         return False
     if layer() is None:
@@ -46,8 +46,8 @@ def _may_abort() -> bool:
 def launch(kernel: Callable[..., Any], serial_twin: Callable[..., Any], *args: Any) -> Any:
     """Call the parallel kernel, or its serial twin where another Python thread is in a kernel, or a launch could end the process.
 
-    The workqueue layer aborts when two threads launch at once, and who else launches cannot be seen. Of our own launches it gets those of
-    the main thread, so that in a pool the others may be the caller's. The twins give the same bits, so nobody can tell.
+    The workqueue layer aborts when two threads launch at once, and launches by others cannot be detected. Of our own launches it gets those of
+    the main thread, so that in a pool the other threads may launch the caller's. The twins give the same bits, so results do not depend on this.
     """
     if forks.is_after_launch or _may_abort() or not _launching.acquire(blocking=False):
         return serial_twin(*args)
@@ -62,7 +62,7 @@ def limited_to(num_threads: int) -> Iterator[None]:
     """Run the body with this many Numba threads, and restore the setting."""
     before = numba.get_num_threads()
     try:
-        numba.set_num_threads(num_threads)  # in here, for Ctrl-C comes after a call
+        numba.set_num_threads(num_threads)  # in here, because Ctrl-C comes after a call
         yield
     finally:
         numba.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: one file for each signature, named by all that went into it."""
+"""Compiled kernels on disk: one file for each signature, named by all of its inputs."""
 
 import errno
 import hashlib
@@ -31,10 +31,10 @@ PACKAGE = fastrsx.kernels.__name__
 def stamp(root):
     """A hash of all source below a directory, or None where there is none.
 
-    A kernel has others compiled into it, so a change of any file is a change of all. The names of the files on disk tell one source
-    from another, and no time does: a copy of the package with other times finds its kernels.
+    A kernel has others compiled into it, so a change of any file is a change of all. The names of the files on disk identify a source,
+    not their times: a copy of the package with other times finds its kernels.
     """
-    sources = [path for path in sorted(root.rglob("*.py")) if path.is_file()]  # the lock of an editor is a link to nowhere
+    sources = [path for path in sorted(root.rglob("*.py")) if path.is_file()]  # an editor's lock is a dangling link
     found = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in sources]
     return hashlib.sha256(repr(found).encode()).hexdigest() if found else None
 
@@ -53,12 +53,12 @@ elif SOURCE_STAMP is None:
 # -- where they are ----------------------------------------------------------------------------------------------
 
 
-HAS_OWNERS = hasattr(os, "geteuid")  # Windows has none; a folder of a user's is that user's alone there
+HAS_OWNERS = hasattr(os, "geteuid")  # Windows has none; a user's folder is private there
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UnsafeError(PermissionError):
-    """Others than the user and root could put machine code there."""
+    """Users other than this one and root could put machine code there."""
 
     def __init__(self, reason):
         super().__init__(errno.EPERM, f"not read either: {reason}")
@@ -69,13 +69,13 @@ def _is_foreign(status):
 
 
 def _check(place, is_parent):
-    """Raise UnsafeError where others can write to a folder, or put another in its place.
+    """Raise UnsafeError where others can write to a folder, or replace it.
 
-    The folders above it may be of other users and groups: what those put in its place is theirs, and not read.
+    The folders above it may belong to other users and groups: a folder that they put in its place is theirs, and not read.
     """
     status = place.stat()
     if is_parent:
-        is_sticky = status.st_mode & stat.S_ISVTX and not _is_foreign(status)  # as /tmp: only its owner can replace what lies there
+        is_sticky = status.st_mode & stat.S_ISVTX and not _is_foreign(status)  # like /tmp: only its owner can replace an entry
         writers, danger, mode = 0 if is_sticky else stat.S_IWOTH, f"replace it, for {place} has", "o-w"
     else:
         writers, danger, mode = OTHERS_WRITE, "write to it,", "700"
@@ -88,7 +88,7 @@ def _check(place, is_parent):
 
 
 def private(folder):
-    """The folder without links, made for the user alone if it is not there; OSError where it cannot be used or should not be."""
+    """The folder with links resolved, made for the user alone if missing; OSError where it cannot or should not be used."""
     folder = Path(os.path.abspath(folder))
     for place in (folder, *folder.parents):
         if place.is_symlink() and _is_foreign(place.lstat()):
@@ -104,15 +104,15 @@ def private(folder):
 
 
 def _wanted():
-    """The folders that the cache may be in, the most wanted first, and whether the user has named them for it."""
+    """The possible folders of the cache, the preferred first, and whether the user has named them for it."""
     if SETTING.lower() not in ON:
         yield Path(os.path.expanduser(SETTING)), True
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR, "fastrsx"), False
     home = Path()
-    with suppress(RuntimeError):  # there is no home, as for a user of a container whom it does not know
+    with suppress(RuntimeError):  # there is no home, as for a user unknown to a container
         home = platformdirs.user_cache_path("fastrsx", appauthor=False)
-    if home.is_absolute():  # older releases of platformdirs say ~ for it
+    if home.is_absolute():  # older releases of platformdirs return ~ for it
         yield home, False
 
 
@@ -121,13 +121,13 @@ class Folders(NamedTuple):
 
     read: tuple[Path, ...]  # in this order
     written: Path | None  # the last of them
-    unusable: tuple[str, ...]  # those that were wanted more, each with the reason
+    unusable: tuple[str, ...]  # preferred folders that were not used, each with the reason
     refused: bool  # whether one of those is unsafe, or was named for the cache
 
 
 @cache
 def folders():
-    """The most wanted folder that can be written, and before it, to be read only, those that are wanted more."""
+    """The most preferred writable folder, and before it, for reading only, those that are preferred to it."""
     read, unusable, refused = [], [], False
     for folder, is_named in _wanted():
         try:
@@ -146,7 +146,7 @@ _warned = False
 
 
 def _warn_once(places, written):
-    """Say it once in a process: all kernels have the same problem."""
+    """Warn once in a process: all kernels have the same problem."""
     global _warned
     if not _warned:
         _warned = True
@@ -160,7 +160,7 @@ def _warn_once(places, written):
         warnings.warn(f"fastrsx: compiled kernels cannot be kept in {where}, so {rest}", RuntimeWarning, stacklevel=2)
 
 
-# -- what is in them ---------------------------------------------------------------------------------------------
+# -- their contents -----------------------------------------------------------------------------------------------
 
 
 def _hash(*values):
@@ -168,19 +168,19 @@ def _hash(*values):
 
 
 def build(codegen):
-    """A hash of all that the kernels of a process share; those of another build are stale."""
+    """A hash of all that the kernels of a process share; kernels of another build are stale."""
     settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT
     return _hash(SOURCE_STAMP, numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, codegen.magic_tuple(), settings)
 
 
 def is_cacheable(numba_type):
-    """Whether no class in a type says `cacheable = False`, as one does whose formulas are not in the source of the kernels."""
+    """Whether no class in a type says `cacheable = False`, as a class does whose formulas are not in the source of the kernels."""
     own = getattr(getattr(numba_type, "instance_class", None), "cacheable", True)
     return own and all(map(is_cacheable, getattr(numba_type, "types", ())))
 
 
 class Locator(InTreeCacheLocator):
-    """Numba's way to be told of `folders`."""
+    """Tells Numba about `folders`."""
 
     def get_cache_path(self):
         return str(folders().written or "")
@@ -188,12 +188,12 @@ class Locator(InTreeCacheLocator):
     def ensure_cache_path(self):
         if folders().written is None:
             raise OSError("there is no folder to write to")
-        private(folders().written)  # it may have gone since
+        private(folders().written)  # it may have been removed since
 
 
 def _read(path):
-    """The bytes of a file, if none but the user and root can have written them: others may have had access to the folder before."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:  # a pipe would wait
+    """The bytes of a file, if only the user and root can have written it: others may have had access to the folder before."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:  # a pipe would block
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or _is_foreign(status) or (HAS_OWNERS and status.st_mode & OTHERS_WRITE):
             raise UnsafeError(f"{path} may be of others")
@@ -201,7 +201,7 @@ def _read(path):
 
 
 class KernelFiles:
-    """One file for each signature of a kernel: numba's index can give it the data of another, where two processes fill the cache."""
+    """One file for each signature of a kernel: numba's index can return another signature's data where two processes fill the cache."""
 
     def __init__(self, name):
         self._name = name
@@ -222,7 +222,7 @@ class KernelFiles:
 
     def save(self, key, data):
         path = folders().written / self._file_name(key)
-        temporary = path.with_suffix(f".nbc-{uuid.uuid4().hex}")  # not of tempfile, whose files only their owner can read
+        temporary = path.with_suffix(f".nbc-{uuid.uuid4().hex}")  # not from tempfile, whose files only their owner can read
         content = dumps((key, data))
         try:
             with open(temporary, "xb", opener=partial(os.open, mode=0o644)) as file:
@@ -237,7 +237,7 @@ class KernelFiles:
 
 
 class KernelImpl(CompileResultCacheImpl):
-    """Without numba's search for a place, which may end beside the source."""
+    """Without numba's search for a folder, which may choose one beside the source."""
 
     def __init__(self, py_func):
         self._lineno = py_func.__code__.co_firstlineno
@@ -247,7 +247,7 @@ class KernelImpl(CompileResultCacheImpl):
 
 
 class KernelCache(FunctionCache):
-    """Numba's disk cache on KernelFiles. Whatever goes wrong in it, the kernel is compiled and runs."""
+    """Numba's disk cache on KernelFiles. If anything fails in it, the kernel is compiled and runs."""
 
     _impl_class = KernelImpl
 
@@ -264,7 +264,7 @@ class KernelCache(FunctionCache):
             _warn_once(folders().unusable, folders().written)
         try:
             return super().load_overload(sig, target_context) if self._keeps(sig) else None
-        except Exception:  # unpickling what another NumPy has pickled can raise anything
+        except Exception:  # unpickling data of another NumPy can raise anything
             return None
 
     def save_overload(self, sig, data):
@@ -281,7 +281,7 @@ class KernelCache(FunctionCache):
 
 
 def cached(dispatcher):
-    """The dispatcher, with its compiled code kept on disk where that can be."""
+    """The dispatcher, with its compiled code kept on disk where possible."""
     if cache_problem is None and f"{dispatcher.py_func.__module__}.".startswith(f"{PACKAGE}."):  # no other source is in SOURCE_STAMP
         dispatcher._cache = KernelCache(dispatcher)
     return dispatcher

@@ -1,4 +1,4 @@
-"""How kernels are compiled: flags, serial twins, formulas that are spliced in, and the same source with other names."""
+"""How kernels are compiled: flags, serial twins, formulas that are inlined, and the same source with other names."""
 
 import gc
 import types
@@ -10,7 +10,7 @@ from numba.core.targetconfig import ConfigStack
 
 from .diskcache import cached
 
-# No fastmath: kernels say with explicit lanes and fma what may be vectorised, and every twin gives the same bits.
+# No fastmath: explicit lanes and fma say what may be vectorised, and every twin gives the same bits.
 FLAGS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -23,7 +23,7 @@ class Kernel(CPUDispatcher):
     twin: Dispatcher | None = None
 
     def _meant(self):
-        """What a call means in the function that numba is compiling."""
+        """The meaning of a call in the function that numba is compiling."""
         flags = ConfigStack().top_or_none()
         return super() if self.twin is None or flags is None or not flags.auto_parallel.enabled else self.twin
 
@@ -69,24 +69,24 @@ def parallel(func):
 
 
 def part(func):
-    """A part of one kernel, spliced into it: not compiled apart, which would optimise all it calls once more."""
+    """A part of one kernel, inlined into it: compiling it separately would optimise all it calls once more."""
     return njit(inline="always", **FLAGS)(func)
 
 
 def formula(func):
-    """A formula: a function of numbers, which may be registers, spliced into what calls it. `gpu.scalar` makes the same of it for a GPU."""
+    """A formula: a function of numbers, which may be registers, inlined into its callers. `gpu.scalar` makes its GPU version."""
     return part(func)
 
 
 def rebuilt(func, names, cells=None):
-    """The same source, in which these global names, and free variables, mean something else."""
+    """The same source with other meanings of these global names and free variables."""
     other = types.FunctionType(func.__code__, func.__globals__ | names, func.__name__, func.__defaults__, cells or func.__closure__)
     other.__qualname__, other.__module__, other.__doc__ = func.__qualname__, func.__module__, func.__doc__
     return other
 
 
 def interpreted(dispatcher, modules, replaced):
-    """The same source as Python: names of compiled functions of `modules` mean theirs as Python too, and names in `replaced` what stands there."""
+    """The same source as Python: compiled functions of `modules` become Python too, and names in `replaced` mean their replacements."""
     names, made = {module.__name__ for module in modules}, {}
 
     def of(dispatcher):
@@ -104,7 +104,7 @@ def interpreted(dispatcher, modules, replaced):
 
 
 def serial_twin(dispatcher):
-    """The same source for one thread, also as `twin` of the kernel: prange is range, and the name of a kernel with a twin means that twin."""
+    """The same source for one thread, also stored as the kernel's `twin`: prange is range, and the name of a kernel with a twin means that twin."""
     func = dispatcher.py_func
     twins = {name: value.twin for name, value in func.__globals__.items() if isinstance(value, Dispatcher) and getattr(value, "twin", None)}
     twin = rebuilt(func, twins)

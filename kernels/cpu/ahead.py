@@ -1,11 +1,11 @@
-"""One pass for a Newton iteration: everything at a + A p in the read of A that finds A p, for data too large to be read twice.
+"""One pass for a Newton iteration: the read of A that forms A p yields all sums at a + A p, for data too large to be read twice.
 
-Without a global known, the weights of the Hessian are those of three Gram matrices,
+While no global quantity is known, the weights of the Hessian are those of three Gram matrices,
 
     h = 2 (v^2 + e u)/alpha^2 - 2 e b/alpha - 2 s e/alpha + w^2,
 
-and with M unknown too they are rescaled as the maximum grows, as what `fold_gradient_sums` sums is. The rows of A come in chunks, and a block of
-rows goes on from chunk to chunk.
+and while M is unknown too, they are rescaled as it grows, like the sums of `fold_gradient_sums`. The rows of A come in chunks, and a block of
+rows continues from chunk to chunk.
 """
 
 from typing import NamedTuple
@@ -26,13 +26,13 @@ from .passes import finish_hessian
 from .rows import finish_gradient, rescale_vectors
 from .vectors import add_domain, start_domain
 
-# Rows of `weights` behind those of the d-vectors: of the Gram matrices e, e b, v^2 + e u and w^2, the last of which does not depend on x.
+# Rows of `weights` after those of the d-vectors: of the Gram matrices e, e b, v^2 + e u and w^2, the last of which does not depend on x.
 E, EB, VV, W2 = range(KINDS, KINDS + 4)
 WEIGHTS = KINDS + 4
 
 
 class Ahead(NamedTuple):
-    """The states of blocks, and what these write."""
+    """The states of blocks, and the arrays they write."""
 
     sums: np.ndarray  # blocks
     vectors: np.ndarray  # blocks x 4 x padded d
@@ -120,7 +120,7 @@ def fold_ahead(link, A, p, a, b, w, da, out, block):
 
 @parallel
 def look_ahead(link, A, p, a, b, w, da, out, ahead):
-    """`fold_ahead` over the rows of one chunk; the blocks' states go on from those that are given."""
+    """`fold_ahead` over the rows of one chunk; the blocks' states continue from the given ones."""
     n = A.shape[0]
     for k in prange(ahead.sums.shape[0]):
         fold_ahead(link, A, p, a, b, w, da, out, share_ahead(ahead, k, n))
@@ -137,7 +137,7 @@ def start_ahead(link, sums, vectors, grams):
 
 @serial
 def finish_ahead(sums, point, vectors, grams, hess):
-    """What `derivatives` leaves in vectors[0], and the Hessian, of the blocks' states and the point that they are at."""
+    """What `derivatives` leaves in vectors[0], and the Hessian, from the blocks' states and their point."""
     at = point[0]
     total = grams[0, 0]
     for k in range(sums.shape[0]):

@@ -45,7 +45,7 @@ class Workspace(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """The part of a workspace that a pass shares out to its blocks; without `gram`, so that one compilation serves any."""
+    """The part of a workspace that a pass divides among its blocks; without `gram`, so that one compilation serves any."""
 
     sums: np.ndarray
     vectors: np.ndarray

@@ -11,8 +11,8 @@ roots and products have float64's rounding, and scaling and unscaling none. So, 
 
     |error_ij| <= (m + 3) u sum_k |h_k P_ki P_kj|  +  m 2^-109 z_i z_j,    z_j = max_k sqrt(|h_k|) |P_kj| <= sqrt(sum_k |h_k| P_kj^2),
 
-and of all rows at most 131 u sum_k |h_k A_ki A_kj|, the last term summed over panels, and what float64 loses in a sum of n / ROWS panels. That
-term is what underflows: either factor G of a summand, or its fma, is off by at most 2^-150, where 2^-20 <= max_k |G_kj| <= 2^20 (see `WINDOW`;
+and for all rows at most 131 u sum_k |h_k A_ki A_kj|, the last term summed over panels, plus float64's rounding in a sum of n / ROWS panels. The last
+term is underflow: either factor G of a summand, or its fma, is off by at most 2^-150, where 2^-20 <= max_k |G_kj| <= 2^20 (see `WINDOW`;
 a column of zeros has no error), so sqrt(t) s_j <= 2^20 z_j. It holds while max|h| and max_k |P_kj| are within EXTREME.
 
 Nothing overflows where the float64 path does not: t s_i is formed here, and h_k P_ki there.
@@ -58,10 +58,10 @@ SCALES = 4
 # Rows of `roots`, over the rows of a panel: g, and the row of G.
 ROOT, PLACE = range(2)
 
-# Columns are scaled anew when their largest entry of a panel, scaled, leaves 1 / WINDOW .. WINDOW: seldom after the first panel. So a panel is
-# read once, and float32 still has 106 binades below for what is small in it.
+# Columns are rescaled when their largest entry of a panel, scaled, leaves 1 / WINDOW .. WINDOW: seldom after the first panel. So a panel is
+# read once, and float32 still has 106 binades below for its small entries.
 WINDOW = 2.0**20
-EXTREME = 2.0**1000  # scales stay within, for their inverses not to overflow
+EXTREME = 2.0**1000  # scales stay within, so that their inverses do not overflow
 
 _FLOAT, _INT64 = ir.FloatType(), ir.IntType(64)
 _HALF, _DOUBLES, _INTEGERS = (ir.VectorType(kind, LANES) for kind in (_FLOAT, ir.DoubleType(), _INT64))
@@ -135,7 +135,7 @@ def last_half(typingctx, panel32, block, k):
 
 @intrinsic
 def store_rounded(typingctx, array, block, k, j, x, largest):
-    """array[block, k, j : j + 8] = x, rounded to float32; returns its |x| where they are larger than `largest`. A NaN is passed over."""
+    """array[block, k, j : j + 8] = x, rounded to float32; returns its |x| where they are larger than `largest`. A NaN is ignored."""
 
     def codegen(context, builder, sig, args):
         x = builder.fptrunc(args[4], _HALF)
@@ -214,7 +214,7 @@ def wide_padded(count):
 
 @serial
 def scale_of(largest):
-    """A power of two within EXTREME for each lane, near the largest |x| that stands there; 1 for 0."""
+    """A power of two within EXTREME for each lane, near the largest |x| of the lane; 1 for 0."""
     power = maximum(binade(largest), splat(1.0 / EXTREME))
     power = where_less(power, splat(EXTREME), power, splat(EXTREME))
     return where_less(splat(0.0), largest, power, splat(1.0))
@@ -242,7 +242,7 @@ def rescale_columns(panel, rows, q, roots, scales):
 
 @serial
 def weigh_rows(h, rows, roots):
-    """The roots g_k and the places of the rows in G; returns t and how many rows come first, those of h_k < 0 not among them."""
+    """The roots g_k and the places of the rows in G; returns t and how many rows come before those of h_k < 0."""
     largest = splat(0.0)
     for j in range(0, rows, LANES):
         largest = maximum(absolute(load_first(h, 0, j, rows - j)), largest)
@@ -269,7 +269,7 @@ def pack_columns(panel, roots, rows, q, scales, panel32):
 
 @serial
 def pack_four(panel, roots, rows, q, scales, panel32):
-    """The 32 columns of G from q on: where rows are far apart, a page for each is looked up for as many at once."""
+    """The 32 columns of G from q on: where rows are far apart, one page lookup per row serves all of them."""
     block = q // WIDE
     over, over1, over2, over3 = registers(scales, OVER, q, 4)
     largest, largest1, largest2, largest3 = half_zeros(4)
@@ -295,7 +295,7 @@ def start_scales(scales):
 
 @serial
 def pack_mixed(panel, h, rows, roots, scales, panel32):
-    """panel32 <- G, rows of h_k >= 0 first, with the column scales of the panel before where they still do, else with new ones.
+    """panel32 <- G, rows of h_k >= 0 first, with the column scales of the panel before where they still fit, else with new ones.
 
     Returns how many rows come first. panel32[j // 16, k, j % 16] is one cache line: a tile reads four streams of lines whatever d is.
     """
@@ -322,12 +322,12 @@ def pack_mixed(panel, h, rows, roots, scales, panel32):
 
 # -- C += P^T diag(h) P, upper triangle ------------------------------------------------------------------------
 #
-# As in tile.py, with strips of sixteen columns where those are of eight. The triangle of 32 x 32 on the diagonal, four blocks of eight
+# As in tile.py, with strips of sixteen columns instead of eight. The triangle of 32 x 32 on the diagonal, four blocks of eight
 # rows, takes 24 registers for the first and the third block; the others are a tile and two of half a register a row, for the diagonal.
 
 
 class Coming(NamedTuple):
-    """What a tile asks for ahead: a line for each row, from `line` on after the start of a row of the matrix; none where it is negative."""
+    """The lines that a tile prefetches: one for each row, from `line` on after the start of a row of the matrix; none where it is negative."""
 
     matrix: np.ndarray
     row: int
@@ -419,11 +419,11 @@ def _half_corners(panel32, rows, positive, p, C, scales, coming):
 
 @serial
 def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
-    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left to."""
+    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
     d = C.shape[0]
     half, width = strip(wide_padded(d) // 2, s)
     q = 2 * half
-    diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; none of a lone register
+    diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; a single register has none
     for p in range(0, min(d, diagonal + WIDE), LANES):
         coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
         if p == diagonal:
@@ -448,7 +448,7 @@ def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
 def add_gram_mixed(panel32, scales, rows, positive, C, ahead, row):
     """C += P^T diag(h) P over the `rows` rows that `pack_mixed` packed; only the 8 x 8 tiles on and above the diagonal are right.
 
-    Meanwhile the panel at `row` of the matrix `ahead` comes into L2: d / 8 tiles ask for a line a row.
+    Meanwhile the panel at `row` of the matrix `ahead` is prefetched into L2: d / 8 tiles request a line a row.
     """
     askers = C.shape[0] // LANES
     for s in range(strip_count(wide_padded(C.shape[0]) // 2)):

@@ -16,7 +16,7 @@ from . import rows as row_folds
 from .blocks import block_rows, share
 from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights
 
-LEAST_ENTRY = 1e-140  # of a column, the largest: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
+LEAST_ENTRY = 1e-140  # of the largest in a column: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
 UNSEEN = 1e151  # the scale of a column below that, which no other has
 
 # -- A x and A^T y --------------------------------------------------------------------------------------------
@@ -45,9 +45,9 @@ def transposed(A, y, out, buffers, weights, vectors):
 
 @serial
 def finish_columns(sums, n, most, scale):
-    """scale = the RMS of each column, of the sums that `columns` leaves in vectors[0]; what `columns` returns.
+    """scale = the RMS of each column, from the sums that `columns` leaves in vectors[0]; returns what `columns` returns.
 
-    A zero column gets 1. A column whose squares underflow gets `UNSEEN`: its step, gradient and curvature are then 0 beside those
+    A zero column gets 1. A column whose squares underflow gets `UNSEEN`: its step, gradient and curvature are then 0 relative to those
     of the others, so that it counts as 0.
     """
     for j in range(scale.shape[0]):
@@ -112,7 +112,7 @@ def project(link, A, x, b, w, a, sums, point, buffers):
 
 @parallel
 def project_grad(link, A, x, b, w, a, point, scratch):
-    """The same, and what `derivatives` leaves in vectors[0], in the same read; of no use near an exact fit."""
+    """The same, and what `derivatives` leaves in vectors[0], in the same read; useless near an exact fit."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
         row_folds.fold_gradient_sums(link, A, x, b, w, a, share(scratch, k, n))
@@ -205,7 +205,7 @@ def gram_by_blocks_mixed(A, h, gram, buffers, roots, scales, panels32):
 def weigh_gram(link, A, h, gram, a, point, scratch):
     """A^T diag(h) A in `gram`, likewise; vectors[0] = 0, so that `finish_hessian` gives that matrix alone."""
     if gram.ndim == 2:
-        derivatives_by_strips(link, A, h, a, a, a, point, gram, scratch)  # with an h, nobody looks at a, b and w
+        derivatives_by_strips(link, A, h, a, a, a, point, gram, scratch)  # with an h, a, b and w are not read
     else:
         gram_by_blocks(A, h, gram, scratch.buffers, scratch.packed)
         scratch.vectors[0] = 0.0

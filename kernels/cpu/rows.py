@@ -176,13 +176,13 @@ def fold_gram_mixed(A, h, start, stop, buffer, roots, scales, panel32, gram):
 
 # -- large d: the Gram matrix by strips of its columns --------------------------------------------------------
 #
-# Where a Gram matrix for each block would take too much memory there is one for all. Panels are weighed and packed a
+# Where a Gram matrix for each block would take too much memory, there is one for all. Panels are weighted and packed a
 # few at a time, in parallel; then the strips of the matrix are summed over them, in parallel.
 
 
 @part
 def fold_panel(link, A, h, a, b, w, point, i, block):
-    """The panel at row i, if there is one: weighed, packed, and its row sums added. An h that is not empty stands for all weights."""
+    """The panel at row i, if there is one: weighted, packed, and its row sums added. A nonempty h replaces all weights."""
     rows = min(ROWS, A.shape[0] - i)
     if rows <= 0:
         return
@@ -196,7 +196,7 @@ def fold_panel(link, A, h, a, b, w, point, i, block):
 
 @serial
 def add_strips(A, i, buffers, packed, t, gram):
-    """Strips t and t from the last, together as long as any other such pair, of the panels from row i on."""
+    """Strip t and the t-th from the last, together as long as any other such pair, of the panels from row i on."""
     last = strip_count(gram.shape[0]) - 1
     for k in range(buffers.shape[0]):
         rows = min(ROWS, A.shape[0] - i - k * ROWS)

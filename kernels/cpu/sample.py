@@ -33,7 +33,7 @@ scores_serial = serial_twin(scores)
 def probability_scale(h, scores, wanted):
     """The c for which the probabilities min(1, c |h_i| scores_i) sum to the number of rows wanted."""
     c = np.inf
-    for _ in range(ROUNDS):  # rows once certain stay so while c grows
+    for _ in range(ROUNDS):  # certain rows stay certain while c grows
         certain, rest = 0, 0.0
         for i in range(h.shape[0]):
             importance = abs(h[i]) * scores[i]
@@ -50,7 +50,7 @@ def probability_scale(h, scores, wanted):
 
 @serial
 def draw(h, scores, wanted, offset, rows, weights):
-    """About `wanted` different rows, in order, and the weights that make their Gram matrix right on average; how many.
+    """About `wanted` different rows, in order, and the weights that make their Gram matrix right on average; returns how many.
 
     Row i is taken with probability min(1, c |h_i| scores_i), with weight h_i over it: systematic sampling, which lays the
     probabilities end to end and takes the row at offset, offset + 1, offset + 2, ... (0 <= offset < 1). Rows that

@@ -1,6 +1,6 @@
-"""Folds over n-vectors: what a = A x says of alpha, of the loss and of the weights of rows.
+"""Folds over n-vectors: alpha, the loss and the weights of rows from a = A x.
 
-Formulas are in formulas/rows.py; here are the loops over eight rows at a time.
+Formulas are in formulas/rows.py; the loops over eight rows at a time are here.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def start_domain(link, sums):
 
 @serial
 def add_domain(link, a, da, start, stop, sums, u_out, v_out):
-    """Rows join M, alpha^ = sum(u^), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
+    """Add rows to M, alpha^ = sum(u^), sum(e^ + k |a|), <v^, da> and max |da|; an empty da counts as 0.
 
     Leaves u^ and v^ in `u_out` and `v_out`, unless they are empty. Returns exp(M before - M), the factor of earlier sums.
     """

@@ -5,7 +5,7 @@
     linear    u = a             u' = 1             u'' = 0         M = 0
 
 u, u' and u'' are taken times exp(-M), M = max(low, max m(a)) but at most `high`, m(a) = a; kernels call u' v and u'' e. A link of
-the user's own brings its functions of a, and is a type of its own too. A new link here is a class and its name in LINKS.
+the user's own brings its functions of a, and is also a type of its own. A new link here is a class and its name in LINKS.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from ..registers.simd import LANES, absolute, f64x8, fma, lane, load_first, spla
 
 
 class Traits(NamedTuple):
-    """What solvers ask of a link."""
+    """The properties of a link that solvers need."""
 
     flat_along_x: bool = False  # f does not depend on the length of x: there is no minimum in that direction, and x = 0 is a pole
     blind_to_shifts: bool = False  # f does not change with a constant added to A x
@@ -44,10 +44,6 @@ class Rsx(NamedTuple):
         e = exp(a - shift)
         return fma(k, a, e), e + k, e, fma(k, absolute(a), e)
 
-    @staticmethod
-    def growth(link, a):
-        return a
-
 
 class Softmax(NamedTuple):
     """The exponential alone."""
@@ -64,10 +60,6 @@ class Softmax(NamedTuple):
         e = exp(a - shift)
         return e, e, e, e
 
-    @staticmethod
-    def growth(link, a):
-        return a
-
 
 class Linear(NamedTuple):
     """The residual alone."""
@@ -82,10 +74,6 @@ class Linear(NamedTuple):
     @staticmethod
     def terms(link, a, shift, k):
         return a, splat(1.0), splat(0.0), absolute(a)
-
-    @staticmethod
-    def growth(link, a):
-        return a
 
 
 RSX = Rsx()
@@ -109,18 +97,18 @@ def _terms(link, a, shift, k):
 
 @overload(growth)
 def _growth(link, a):
-    return link.instance_class.growth
+    return getattr(link.instance_class, "growth", lambda link, a: a)
 
 
 # -- a link of the user's own ---------------------------------------------------------------------------------
 
 
 def is_vectorised(function, count, result):
-    """Whether a jitted function of registers compiles, and to this type: it is then made of + - * / and what `exp` and `simd` have."""
+    """Whether a jitted function of registers compiles, and to this type: it then uses only + - * / and the functions of `exp` and `simd`."""
     arguments = (f64x8,) * count
     try:
         function.compile(arguments)
-    except (NumbaError, RuntimeError):  # the latter where it was compiled for given types alone
+    except (NumbaError, RuntimeError):  # the latter where it was compiled for given types only
         return False
     return function.overloads[arguments].signature.return_type == result
 
@@ -160,7 +148,7 @@ def growth_of(function, vectorised):
 
 
 class Own(NamedTuple):
-    """What all such links share."""
+    """The common part of all such links."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -176,7 +164,7 @@ _numbers = itertools.count(1)
 def make_link(function, growth):
     """The link of jitted (a, M) -> (u, u', u'') exp(-M) and m(a), None for m = 0: a type of its own.
 
-    The disk cache knows kernels by their source and that of no other function, so what is compiled for it is not kept there.
+    The disk cache identifies kernels by their own source alone, so kernels for such a link are not kept there.
     """
 
     fast, grows_fast = is_vectorised(function, 2, types.UniTuple(f64x8, 3)), growth is None or is_vectorised(growth, 1, f64x8)

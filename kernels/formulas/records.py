@@ -1,7 +1,7 @@
-"""Numbers with names: the state of a block of rows, the point that they come to, and the weights of a row there.
+"""Named numbers: the state of a block of rows, the point that states merge into, and the weights of a row there.
 
-As a NamedTuple they go from function to function: registers on the CPU, numbers on a GPU. As the record type of the same names they
-lie in arrays: `point[0].alpha` reads or writes one in a kernel, on a GPU and in Python. A hat in a comment marks a quantity divided by exp(M).
+A NamedTuple passes them between functions: registers on the CPU, numbers on a GPU. In arrays they are records with the same
+names: `point[0].alpha` reads or writes one in a kernel, on a GPU and in Python. A hat in a comment marks a quantity divided by exp(M).
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 
 def record(**fields: Any) -> np.dtype[Any]:
     """The type of a record with these fields, each a dtype."""
-    return np.dtype((np.record, list(fields.items())), align=True)
+    return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))  # unaligned, a GPU would read it byte by byte
 
 
 class Domain(NamedTuple):
@@ -34,7 +34,7 @@ class Residuals(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What the loss, the gradient and the Hessian at a = A x share."""
+    """The numbers that the loss, the gradient and the Hessian at a = A x share."""
 
     shift: Any  # M
     k: Any  # exp(-M)
@@ -49,7 +49,7 @@ class Point(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """The numbers of a point that the weights of its rows are made of."""
+    """The numbers of a point that the weights of its rows need."""
 
     shift: Any
     k: Any

@@ -1,4 +1,4 @@
-"""One row: its weights in the derivatives, and what it adds to the loss."""
+"""One row: its weights in the derivatives, and its terms in the loss."""
 
 from ..compiling.jit import formula
 from ..registers.simd import fma, splat
@@ -7,7 +7,7 @@ from .records import Factors, Residuals, Weights
 
 @formula
 def factors(point):
-    """The numbers of a point that the weights of its rows are made of, in every lane."""
+    """The numbers of a point that the weights of its rows need, in every lane."""
     return Factors(splat(point.shift), splat(point.k), splat(1.0 / point.alpha), splat(point.s), splat(0.5 * point.ff))
 
 
@@ -33,7 +33,7 @@ def loss(sums):
 
 @formula
 def sum_weights(u, v, b):
-    """What A^T is summed with while alpha is not known: v, v u and v b."""
+    """The weights of the sums A^T y while alpha is not known: v, v u and v b."""
     return v, v * u, v * b
 
 

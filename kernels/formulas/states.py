@@ -10,7 +10,7 @@ from ..compiling.jit import formula
 
 @formula
 def over_exp(shift):
-    """k = exp(-M). A link whose M may be below 0 does not use it, and there it might overflow."""
+    """k = exp(-M). A link whose M may be below 0 does not use it, because there it might overflow."""
     return math.exp(min(-shift, 0.0))
 
 
@@ -34,5 +34,5 @@ def rescaled_sums(factor, v, vu, vb):
 
 @formula
 def kappa(magnitude, alpha):
-    """How much of alpha cancels: the sum of the sizes of its summands over it."""
+    """How much of alpha cancels: the sum of the sizes of its summands, divided by alpha."""
     return magnitude / alpha if alpha > 0.0 else math.inf

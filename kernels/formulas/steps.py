@@ -1,4 +1,4 @@
-"""Steps: what rounding leaves of a loss, when a step is the last, and how the trust radius follows it."""
+"""Steps: the rounding of a loss, the test for the last step, and the next trust radius."""
 
 import math
 
@@ -8,7 +8,7 @@ from ..compiling.jit import formula
 
 EPS = float(np.finfo(np.float64).eps)
 SUMS_ROUNDING = 16  # eps, of f where a is small: 0.5 to 7 were measured
-MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no digits worth the name
+MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no useful digits
 
 NEAR_POLE = 1e6  # kappa
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
@@ -56,7 +56,7 @@ def is_flat(decrease, point, norm_b):
 
 @formula
 def may_cross(start, end):
-    """Whether alpha may vanish on a step, by its slopes at both ends over alpha there: a convex alpha lies above its tangents."""
+    """Whether alpha may vanish on a step, by its slopes at both ends divided by alpha there: a convex alpha lies above its tangents."""
     if 1.0 + start > 0.0 or end <= 0.0:
         return False
     # In units of alpha at the start, its tangent there is 1 + start t, and the tangent at the end is 0 at t = 1 - 1/end.

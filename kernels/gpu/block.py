@@ -1,6 +1,6 @@
-"""A block of threads on a GPU: what its threads do together. The one module that imports numba.cuda.
+"""A block of threads on a GPU: the operations of its threads together. The one module that imports numba.cuda.
 
-A block has a square of threads. Their numbers in registers are combined by way of shared memory, always in the same tree.
+A block has a square of threads. Their numbers in registers are combined through shared memory, always in the same tree.
 """
 
 import functools
@@ -25,7 +25,7 @@ THREADS = EDGE * EDGE
 # Four blocks of that many registers a thread are half of the threads that a multiprocessor holds.
 kernel = cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=64)
 device = functools.partial(cuda.jit, device=True, inline="always")
-unsigned = np.uint64  # for an index in a hot loop: of a signed one it is asked whether it counts from the end
+unsigned = np.uint64  # for an index in a hot loop: a signed one is tested for a negative value
 
 
 def why_unavailable():
@@ -46,7 +46,7 @@ else:
 
     @functools.lru_cache(maxsize=256)
     def configured(kernel, grid, stream):
-        """A kernel for a launch, without numba-cuda's warning of few blocks: the end of a sum takes one."""
+        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
             return kernel[grid, THREADS, stream]

@@ -1,6 +1,6 @@
-"""What a pass should take on a GPU, from its data sheet: by memory, by flops or by shared memory, whichever is most, kernel by kernel.
+"""The time of a pass on a GPU, from its data sheet: by memory, flops or shared memory, whichever takes longest, kernel by kernel.
 
-Formulas of the kernels in cuda.py; nothing of CUDA is imported. A data sheet is optimistic: real kernels reach 70 to 90 % of a bandwidth.
+Formulas of the kernels in cuda.py; CUDA is not imported. A data sheet is optimistic: real kernels reach 70 to 90 % of a bandwidth.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ CEILINGS = (H100, A100)
 
 
 class Work(NamedTuple):
-    """What one kernel moves and computes."""
+    """The data that one kernel moves, and the work that it does."""
 
     name: str
     bytes: float
@@ -34,7 +34,7 @@ class Work(NamedTuple):
     loads: float = 0.0  # of warps, from shared memory
 
     def seconds(self, ceiling: Ceiling) -> dict[str, float]:
-        """By each of what may bound it."""
+        """The time by each possible bound."""
         return {"bytes": self.bytes / ceiling.bandwidth, "flops": self.flops / ceiling.flops, "shared": self.loads / ceiling.loads}
 
 
@@ -85,18 +85,18 @@ def passes(n: int, d: int, size: int = 8) -> dict[str, list[Work]]:
 
 
 def seconds(works: list[Work], ceiling: Ceiling) -> float:
-    """The sum over kernels of what bounds each."""
+    """The sum over kernels of the longest time of each."""
     return sum(max(work.seconds(ceiling).values()) + LAUNCH for work in works)
 
 
 def bound(works: list[Work], ceiling: Ceiling) -> str:
-    """What bounds the kernel that takes longest."""
+    """The bound of the kernel that takes longest."""
     longest = max((work.seconds(ceiling) for work in works), key=lambda by: max(by.values()))
     return max(longest, key=lambda what: longest[what])
 
 
 def table(shapes: tuple[tuple[int, int], ...] = ((10_000_000, 64), (1_000_000, 512))) -> str:
-    """Predictions as Markdown: milliseconds, and what bounds the longest kernel."""
+    """Predictions as Markdown: milliseconds, and the bound of the longest kernel."""
     lines = [f"| kernel | n x d | A | {' | '.join(ceiling.name for ceiling in CEILINGS)} |", "|---|---|---|" + "---|" * len(CEILINGS)]
     for n, d in shapes:
         for size in (8, 4):

@@ -1,7 +1,7 @@
 """The Gram matrix A^T diag(h) A on a GPU: its triangle in tiles, over parts of the rows.
 
 A block sums a tile of 64 x 64 over some rows, DEPTH at a time in shared memory. A thread has 4 x 4 entries of it, in pairs side by side,
-and a warp 4 x 8 threads: what a warp reads for a row of A is then two lines of each factor for its 16 multiplications.
+and a warp 4 x 8 threads: for a row of A, a warp then reads two lines of each factor for its 16 multiplications.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ DEPTH = 16  # rows at a time
 
 @device
 def tile_place(i, thread):
-    """The row or column in a tile of a thread's i-th."""
+    """The place in a tile of a thread's i-th row or column."""
     return i // 2 * (TILE // 2) + 2 * thread + i % 2
 
 
@@ -56,7 +56,7 @@ def make_gram(on_diagonal):
         start, stop = block_rows(cuda.blockIdx.y, cuda.gridDim.y, A.shape[0])
         for first in range(start, stop, DEPTH):
             cuda.syncthreads()
-            depth = unsigned(min(DEPTH, stop - first))  # not a literal: all of it at once would not fit into the registers
+            depth = unsigned(min(DEPTH, stop - first))  # not a literal: unrolled in full it would not fit into the registers
             taken, place = unsigned(t // TILE), unsigned(t % TILE)
             while taken < depth:  # not a range: Numba counts its steps beforehand, which takes registers
                 x = entry(A, unsigned(first) + taken, unsigned(along * TILE) + place)

@@ -1,4 +1,4 @@
-"""The plane search of newton/passes.py on a GPU: its two looks at n-vectors."""
+"""The plane search of newton/passes.py on a GPU: its two passes over n-vectors."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .block import THREADS, block_rows, block_sum, cuda, kernel
 from .scalar import linked_kernel
 from .vectors import join_domain, row_weights, start_domain, store_domain
 
-HALF = PLANE // 2  # of its sums: all would not fit into the registers
+HALF = PLANE // 2  # of its sums: all of them would not fit into the registers
 
 
 @linked_kernel

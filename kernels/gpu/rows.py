@@ -25,7 +25,7 @@ WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A
 
 @device
 def row_threads(d):
-    """Threads for a row, a power of two: so many that they read whole sectors of 32 bytes, and each of them 8 numbers or fewer."""
+    """Threads for a row, a power of two: enough to read whole sectors of 32 bytes, and for each to read at most 8 numbers."""
     lanes = 1
     while lanes < min(4, d) or (8 * lanes < d and lanes < THREADS):
         lanes *= 2
@@ -94,7 +94,7 @@ def clear(sums):
 
 @device
 def add_columns(A, i, stop, first, d, weights, kinds, sums):
-    """sums[k] += sum over the rows i : stop, THREADS at most, of weights[k] A, for this thread's of the d columns from `first` on."""
+    """sums[k] += sum over the rows i : stop, THREADS at most, of weights[k] A, for this thread's share of the d columns from `first` on."""
     groups, column, group = column_threads(d)
     if column < d:
         for row in range(group, stop - i, groups):
@@ -104,7 +104,7 @@ def add_columns(A, i, stop, first, d, weights, kinds, sums):
 
 
 def make_store(join):
-    """What stores vector = the values of the threads for each of its d columns, joined in their order."""
+    """A function that stores vector = the values of the threads for each of its d columns, joined in their order."""
 
     @device
     def store(scratch, value, d, vector):
@@ -175,7 +175,7 @@ def fold_columns(A, vectors):
     squares, largest = 0.0, 0.0
     if column < d:
         for i in range(start + group, stop, groups):
-            x = np.float64(A[unsigned(i), unsigned(first + column)])  # of float32, the square would be one too
+            x = np.float64(A[unsigned(i), unsigned(first + column)])  # the square of a float32 would be float32 too
             squares += x * x
             largest = max(largest, abs(x))
     store_sum(scratch, squares, d, vectors[cuda.blockIdx.x, 0, first:])
@@ -236,7 +236,7 @@ def fold_curvature(link, A, p, a, b, w, point, vectors, da):
     store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, R:])
 
 
-# -- what blocks left, merged ---------------------------------------------------------------------------------
+# -- merging the blocks' sums ---------------------------------------------------------------------------------
 
 
 @kernel
@@ -255,7 +255,7 @@ def merge_vectors(vectors, first, count, out):
 
 @kernel
 def finish_gradient(shifts, point, vectors, out):
-    """From what `fold_gradient_sums` leaves: A^T v/alpha, A^T q/alpha and the gradient; a block for each column."""
+    """From the sums of `fold_gradient_sums`: A^T v/alpha, A^T q/alpha and the gradient; a block for each column."""
     scratch = cuda.shared.array(THREADS, np.float64)
     j = cuda.blockIdx.x
     v, vu, vb, w2a = 0.0, 0.0, 0.0, 0.0

@@ -38,7 +38,7 @@ _MEANINGS = {
 
 
 def _meaning(value):
-    """What a formula's global or free variable means here."""
+    """The meaning of a formula's global or free variable here."""
     if isinstance(value, Hashable) and value in _MEANINGS:
         return _MEANINGS[value]
     return scalar(value) if isinstance(value, Dispatcher) else value
@@ -70,7 +70,7 @@ def _terms(kind):
 def _growth(kind):
     """m(a) for the links of this type."""
     if not hasattr(kind, "functions"):
-        return scalar(kind.growth)
+        return device(lambda link, a: a)
     if kind.functions[1] is None:
         return device(lambda link, a: 0.0)
     function = scalar(kind.functions[1])
@@ -78,13 +78,13 @@ def _growth(kind):
 
 
 class ByLink:
-    """A kernel, or what one is made of, for each type of link: the same source, where `terms` and `growth` are those of the link."""
+    """A kernel, or a part of one, for each type of link: the same source, where `terms` and `growth` are those of the link."""
 
     def __init__(self, func, make):
         self.func, self.make, self.made = func, make, {}
 
     def of(self, kind):
-        """For the links of this type; compiled when it is launched first."""
+        """For the links of this type; compiled at its first launch."""
         if kind not in self.made:
             self.made[kind] = self._build(kind)
         return self.made[kind]
@@ -106,10 +106,10 @@ def _of_link(function, kind):
 
 
 def linked_kernel(func):
-    """A kernel that asks u, u', u'' or m(a) of its link."""
+    """A kernel that uses u, u', u'' or m(a) of its link."""
     return ByLink(func, kernel)
 
 
 def linked_device(func):
-    """What such kernels are made of."""
+    """A part of such kernels."""
     return ByLink(func, device)

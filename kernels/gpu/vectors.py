@@ -59,7 +59,7 @@ def merge_domain(scratch, domain):
 
 @device
 def store_domain(scratch, domain, sums):
-    """The state of a block, of the states of its threads."""
+    """The state of a block, from the states of its threads."""
     merged = merge_domain(scratch, domain)
     if cuda.threadIdx.x == 0:
         sums.shift, sums.alpha, sums.magnitude, sums.slope, sums.step = merged
@@ -154,7 +154,7 @@ def merge_residuals(sums, point):
 
 @linked_device
 def row_weights(link, a, b, w, point, i):
-    """The weights of row i; of float32 in float64."""
+    """The weights of row i; float32 is widened to float64."""
     at = factors(point[0])
     u, v, e, _ = terms(link, a[i], at.shift, at.k)
     row = weights(u, v, e, np.float64(b[i]), at)
@@ -216,7 +216,7 @@ def multiply(out, x):
 
 @device
 def store_extremes(scratch, low, high, total, squares, out):
-    """out = the least, the largest and the sums, of those of the threads of a block."""
+    """out = the least, the largest and the sums, over the threads of a block."""
     low, high = -block_max(scratch, -low), block_max(scratch, high)
     total, squares = block_sum(scratch, total), block_sum(scratch, squares)
     if cuda.threadIdx.x == 0:

@@ -13,7 +13,7 @@ from .lanes import LEFT, MOST_COLUMNS, MOST_ENTRIES, alloc_lanes, interleave, so
 
 @serial
 def suits_lanes(n, d):
-    """Whether eight such problems are solved together: a matter of the shape alone, so that answers do not depend on neighbours."""
+    """Whether eight such problems are solved together: decided by the shape alone, so that answers do not depend on neighbours."""
     return d <= MOST_COLUMNS and n * d <= MOST_ENTRIES
 
 
@@ -27,7 +27,7 @@ def alike(n, d, j):
 
 
 class Places(NamedTuple):
-    """Where each problem lies: the A of all lie end to end, and so do b and w, and x."""
+    """The place of each problem: all A lie end to end, and so do b, w and x."""
 
     n: np.ndarray
     d: np.ndarray
@@ -59,7 +59,7 @@ def solve_each(link, A, x, b, w, places, tol, max_iter, out):
         if together:
             if lanes.b.shape[0] != padded(rows) or lanes.U.shape[0] != columns:
                 lanes = alloc_lanes(rows, columns, weighted)
-            for i in range(LANES):  # what is missing to eight is the last problem again
+            for i in range(LANES):  # the last problem is repeated to make eight
                 some[i] = start + min(i, count - 1)
             interleave(A, places.entry[some], rows * columns, lanes.A)
             interleave(x, places.column[some], columns, lanes.x)

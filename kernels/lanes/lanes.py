@@ -1,9 +1,9 @@
 """Eight small problems of one shape at once, one in each lane of a register.
 
 With few columns a register of columns is half empty, the triangle of the Hessian is not even half a tile, and the subproblem is
-latency: so for many problems the lanes are better spent on eight of them. Only the straight road is taken here, full Newton
-steps with a Hessian that is clearly positive definite, within the trust radius, and by the tests of `newton`. A problem that needs
-anything else leaves, and is solved alone by `newton_small`. No lane looks at another, so no answer depends on its neighbours.
+latency: so for many problems the lanes are better spent on eight of them. Only the common path is taken here: full Newton
+steps with a clearly positive definite Hessian, within the trust radius, by the tests of `newton`. A problem that needs
+anything else leaves, and is solved alone by `newton_small`. No lane reads another, so no answer depends on its neighbours.
 
 Arrays are rows of registers: entry (i, j) of lane k is at [i, 8 j + k].
 """
@@ -27,15 +27,15 @@ from ..registers.simd import LANES, absolute, fma, load_first, maximum, register
 
 AT_A_TIME = 4  # rows, so that a sum is loaded and stored once for four of them
 MOST_COLUMNS = 16  # beyond, the columns fill registers of their own
-MOST_ENTRIES = 2**14  # of A: eight of that are 1 MB, what a core has near
+MOST_ENTRIES = 2**14  # of A: eight of them are 1 MB, the cache near a core
 PIVOT = 1e-8  # of the Gram matrix's diagonal: a smaller pivot is left to `newton_small`
 
-# What became of a lane: beyond these, a verdict of newton/verdict.py.
+# The fates of a lane, besides the verdicts of newton/verdict.py.
 RUNNING, LEFT = -1, -2
 
 
 class Step(NamedTuple):
-    """What the registers of a step leave for its tests, a register each."""
+    """The results of a step that its tests need, a register each."""
 
     radius: np.ndarray
     decrease: np.ndarray
@@ -47,12 +47,12 @@ class Step(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """Eight problems and what their solve writes; counts are of registers, and n that of rows rounded up to eights."""
+    """Eight problems and the arrays their solve writes; counts are in registers, and n is the number of rows rounded up to eights."""
 
     A: np.ndarray  # n x d
     b: np.ndarray  # n x 1
     w: np.ndarray  # n x 1, or nothing
-    a: np.ndarray  # n x 1: A x, then A (x + p); a lane that refuses its step has ended, so nothing goes back
+    a: np.ndarray  # n x 1: A x, then A (x + p); a lane that refuses its step has ended, so nothing is restored
     da: np.ndarray  # n x 1: A p
     terms: np.ndarray  # n x 3: u, u', u'' there
     point: Point  # at x, a register for each number
@@ -142,7 +142,7 @@ def interleave(values, places, count, out):
 
 @serial
 def start(lanes, n):
-    """Scales of columns and norms of b; rows of another shape's problems are wiped out."""
+    """Scales of columns and norms of b; rows of another shape's problems are cleared."""
     lanes.A[n:] = 0.0
     for j in range(lanes.U.shape[0]):
         (squares,) = zeros(1)
@@ -228,7 +228,7 @@ def differentiate_lanes(lanes, n):
     U[:] = 0.0
     vectors[:] = 0.0
     here = lanes.point
-    zero = splat(0.0)  # what the weights do not ask for
+    zero = splat(0.0)  # for inputs that the weights do not need
     at = factors(Point(zero, zero, register(here.alpha, 0, 0), zero, zero, zero, zero, register(here.s, 0, 0), register(here.ff, 0, 0), zero))
     for i in range(0, A.shape[0], AT_A_TIME):
         h0, v0, q0, r0 = weigh_lanes(lanes, i, n, at)
@@ -292,7 +292,7 @@ def newton_step(lanes):
 
 @serial
 def judge(k, tol, lanes):
-    """After a step: what becomes of lane k, and whether it takes the step; the tests of `iteration.find_event` and `iteration.take`."""
+    """After a step: the fate of lane k, and whether it takes the step; the tests of `iteration.find_event` and `iteration.take`."""
     here, there, numbers = point_of(lanes.point, k), point_of(lanes.ahead, k), lanes.numbers
     decrease, length, radius = numbers.decrease[0, k], numbers.length[0, k], numbers.radius[0, k]
     if not (numbers.least_pivot[0, k] > PIVOT and length <= radius):
@@ -320,7 +320,7 @@ def look(k, lanes):
 
 @serial
 def solve_lanes(link, n, tol, max_iter, lanes, fates, nits, nfevs):
-    """Solve the eight problems as far as the straight road leads; `fates` says how each ended, and x is where."""
+    """Solve the eight problems as far as the common path leads; `fates` says how each ended, and x where."""
     start(lanes, n)
     lanes.a[:] = 0.0
     multiply(lanes.A, lanes.x, lanes.da)

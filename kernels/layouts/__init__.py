@@ -1,1 +1,1 @@
-"""What A may be: each layout loads its rows into the panel that the micro-kernel wants."""
+"""The layouts of A: each loads its rows into the panel that the micro-kernel reads."""

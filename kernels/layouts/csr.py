@@ -1,7 +1,7 @@
 """Sparse A: compressed rows, canonical (columns ascending within a row, none twice), float64 or float32.
 
-A pass costs O(n + entries): sums over rows take the rows as they are. A Gram matrix takes the outer products of the entries of each row,
-or, where many of them are not zero, panels as everyone else.
+A pass costs O(n + entries): sums over rows read the sparse rows directly. A Gram matrix sums the outer products of the entries of each row,
+or, where many entries are not zero, uses panels like the other layouts.
 """
 
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from numba import prange
 from ..compiling.jit import parallel, serial, serial_twin
 from ..registers.simd import LANES, fma, load_first, splat, sum_lanes
 
-RANGES = 32  # of rows of a Gram matrix, each summed by one thread: no sum is split, so their number changes no bit
-PART = 2**12  # entries that are sorted at a time
-SLOTS = 16  # parts that are sorted before their products are summed: all stay in L2
+RANGES = 32  # of rows of a Gram matrix, each summed by one thread; no sum is split, so this number does not affect the bits
+PART = 2**12  # entries sorted at a time
+SLOTS = 16  # parts sorted before their products are summed: all stay in L2
 
 
 class Csr(NamedTuple):
@@ -38,7 +38,7 @@ class SparseRows(NamedTuple):
 
 @serial
 def problem_at(indices, starts, d):
-    """(row, is_wrong) of the first row that is not canonical, (-1, False) if none; is_wrong: sorting does not mend it."""
+    """(row, is_wrong) of the first row that is not canonical, (-1, False) if none; is_wrong: sorting cannot fix it."""
     if starts[0] != 0 or starts[-1] > indices.shape[0]:
         return 0, True
     disorder = -1
@@ -58,7 +58,7 @@ def problem_at(indices, starts, d):
 
 @serial
 def entries(A, i):
-    """Where the entries of row i are; unsigned, for Numba asks of each signed index whether it counts from the end: a third of the time."""
+    """The positions of the entries of row i; unsigned, because Numba's test of signed indices for negative values takes a third of the time."""
     return range(np.uint64(A.starts[i]), np.uint64(A.starts[i + 1]))
 
 
@@ -84,7 +84,7 @@ def add_row_sums(P, W, rows, S, ahead, row, whole):
         for k in entries(P, P.first + i):
             value, j = np.float64(P.values[k]), np.uint32(P.indices[k])
             s0, s1, s2 = S0[j] + w0 * value, S1[j] + w1 * value, S2[j] + w2 * value
-            S0[j], S1[j], S2[j] = s0, s1, s2  # stored when all are loaded: the compiler does not know that they lie apart
+            S0[j], S1[j], S2[j] = s0, s1, s2  # stored after all loads: the compiler does not know that they do not overlap
 
 
 @serial
@@ -129,7 +129,7 @@ def densify(A, start, rows, out):
 
 @serial
 def share_out(A, bounds):
-    """Ranges of rows of A^T diag(h) A that cost about the same, as RANGES + 1 bounds; how many products all take."""
+    """Ranges of rows of A^T diag(h) A that cost about the same, as RANGES + 1 bounds; and the number of products of all."""
     n, d = A.shape
     cost = np.zeros(d)
     for i in range(n):
@@ -148,9 +148,9 @@ def share_out(A, bounds):
 
 @serial
 def sort_part(A, p, ends, places, rows):
-    """The entries of part p by their columns, then by rows: their places and rows; those of column j end at ends[j].
+    """Sort the entries of part p by column, then by row, into places and rows; those of column j end at ends[j].
 
-    A part is the rows that start in the same PART entries. Each range of the Gram matrix finds its rows in it without asking every entry.
+    A part is the rows that start in the same PART entries. Each range of the Gram matrix finds its rows in it without testing every entry.
     """
     first, last = np.searchsorted(A.starts[: A.n], p * PART), np.searchsorted(A.starts[: A.n], (p + 1) * PART)
     ends[:] = 0
@@ -169,7 +169,7 @@ def sort_part(A, p, ends, places, rows):
 
 @serial
 def add_gram_rows(A, h, first, last, ends, places, rows, C):
-    """Rows first : last of C, right of the diagonal, += what a sorted part adds to them."""
+    """Add a sorted part to rows first : last of C, right of the diagonal."""
     for t in range(np.uint64(ends[first - 1] if first > 0 else 0), np.uint64(ends[last - 1] if last > 0 else 0)):
         k, i = places[t], rows[t]
         weighted = h[i] * A.values[k]
@@ -182,7 +182,7 @@ def add_gram_rows(A, h, first, last, ends, places, rows, C):
 def sparse_gram(A, h, bounds, ends, places, rows, C):
     """The triangle on and above the diagonal of C (padded d x padded d) = A^T diag(h) A, by outer products of entries.
 
-    ends: slots x d; places, rows: slots x PART + d. Parts are sorted side by side, then ranges of C take what is theirs, part by part:
+    ends: slots x d; places, rows: slots x PART + d. Parts are sorted in parallel, then each range of C adds its entries, part by part:
     each sum is in the order of rows.
     """
     for t in prange(RANGES):

@@ -1,8 +1,8 @@
-"""Panels: some rows of A as the micro-kernel wants them.
+"""Panels: some rows of A in the form that the micro-kernel reads.
 
-A panel is a C-ordered matrix, float64 or float32, whose rows are a whole number of registers wide and whose row count is
-readable in eights. Where A is one already, its panel is A itself; else rows are packed into a buffer and padded with zeros.
-Everything after that sees panels only, so a new layout of A is a function that fills the buffer (registry.py) and nothing else. Sums
+A panel is a C-ordered matrix, float64 or float32, whose rows are a whole number of registers wide and can be read
+eight at a time. Where A has this form already, its panel is A itself; otherwise rows are packed into a buffer and padded with zeros.
+All later code sees panels only, so a new layout of A needs only a function that fills the buffer (registry.py). Sums
 over rows are the exception: sparse rows need no panel for them.
 """
 
@@ -28,13 +28,13 @@ def padded(count):
 
 @serial
 def is_in_place(A, rows):
-    """Whether rows of an array are a panel where they lie."""
+    """Whether rows of an array are already a panel."""
     return A.shape[1] % LANES == 0 and rows % LANES == 0
 
 
 @serial
 def single(buffer):
-    """A buffer of float64 as one of float32."""
+    """A float64 buffer as a float32 one."""
     return buffer.reshape(buffer.size).view(np.float32)[: buffer.size].reshape(buffer.shape)
 
 
@@ -52,7 +52,7 @@ def pack_rows(A, start, rows, out):
 
 @serial
 def clear_rows(out, first, last):
-    """Zeros in the rows first : last."""
+    """Fill the rows first : last with zeros."""
     for i in range(first, last):
         for j in range(0, out.shape[1], LANES):
             store(out, i, j, splat(0.0))
@@ -67,13 +67,13 @@ def load_panel(A, start, rows, buffer):
 
 
 def loaded_panel(A, start, rows, buffer):
-    """The panel that `load_panel` gave, while the buffer holds it."""
+    """The panel that `load_panel` returned, while the buffer still holds it."""
     raise NotImplementedError("compiled only")
 
 
 @serial
 def load_array(A, start, rows, buffer):
-    """C-ordered float64: where it lies, or packed."""
+    """C-ordered float64: in place, or packed."""
     if is_in_place(A, rows):
         return A[start : start + rows]
     pack_rows(A, start, rows, buffer)
@@ -92,7 +92,7 @@ def load_single(A, start, rows, buffer):
     return out
 
 
-_FILLS = {Strided: pack_strided, csr.Csr: csr.densify}  # layouts whose rows are packed; those of others are in registry.py
+_FILLS = {Strided: pack_strided, csr.Csr: csr.densify}  # layouts whose rows are packed; registered layouts are in registry.py
 
 
 def _packing(kind):
@@ -139,7 +139,7 @@ def _loaded_panel(A, start, rows, buffer):
 
 
 def view_rows(A, start, rows, buffer):
-    """The rows start : start + rows of A for the sums below: the panel, or sparse rows as they are."""
+    """The rows start : start + rows of A for the sums below: the panel, or the sparse rows themselves."""
     raise NotImplementedError("compiled only")
 
 
@@ -151,7 +151,7 @@ def _view_rows(A, start, rows, buffer):
 
 
 def _by_rows(name):
-    """The function of that name in tile for a panel, in csr for sparse rows: chosen when a call of it is compiled."""
+    """The function of that name in tile for a panel, in csr for sparse rows: chosen when a call to it is compiled."""
     dense, sparse = getattr(tile, name), getattr(csr, name)
 
     def of_rows(P, *args):

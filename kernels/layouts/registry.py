@@ -1,4 +1,4 @@
-"""Layouts of A from elsewhere: how each is recognised, and how kernels read its rows.
+"""Layouts of A registered from outside: how each is recognised, and how kernels read its rows.
 
 A new layout is a file with one `Layout`, registered. Kernels then read it panel by panel, as they do the layouts of strided.py and csr.py.
 """
@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 
 
 class Layout(NamedTuple):
-    """One way in which A may lie.
+    """One layout of A.
 
-    A has `shape`, `dtype` and `ndim`, and `A[rows]`, rows a slice or an array of numbers, is these rows as an array.
+    A has `shape`, `dtype` and `ndim`; `A[rows]`, with a slice or an array of row numbers, returns these rows as an array.
     """
 
     name: str  # in a plan
     words: str  # how A is read, in a plan's sentence
-    recognises: Callable[[Any], bool]  # whether an object that the caller passes lies so
-    source_of: Callable[[Any], Any] = lambda A: A  # what kernels take for it, of type `source`; of array data, not a copy
+    recognises: Callable[[Any], bool]  # whether an object that the caller passes has this layout
+    source_of: Callable[[Any], Any] = lambda A: A  # the object that kernels read, of type `source`; for array data, not a copy
     source: Any = (
         None  # a NamedTuple of arrays and the numbers n and d, and a type of its own; None where an engine of this name reads A in its own way
     )
     fill: Any = (
-        None  # jitted: fill(source, start, rows, out) packs rows start : start + rows into the first rows of `out`, zeros behind the last column
+        None  # jitted: fill(source, start, rows, out) packs rows start : start + rows into the first rows of `out`, zeros after the last column
     )
     in_parts: bool = False  # whether only parts of A are in memory at a time
 
@@ -30,7 +30,7 @@ _layouts: dict[str, Layout] = {}
 
 
 def register(layout: Layout) -> None:
-    """From now on A may lie so. Kernels for it are compiled in each process: the disk cache does not know the source of `fill`."""
+    """Accept A in this layout from now on. Kernels for it are compiled in each process: the disk cache does not know the source of `fill`."""
     if layout.source is not None:
         if not {"n", "d"} <= set(layout.source._fields):
             raise TypeError(f"the source of layout {layout.name!r} has the fields {layout.source._fields}; it must have n and d, the shape of A")
@@ -49,5 +49,5 @@ def named(name: str) -> Layout | None:
 
 
 def fill_of(source: type) -> Any:
-    """How kernels pack the rows of a source of this type; None where it is no registered layout's."""
+    """The function that packs the rows of a source of this type; None where no registered layout has it."""
     return next((layout.fill for layout in _layouts.values() if layout.source is source), None)

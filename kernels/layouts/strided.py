@@ -1,6 +1,6 @@
 """The loader for dense A of any strides and any real dtype: rows are packed into panels, widened to float64.
 
-One type stands for all of them, so that kernels are compiled once: what differs is data, and asked once for eight numbers.
+One type covers all of them, so kernels are compiled once: the differences are data, tested once for eight numbers.
 """
 
 from typing import NamedTuple
@@ -14,22 +14,22 @@ from ..registers.simd import LANES, f64x8, splat, store, transpose
 
 _DOUBLE, _FLOAT, _HALF, _INT8, _INT32, _INT64 = ir.DoubleType(), ir.FloatType(), ir.HalfType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
-# What a number may be: its LLVM type, and how it becomes a float64.
+# The dtypes: the LLVM type of each, and its conversion to float64.
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 _STORED = {"float64": _DOUBLE, "float32": _FLOAT, "float16": _HALF, "bfloat16": ir.IntType(16), "bool": _INT8}
 
 
 class Strided(NamedTuple):
-    """A where it lies. It does not keep the memory alive: whoever makes one does."""
+    """A in place. It does not keep the memory alive: its creator does."""
 
     address: int  # of A[0, 0]
     row: int  # bytes from one row to the next; may be negative
-    column: int  # the same of columns
+    column: int  # the same for columns
     kind: int  # index of the dtype
-    size: int  # bytes of a number
+    size: int  # bytes per number
     n: int
     d: int
-    # A panel's lines are asked for ahead by number, see simd.prefetch: line l = run q + r is near r + far q bytes from its start.
+    # A panel's lines are prefetched by number, see simd.prefetch: line l = run q + r is near r + far q bytes from its start.
     run: int
     over_run: int  # 2^32 / run rounded up: q = l over_run / 2^32
     near: int
@@ -38,12 +38,12 @@ class Strided(NamedTuple):
 
 @overload_attribute(types.BaseNamedTuple, "shape")
 def _shape(A):
-    """(n, d) of a source; not a field, for parallel loops take no tuple within a tuple."""
+    """(n, d) of a source; not a field, because parallel loops accept no tuple within a tuple."""
     return (lambda A: (A.n, A.d)) if {"n", "d"} <= set(A.fields) else None
 
 
 def kind_of(dtype):
-    """The index of a dtype, or None where it is not one of those that are read as they lie."""
+    """The index of a dtype, or None where that dtype is not read in place."""
     return _DTYPES.index(dtype.name) if dtype.isnative and dtype.name in _DTYPES else None
 
 
@@ -72,7 +72,7 @@ def _widen(builder, value, name, result):
 
 
 def _load_any(builder, addresses, kind, lanes):
-    """A number, or eight that follow each other, from each address, all of the kind that is only known at run time."""
+    """One number, or eight consecutive ones, from each address, all of one kind, known only at run time."""
     result = _DOUBLE if lanes == 1 else ir.VectorType(_DOUBLE, lanes)
     start, after = builder.block, builder.append_basic_block("loaded")
     choices, default = [], None
@@ -109,7 +109,7 @@ def number(typingctx, address, kind):
 
 @intrinsic
 def eight_by_eight(typingctx, address, step, kind):
-    """Eight registers of eight numbers of that kind, `step` bytes apart: one question of the kind for all."""
+    """Eight registers of eight numbers of that kind, `step` bytes apart: one test of the kind for all."""
     registers = types.UniTuple(f64x8, LANES)
 
     def codegen(context, builder, sig, args):

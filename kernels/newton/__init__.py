@@ -1,1 +1,1 @@
-"""Newton's method: the subproblem, an iteration, what iterations come to, and a whole small solve."""
+"""Newton's method: the subproblem, an iteration, the outcome of iterations, and a whole small solve."""

@@ -1,6 +1,6 @@
 """H + lam I = U^T U, by panels of rows: the trailing update is the micro-kernel's Gram matrix with h = -1.
 
-LAPACK's would do, but for its threads: OpenBLAS's workers go on spinning after each call and take the cores from
+LAPACK's would do, but for its threads: OpenBLAS's workers keep spinning after each call and take the cores from
 the passes over A. On two cores that doubled the time of a solve with d = 384.
 """
 

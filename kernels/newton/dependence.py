@@ -1,4 +1,4 @@
-"""How nearly the columns of A depend on each other, from a few of its rows; and, for small A, an orthonormal basis of what they span."""
+"""How nearly the columns of A depend on each other, from a few of its rows; and, for small A, an orthonormal basis of their span."""
 
 import math
 
@@ -8,13 +8,13 @@ from ..compiling.jit import serial
 
 CONDITION = 20.0  # of scaled columns, from which an orthonormal basis pays: it takes up to half of the steps, below up to 1.4 times as many
 ENOUGH = CONDITION**-2  # of the smallest eigenvalue of a Gram matrix of columns of unit RMS
-DEPENDENT = 1e-12  # of the largest axis: one that is shorter is rounding of A's entries and of sums
+DEPENDENT = 1e-12  # of the largest axis: a shorter one is rounding of A's entries and of sums
 PROMISED = 1e8  # the condition up to which an x in float64 has the A x of the minimum to 1e-8
-MISSED = 1e-6  # of the loss: an x that misses by more what was found has not come there
+MISSED = 1e-6  # of the loss: an x whose loss exceeds the loss found by more has not reached it
 EPS = float(np.finfo(np.float64).eps)
 
 INVERSE_ITERATIONS = 4
-MULTIPLIER, SHIFT, MASK = 2654435761, 16, 2**32 - 1  # Knuth's multiplicative hash: a period of the rows does not meet it
+MULTIPLIER, SHIFT, MASK = 2654435761, 16, 2**32 - 1  # Knuth's multiplicative hash: no period of the rows coincides with it
 
 
 @serial
@@ -26,7 +26,7 @@ def row_drawn(k, count, n):
 
 @serial
 def rows_to_look_at(n, d):
-    """How many: the smallest eigenvalue of their Gram matrix is then about a quarter of the whole one's, or more."""
+    """How many rows: the smallest eigenvalue of their Gram matrix is then at least about a quarter of the one for all rows."""
     return min(n, 4 * d + 64)
 
 
@@ -34,7 +34,7 @@ def rows_to_look_at(n, d):
 def independence(A, d, scale):
     """The smallest eigenvalue of G, from above, by inverse iteration; 0 where that is rounding.
 
-    G is the Gram matrix of a few rows of A diag(1/scale), one drawn from each of as many ranges, over their number; A may have more columns than d.
+    G is the Gram matrix of a few rows of A diag(1/scale), one drawn from each of as many ranges, divided by their number; A may have over d columns.
     """
     n = A.shape[0]
     count = rows_to_look_at(n, d)
@@ -77,9 +77,9 @@ def independence(A, d, scale):
 
 @serial
 def orthonormalise(P, d, scale, R):
-    """P <- Q and R, with P before = Q R: columns of Q orthogonal and of mean square 1, R upper triangular (Gram and Schmidt, twice).
+    """P <- Q, and R, where the old P = Q R: columns of Q orthogonal and of mean square 1, R upper triangular (Gram and Schmidt, twice).
 
-    A column that depends on those before it becomes 0, and its row of R too. Returns the condition of the scaled columns that are left, roughly.
+    A column that depends on those before it becomes 0, and so does its row of R. Returns the rough condition of the remaining scaled columns.
     """
     n, least = P.shape[0], 1.0
     R[:] = 0.0
@@ -116,6 +116,6 @@ def solve_basis(R, z, x):
 
 @serial
 def is_missed(fun, found, noise, condition, largest, norm_b):
-    """Whether the loss at A x, as float64 has it, is above what was found beyond what the rounding of x explains; largest = max |A x|."""
+    """Whether the loss at A x in float64 exceeds the loss found by more than the rounding of x explains; largest = max |A x|."""
     rounded = 64 * EPS * min(condition, PROMISED) * max(1.0, largest)  # of a, and of f by as much
     return not (fun < np.inf and fun - found <= MISSED * found + noise + (rounded * norm_b) ** 2)

@@ -1,7 +1,7 @@
 """One iteration of the trust-region Newton method, from derivatives to the accepted step, without a return to Python.
 
-What is rare is an event: the iteration stops before the step is taken and says why. `verdict.advance` looks into it, and
-either ends the solve or has the step taken after all.
+Rare cases are events: the iteration stops before the step is taken and says why. `verdict.advance` examines the event, and
+either ends the solve or takes the step after all.
 """
 
 import math
@@ -27,19 +27,19 @@ STEPPED = 0  # none: the step is taken
 NOT_FINITE = 1  # the Hessian
 SINGULAR = 2  # its smallest eigenvalue is rounding, and it is not known whether A has a null space
 LONG_STEPS = 3  # several in a row gained next to nothing
-SINGULAR_STEPS = 4  # so did several with a singular Hessian, or the last with one that is not certainly positive
+SINGULAR_STEPS = 4  # likewise with a singular Hessian, or the last with a Hessian that is not certainly positive
 SATURATED = 5  # the terms of the Hessian cancel to rounding
 CONVERGED = 6
 NO_STEP = 7  # no part of the step lowers the loss
 
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
-SUSPECTS = 4  # in a row make an event
+SUSPECTS = 4  # so many in a row are an event
 SATURATION = 1e-9  # ||H|| relative to its two terms
 NO_CURVATURE = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
 ACCEPT = 0.05  # of the decrease that the model promised
 BACKTRACK = 0.4
-CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, which is then kept for steps that were refused
-FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate before their time
+CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, which then runs only for refused steps
+FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate too early
 MOST_BACKTRACKS = 40
 
 ITERATION = record(
@@ -61,15 +61,15 @@ ITERATION = record(
     singular_count=np.int64,
     saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
-    now=np.int64,  # which of the three a is that at x
+    now=np.int64,  # the index of the a at x among the three
 )
-RECORD = 7  # numbers kept of a step
+RECORD = 7  # numbers recorded per step
 
 
 class Problem(NamedTuple):
-    """What an iteration is told and does not change."""
+    """The inputs of an iteration, which it does not change."""
 
-    A: np.ndarray  # n x d; without rows where it is not there, see `verdict.advance`
+    A: np.ndarray  # n x d; without rows where A is elsewhere, see `verdict.advance`
     b: np.ndarray
     w: np.ndarray
     scale: np.ndarray  # the RMS of A's columns
@@ -80,10 +80,10 @@ class Problem(NamedTuple):
 
 
 class Iterate(NamedTuple):
-    """Where the iteration is; "scaled" is in columns of A scaled to unit RMS."""
+    """The state of the iteration; "scaled" means in columns of A scaled to unit RMS."""
 
     x: np.ndarray  # d
-    a: np.ndarray  # 3 x n: A x, that of the trial and that of the point before; they rotate, state.now is the first
+    a: np.ndarray  # 3 x n: A x at the point, at the trial and at the point before; they rotate, state.now is the index of the first
     points: np.ndarray  # 3 x 1: the Point of each
     da: np.ndarray  # n: A p
     grad: np.ndarray  # d
@@ -126,7 +126,7 @@ def alloc_iterate(n, d, hessian):
 
 @serial
 def after(now):
-    """The place of the trial, where `now` is that of the point; after the trial comes the point before."""
+    """The index of the trial, given the index `now` of the point; the point before follows the trial."""
     return (now + 1) % 3
 
 
@@ -138,7 +138,7 @@ def needs_look(point, norm_b):
 
 @part
 def derive(problem, it, work):
-    """Gradient and Hessian at x, as they are and scaled, and how far the Hessian's terms cancel."""
+    """Gradient and Hessian at x, unscaled and scaled, and how far the Hessian's terms cancel."""
     s, scale = it.state[0], problem.scale
     s.derived = True
     s.derivatives += 1
@@ -166,7 +166,7 @@ def propose(problem, it, work):
     s, scale, null = it.state[0], problem.scale, problem.null
     d = scale.shape[0]
     hess = it.scaled_hess
-    if null.shape[1] > 0:  # curvature where A has none keeps p in its row space
+    if null.shape[1] > 0:  # curvature added in the null space of A keeps p in its row space
         hess = it.scaled_hess.copy()
         for i in range(d):
             for j in range(d):
@@ -192,7 +192,7 @@ def propose(problem, it, work):
 
 @part
 def find_event(problem, it):
-    """The first test that the trial meets, in the order in which they are asked."""
+    """The first event that the trial meets, in the order of the tests."""
     s = it.state[0]
     point, long = it.points[s.now, 0], it.points[after(s.now), 0].step
     singular = abs(s.min_eig) <= NO_CURVATURE * s.largest
@@ -214,7 +214,7 @@ def find_event(problem, it):
 
 @part
 def take(problem, it, work):
-    """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; whether there is one.
+    """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; returns whether there is one.
 
     If the model promised too much, the plane search goes on from there. Neither costs a pass over A; a shorter step of
     the model would cost one.
@@ -238,7 +238,7 @@ def take(problem, it, work):
         return False
     it.y[0], it.y[1], it.y[2] = 0.0, t, 0.0
     there.step *= t
-    # A rank below three leaves nothing to search that p does not have; with rank 1 the plane could lead across the pole.
+    # With a rank below three the plane has nothing to add to p; with rank 1 it could lead across the pole.
     worthwhile = t < 1.0 if rank < CHEAP_SEARCH else not (s.newton and ratio >= GROW)
     if rank >= DIRECTIONS and worthwhile:
         plane, target = Plane(it.a[now], it.da, it.a[after(ahead)]), Target(problem.b, problem.w)
@@ -247,7 +247,7 @@ def take(problem, it, work):
     for i in range(it.x.shape[0]):
         it.step[i] = it.x[i] + it.y[0] * it.x[i] + it.y[1] * it.step[i] + it.y[2] * (it.x[i] - it.before[i])
         overflow += 0.0 * it.step[i]
-    if overflow != 0.0:  # of a column so small that A x is finite
+    if overflow != 0.0:  # x overflows in a column so small that A x is finite
         return False
     it.before[:] = it.x
     it.x[:] = it.step
@@ -257,14 +257,14 @@ def take(problem, it, work):
 
 @part
 def note(here, there, radius, s, row):
-    """What a step is remembered by, as the fields of `fastrsx.Record`."""
+    """Record a step, in the fields of `fastrsx.Record`."""
     row[0], row[1], row[2], row[3] = here.fun, s.grad_norm, s.decrease, radius
     row[4], row[5], row[6] = here.alpha * np.exp(here.shift), s.min_eig, there.step
 
 
 @part
 def iterate(what, problem, it, work, records):
-    """Iterations, one for each row of `records` unless something comes up, or the part of one that `what` names; the event."""
+    """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
     s = it.state[0]
     for row in range(records.shape[0]):
         if what in (ITERATE, DERIVE):

@@ -1,7 +1,7 @@
-"""What an iteration asks of an engine: passes over A and over n-vectors. An engine whose n-vectors are elsewhere swaps all that looks at them.
+"""The passes over A and n-vectors that an iteration needs. An engine whose n-vectors are elsewhere replaces all that read them.
 
 See `fastrsx.engines.cuda`, which interprets the iteration: it has its own `evaluate`, `evaluate_plane`, `plane_derivatives`, `largest`, `spread`
-and `is_penalised`; with the step proposed outside, the others are not called.
+and `is_penalised`; when the step is proposed outside, the others are not called.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """The plane search: the least loss over x, the step p and the step before, all at once.
 
 L at (1 + y0) x + y1 p + y2 (x - x_before) is the same problem again, with the three columns A x, A p and A (x - x_before).
-These are known, so a search costs no pass over A, and Newton's method in y takes a few looks at n-vectors. Where the
-quadratic model fails, it finds more than a shorter step along p does: the vocabulary takes 19 steps instead of 27.
+These are known, so a search costs no pass over A, and Newton's method in y takes a few passes over n-vectors. Where the
+quadratic model fails, it gains more than a shorter step along p: the vocabulary problem takes 19 steps instead of 27.
 """
 
 from typing import NamedTuple
@@ -17,12 +17,12 @@ from .trust_region import step
 
 DIRECTIONS = 3
 MOST_SEARCH_STEPS = 10
-MOST_TIMES = 10.0  # x and x - before: A of either may be a small difference, and what that lacks in digits is multiplied
-ENOUGH = 1e-3  # of what the search has gained: a step that promises less is not taken
+MOST_TIMES = 10.0  # x and x - before: A times either may be a small difference, and its lost digits are multiplied
+ENOUGH = 1e-3  # of the gain of the search so far: a step that promises less is not taken
 
 
 class Target(NamedTuple):
-    """What f is compared with, and the weights of the regulariser."""
+    """The target of f, and the weights of the regulariser."""
 
     b: np.ndarray
     w: np.ndarray
@@ -61,14 +61,14 @@ def scaled_model(sums, n, scale, g, H):
 
 @part
 def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
-    """From y, whose A x is `a`, down to the least loss nearby, by trust-region Newton steps; how many losses it took.
+    """Descend from y, whose A x is `a`, to the least loss nearby by trust-region Newton steps; returns the number of losses evaluated.
 
-    y, a and point are moved along, never uphill, no entry of a by more than `farthest` from `here`, and y[0] and y[2] to MOST_TIMES at most.
+    Update y, a and point, never uphill; no entry of a moves more than `farthest` from `here`, and y[0] and y[2] stay within MOST_TIMES.
     """
     scale, g, H = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty((DIRECTIONS, DIRECTIONS))
     p, z, trial = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty(DIRECTIONS)
     radius, first_fun, fun, evaluations = 1.0, point[0].fun, point[0].fun, 0
-    derived, error = True, 0.0  # whether a and point are those of y; the noise there
+    derived, error = True, 0.0  # whether a and point belong to y; the noise there
     for _ in range(MOST_SEARCH_STEPS):
         if derived:
             error = noise(point[0])

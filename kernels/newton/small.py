@@ -22,13 +22,13 @@ MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
 
 
 class SmallWorkspace(NamedTuple):
-    """What a small solve writes."""
+    """The arrays that a small solve writes."""
 
     it: Iterate
     work: Workspace
     scale: np.ndarray  # d
     records: np.ndarray  # 1 x numbers of a step
-    panel: np.ndarray  # n x padded d: A as the passes want it
+    panel: np.ndarray  # n x padded d: A as the passes read it
     b: np.ndarray  # n: b and w in float64
     w: np.ndarray  # n
     basis: np.ndarray  # d x d: R of A = Q R, where columns of A are nearly dependent and the panel has Q
@@ -44,7 +44,7 @@ class SmallResult(NamedTuple):
     nfev: int
 
 
-# fastrsx.Status by verdict, in the order of these: MAX_ITER where steps were too few, STALLED twice for what only `newton` looks into,
+# fastrsx.Status by verdict, in the order of verdicts: MAX_ITER where steps were too few, STALLED twice for cases that only `newton` examines,
 # CONVERGED, EXACT_FIT, NO_MINIMISER twice, STALLED twice, NONFINITE.
 STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
 
@@ -73,7 +73,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     small.b[:] = b
     small.w[: w.shape[0]] = w
     pack_rows(A, 0, A.shape[0], small.panel)
-    # Just the types that `newton` has, so that what it has compiled serves here: also for float32.
+    # Exactly the types that `newton` uses, so its compiled kernels serve here: also for float32.
     panel, b64, w64 = read_only(small.panel), read_only(small.b), read_only(small.w[: w.shape[0]])
     verdict, fun, nit, nfev = NONFINITE, np.nan, 0, 0
     if columns_serial(A, MOST_ENTRY, scale, work.buffers, work.vectors) < 0:
@@ -89,7 +89,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
             verdict = verdict_at(it.points[s.now, 0], norm_b, work.link)
-            # The null space is not looked for, so True. Numba would give a literal a type of its own.
+            # The null space is not computed, so True. Numba would give a literal a type of its own.
             what, null_is_known = np.int64(ITERATE), fun < np.inf
             problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b)
             while verdict == GO_ON and nit < max_iter:

@@ -11,7 +11,7 @@ from ..registers.simd import LANES
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
-CLOSE = 0.05  # relative: by how much a step may miss the radius, and its model the least value
+CLOSE = 0.05  # relative: how far a step may miss the radius, and its model the least value
 MOST_FACTORS = 60
 
 
@@ -38,7 +38,7 @@ def _flattest(U, z):
     """z <- a unit vector near the eigenvector of the smallest eigenvalue of U^T U, by inverse iteration; the Rayleigh quotient."""
     d = z.shape[0]
     for i in range(d):
-        z[i] = 1.0 + 0.1 * (i % 7)  # no symmetry that a problem could share
+        z[i] = 1.0 + 0.1 * (i % 7)  # has no symmetry that a problem could share
     for _ in range(3):
         solve_transposed(U, z)
         solve_upper(U, z)
@@ -58,7 +58,7 @@ def step(g, H, radius, p, z):
     Returns (decrease, newton, min_eig, lam): minus the model at p; whether p is the full Newton step of a positive
     semidefinite H; an estimate from above of the smallest eigenvalue of H, with z <- its unit vector; and lam. The minimiser
     has (H + lam I) p = -g, H + lam I positive semidefinite, and ||p|| = radius unless lam = 0. lam climbs by Newton's method on
-    1/||p(lam)|| = 1/radius; in the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 fills it up.
+    1/||p(lam)|| = 1/radius; in the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 supplies the rest.
     """
     d = g.shape[0]
     wide = padded(d)
@@ -72,7 +72,7 @@ def step(g, H, radius, p, z):
         low = max(low, -H[i, i])
     size = math.sqrt(size)
     length_g = math.sqrt(dot(g, g, 0))
-    if not size + length_g < math.inf:  # no model: without this p would be left as it was found
+    if not size + length_g < math.inf:  # no model: without this p would keep its old contents
         p[:] = z[:] = 0.0
         return 0.0, False, 0.0, 0.0
     if size == 0.0:

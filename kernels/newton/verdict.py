@@ -1,8 +1,8 @@
-"""From iterations to a verdict: what their events come to.
+"""From the events of iterations to a verdict.
 
 Where the infimum is not attained, the loss falls for ever along a ray x + t p on which rows saturate: with an intercept, f
-tends to the plain softmax as exp(a) outgrows a; for a one-hot b, to b itself. It then has an exponential tail, on which
-Newton's method takes steps of constant length for ever. So a suspect step is followed for a while before it is believed.
+tends to the plain softmax as exp(a) outgrows a; for a one-hot b, to b itself. The loss then has an exponential tail, on which
+Newton's method takes steps of constant length without end. So a suspect step is followed for a while before it is trusted.
 """
 
 import numpy as np
@@ -28,11 +28,11 @@ from .iteration import (
 from .passes import ROUNDING, evaluate, is_penalised, largest, products, spread
 from .trust_region import NEGLIGIBLE_CURVATURE
 
-# What an advance comes to.
+# The verdicts of `advance`.
 (
     GO_ON,
-    NEEDS_NULL_SPACE,  # that of A; then once more
-    NEEDS_IMAGE,  # A times the direction in it.flattest, where A is not there; then once more
+    NEEDS_NULL_SPACE,  # that of A; then call again
+    NEEDS_IMAGE,  # A times the direction in it.flattest, where A is elsewhere; then call again
     MINIMUM,
     EXACT_FIT,
     NEAR_POLE,  # the infimum is where alpha vanishes
@@ -43,17 +43,17 @@ from .trust_region import NEGLIGIBLE_CURVATURE
 ) = range(10)
 NO_RAY = -1
 
-AHEAD = 64  # units looked at ahead on a ray, one by one; a unit makes max |A p| = 1
+AHEAD = 64  # units tried ahead on a ray, one by one; a unit makes max |A p| = 1
 BEHIND = 64  # and behind, by quarters
 DOUBLED = 17  # losses tried each way: 1e-3 doubled 16 times is 65, about as far as AHEAD
 
 
 @serial
 def verdict_at(point, norm_b, link):
-    """What needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
+    """The verdict that needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
     if is_exact(point, norm_b):
         return EXACT_FIT
-    if is_near_pole(point) and link.high > 0.0:  # a linear u is then no more than a long way from its minimum
+    if is_near_pole(point) and link.high > 0.0:  # a linear u is then only far from its minimum
         return NEAR_POLE
     return GO_ON
 
@@ -96,7 +96,7 @@ def lowest_behind(image, unit, problem, it, work):
         fun = loss_along(image, t, problem, it, work)
         if not fun < np.inf:  # a pole proves nothing: the loss may be constant up to it
             break
-        rises = rises or fun > here + error + 10.0 * noise(work.point[0])  # which far away may be more than here
+        rises = rises or fun > here + error + 10.0 * noise(work.point[0])  # the noise far away may exceed that here
         if fun < lowest:
             best, lowest = t, fun
     return best, rises
@@ -123,7 +123,7 @@ def falls_beside(image, unit, problem, it, work):
 
 @part
 def move_along(image, t, problem, it, work, row):
-    """Move to x + t times the direction in it.flattest, and forget the radius."""
+    """Move to x + t times the direction in it.flattest, and reset the radius."""
     s = it.state[0]
     ahead = after(s.now)
     here, there = it.points[s.now, 0], it.points[ahead, 0]
@@ -141,9 +141,9 @@ def move_along(image, t, problem, it, work, row):
 
 @part
 def follow_ray(event, problem, flat_image, it, work, records):
-    """What a suspected ray comes to: ON_A_RAY; or the verdict after moving back over it, or sideways off a saddle; else NO_RAY.
+    """The verdict on a suspected ray: ON_A_RAY; or the verdict after moving back over it, or sideways off a saddle; else NO_RAY.
 
-    Leaves the direction, of scaled columns, in it.flattest. An A without rows is not there: `flat_image` is then A times that direction.
+    Leaves the direction, of scaled columns, in it.flattest. An A without rows is elsewhere: `flat_image` is then A times that direction.
     """
     s, scale = it.state[0], problem.scale
     image, unit, by = it.da, 0.0, 0.0
@@ -153,7 +153,7 @@ def follow_ray(event, problem, flat_image, it, work, records):
     elif event == SINGULAR_STEPS:
         image = flat_image
         if problem.A.shape[0] > 0:
-            image, along = np.empty_like(it.da), np.empty_like(it.x)  # n more numbers, once in a solve: the step in it.da may yet be taken
+            image, along = np.empty_like(it.da), np.empty_like(it.x)  # n more numbers, once per solve: the step in it.da may still be taken
             for i in range(along.shape[0]):
                 along[i] = it.flattest[i] / scale[i]
             products(problem.A, along, image, work.buffers)
@@ -164,7 +164,7 @@ def follow_ray(event, problem, flat_image, it, work, records):
             it.flattest[i] = it.x[i] * scale[i]
         image, unit, by = it.a[s.now], float(AHEAD), 0.5
     here = it.points[s.now, 0]
-    if event != SATURATED and not s.converges:  # on a ray that gives less than the step promises up to there, rather take the step
+    if event != SATURATED and not s.converges:  # where the ray gains less than the step promises up to there, take the step
         t = min(1.0, AHEAD / it.points[after(s.now), 0].step)
         promised = -t * s.slope + t * t * (s.decrease + s.slope)
         by = 0.5 * min(1.0, max(0.0, promised - noise(here)) / here.fun)
@@ -182,15 +182,15 @@ def follow_ray(event, problem, flat_image, it, work, records):
 
 @serial
 def advance(what, problem, flat_image, it, work, records):
-    """Iterations, one for each row of `records` unless the solve ends (or DERIVE, or PROPOSED, see iteration.py): what they come to.
+    """Iterate once for each row of `records` unless the solve ends (or DERIVE, or PROPOSED, see iteration.py); returns the verdict.
 
-    One function, so that it is compiled once: for PROPOSED, A may have no rows, as other layouts than this one do. Then `flat_image` is empty
-    unless NEEDS_IMAGE was the verdict before.
+    One function, so that it is compiled once: for PROPOSED, A may have no rows, which is how other layouts call it. Then `flat_image` is empty
+    unless the verdict before was NEEDS_IMAGE.
     """
     s = it.state[0]
     s.steps = s.derivatives = s.evaluations = s.passes = 0
     held = False  # whether an event held back the step that is now taken
-    while True:  # twice at most; a loop, for `iterate` is spliced in and should be so once
+    while True:  # twice at most; a loop, so that `iterate` is inlined only once
         rows = records[s.steps : s.steps + 1] if held else records
         event = iterate(what, problem, it, work, rows)
         if event == STEPPED or held:
@@ -204,7 +204,7 @@ def advance(what, problem, flat_image, it, work, records):
         falls = event == LONG_STEPS and s.min_eig < -NEGLIGIBLE_CURVATURE * s.largest  # b may be so large that the loss does not show it
         hopeless = event in (SATURATED, LONG_STEPS) and s.decrease <= noise(it.points[s.now, 0]) and not falls
         if hopeless and (work.link.high == 0.0 or spread(it.a[s.now]) <= 1.0):
-            return MINIMUM  # rows that differ in nothing, or a linear u: f is constant
+            return MINIMUM  # identical rows, or a linear u: f is constant
         if event == SINGULAR_STEPS and problem.A.shape[0] == 0 and flat_image.shape[0] == 0:
             return NEEDS_IMAGE
         if event in (LONG_STEPS, SINGULAR_STEPS, SATURATED):

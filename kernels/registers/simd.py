@@ -1,11 +1,11 @@
 """A SIMD register as a Numba type: eight float64 lanes, and the operations kernels are written in.
 
 The type is eight lanes wide whatever the host: LLVM maps it to one AVX-512 register, two AVX ones or four NEON
-ones. So a sum has one written order on every machine, and no fastmath flag is needed to vectorise it: what the
-source says is what is computed, bit for bit, in serial, parallel and inlined code alike.
+ones. So a sum has one written order on every machine, and no fastmath flag is needed to vectorise it: the
+source is computed as written, bit for bit, in serial, parallel and inlined code alike.
 
-Arrays are addressed by their strides, without wrap-around or bounds check; the last axis must be contiguous. A load widens
-float32; whatever is stored to is float64.
+Arrays are addressed by their strides, without wrap-around or bounds check; the last axis must be contiguous. Loads widen
+float32; stores go to float64 only.
 Tuples of registers (`UniTuple(f64x8, k)`) stay in registers too, which is how `tile` holds its tile.
 """
 
@@ -93,7 +93,7 @@ def load_number(context, builder, array_type, array, indices):
 
 
 def _require(operation, array, *dtypes):
-    """Refuse, while compiling, an array that would be read or written as what it is not."""
+    """Refuse, at compile time, an array that would be read or written as another type."""
     if not isinstance(array, types.Array) or array.dtype not in dtypes or (array.ndim == 1 and array.layout != "C"):
         raise TypingError(
             f"{operation} takes contiguous arrays of {' or '.join(map(str, dtypes))}, got {array}; np.ascontiguousarray and astype make one"
@@ -110,7 +110,7 @@ def _first(builder, count):
 
 @intrinsic
 def splat(typingctx, scalar):
-    """The scalar in every lane; a register as it is."""
+    """The scalar in every lane; a register unchanged."""
 
     def codegen(context, builder, sig, args):
         return args[0] if sig.args[0] == f64x8 else broadcast(builder, args[0])
@@ -120,7 +120,7 @@ def splat(typingctx, scalar):
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """x * y + z: rounded once in registers, and after each operation of three numbers."""
+    """x * y + z: rounded once for registers, after each operation for three numbers."""
 
     def codegen(context, builder, sig, args):
         if sig.return_type == f64x8:
@@ -151,15 +151,15 @@ _add = _lanewise("+", lambda builder, x, y: builder.fadd(x, y))
 _subtract = _lanewise("-", lambda builder, x, y: builder.fsub(x, y))
 _multiply = _lanewise("*", lambda builder, x, y: builder.fmul(x, y))
 _divide = _lanewise("/", lambda builder, x, y: builder.fdiv(x, y))
-# A NaN in x is passed over: maxima find the shift, and the NaN shows in the sums.
+# A NaN in x is ignored: maxima find the shift, and the NaN shows in the sums.
 maximum = _lanewise("maximum", lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 
 
 def named(name, function):
     """A function made for an overload, under a name of its own.
 
-    Compiled code goes by name, types and a number that starts anew in each process: of two functions of one name and one type, kernels that
-    the disk cache has from two processes could take either.
+    Compiled code is identified by name, types and a number that restarts in each process: with two functions of one name and one type, kernels
+    cached by two processes could use either.
     """
     function.__name__ = function.__qualname__ = name
     return function
@@ -326,7 +326,7 @@ def store_first(typingctx, array, i, j, count, x):
 
 @intrinsic
 def read_only(typingctx, array):
-    """The array as one that cannot be written: that is another type to Numba, for which kernels may have been compiled already."""
+    """The array as read-only: another type to Numba, for which kernels may have been compiled already."""
 
     def codegen(context, builder, sig, args):
         return impl_ret_borrowed(context, builder, sig.return_type, args[0])
@@ -349,10 +349,10 @@ def _line(context, builder, source_type, source, row, line):
 
 @intrinsic(prefer_literal=True)
 def prefetch(typingctx, source, row, line, count):
-    """Ask for `count` lines (a literal integer) of eight numbers, from the line-th after the start of source[row] on, into L2.
+    """Prefetch `count` lines (a literal integer) of eight numbers into L2, from the line-th after the start of source[row] on.
 
-    They may lie beyond the source. The out-of-order window ends long before the next panel, so memory would wait while the current one
-    is worked on. L1 has no room. Lines of a `Strided` are numbered as they should be asked for; a source without them has no panels.
+    They may lie beyond the source. The out-of-order window does not reach the next panel, so without prefetch memory would idle while the current one
+    is processed. L1 has no room. Lines of a `Strided` are numbered in prefetch order; a source without lines has no panels.
     """
     stride = 2 if isinstance(source, types.Array) and source.dtype == types.float32 else 1  # two lines of eight share 64 bytes
 

@@ -177,7 +177,7 @@ def _gram_tile_1(packed, P, rows, p, q, C, ahead, row, line):
 
 @serial
 def _gram_corner(packed, P, rows, p, C, ahead, row, line):
-    """The triangle of 16 x 16 on the diagonal, 24 registers too."""
+    """The triangle of 16 x 16 on the diagonal, also 24 registers."""
     upper, lower = zeros(16), zeros(8)
     for k in range(rows):
         left, right = registers(P, k, p, 2)
@@ -191,7 +191,7 @@ def _gram_corner(packed, P, rows, p, C, ahead, row, line):
 
 @serial
 def wide_strips(d):
-    """How many strips of columns are three registers wide; the others are two, since a lone one a row leaves the multipliers waiting."""
+    """How many strips of columns are three registers wide; the others are two, because one register a row leaves the multipliers idle."""
     blocks = d // LANES
     return max(0, blocks // 3 - (blocks % 3 == 1))
 
@@ -204,7 +204,7 @@ def strip_count(d):
 
 @serial
 def strip(d, s):
-    """First column and registers of strip s; the wide ones come first, and only d = 8 has one of one register."""
+    """First column and registers of strip s; the wide ones come first, and only d = 8 has a strip of one register."""
     wide = wide_strips(d)
     if s < wide:
         return 3 * LANES * s, 3
@@ -214,10 +214,10 @@ def strip(d, s):
 
 @serial
 def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
-    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left to."""
+    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
     d = P.shape[1]
     q, width = strip(d, s)
-    diagonal = q + LANES * (width - 2)  # where the corner starts; none of a lone register
+    diagonal = q + LANES * (width - 2)  # where the corner starts; a single register has none
     for p in range(0, max(q, diagonal) + LANES, LANES):
         block, line = packed[p // LANES], (d // LANES - askers) * rows if askers > 0 else -1
         if p == diagonal:
@@ -237,7 +237,7 @@ def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
 def add_gram(packed, P, rows, C, ahead, row):
     """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right.
 
-    Meanwhile the panel at `row` of the matrix `ahead` comes into L2: d / 8 tiles ask for a line a row.
+    Meanwhile the panel at `row` of the matrix `ahead` is prefetched into L2: d / 8 tiles request a line a row.
     """
     askers = P.shape[1] // LANES
     for s in range(strip_count(P.shape[1])):
@@ -254,8 +254,8 @@ def pack(P, h, rows, packed):
 
 # -- S += W P: weighted sums of rows -------------------------------------------------------------------------
 #
-# While a pass works on a panel it asks for the next one, `row` of `ahead`: half of its lines in each of two phases, the first half beside the
-# products, the second beside the sums; or `whole`, where there is one phase.
+# While a pass works on a panel it prefetches the next one, `row` of `ahead`: half of its lines in each of two phases, the first half during the
+# products, the second during the sums; or `whole`, where there is one phase.
 
 
 @serial
@@ -314,7 +314,7 @@ def add_row_sums_and_pack(P, h, W, rows, S, packed):
 @serial
 def add_columns(P, rows, S):
     """S[0] += the sum of squares of each column, S[1] = the largest |P_ij| so far; a NaN or inf shows in the first."""
-    for start in range(0, rows, LANES):  # eight rows at a time: down the whole panel, memory would be waited for
+    for start in range(0, rows, LANES):  # eight rows at a time: going down the whole panel would wait for memory
         for q in range(0, P.shape[1], LANES):
             squares, largest = load_first(S, 0, q, LANES), load_first(S, 1, q, LANES)
             for k in range(start, min(start + LANES, rows)):
