@@ -8,8 +8,13 @@ import numpy as np
 from scipy.linalg import eigvalsh, svdvals
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from fastrsx.kernels.compiling.jit import of_arrays
+from fastrsx.kernels.formulas import rows
+from fastrsx.kernels.formulas.records import Factors
+
 from . import inputs
 from .bounds import SLACK, Ball, exp_or_inf
+from .engines import contract
 from .inputs import Matrix, Vector
 from .planning import check_kernel
 from .problem import Problem
@@ -17,6 +22,7 @@ from .rank import tolerance, triangular_factor
 from .system import device
 
 EXACT_UP_TO = 1000  # columns; beyond, eigenvalues by Lanczos, a few hundred products instead of O(d^3)
+_weights = of_arrays(rows.weights)
 
 
 class EigenvalueRange(NamedTuple):
@@ -136,7 +142,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     rank_2 = _range_of_rank_2(v, q)
     if d <= EXACT_UP_TO:
         hess = problem.hess(x)
-        diagonal = hess + 2 * (np.outer(v, q) + np.outer(q, v))
+        diagonal = hess + contract.rank_2(v, q)
         return Curvature(_range_of(hess), _range_of(diagonal), rank_2, _range_of(_gauss_newton(problem, x)))
     jacobian, penalty = problem.jac_operator(x), problem.w**2
 
@@ -146,7 +152,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
 
     return Curvature(
         _lanczos(lambda p: problem.hess_vec(x, p), d, seed),
-        _lanczos(lambda p: problem.hess_vec(x, p) + 2 * (v * (q @ p) + q * (v @ p)), d, seed),
+        _lanczos(lambda p: problem.hess_vec(x, p) + contract.rank_2_times(v, q, p), d, seed),
         rank_2,
         _lanczos(gauss_newton, d, seed),
     )
@@ -247,8 +253,8 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
 def _squared_weights_at(problem: Problem, x: Vector, margin: float) -> Vector:
     D = problem.factors(x).D
     f, v = problem._f_and_v(x)  # v and q are divided by alpha
-    c = f - problem.b
-    q = v * (f + c - f @ c - 0.5 * (f @ f))
+    at = Factors(0.0, 1.0, 1.0, f @ (f - problem.b), 0.5 * (f @ f))
+    q = _weights(f, v, 0.0, problem.b, at).q
     rank_2 = 2 * max(0.0, float(v @ q + np.linalg.norm(v) * np.linalg.norm(q)))
     squares = (np.maximum(0.0, -2 * D) + rank_2) * (1 + SLACK)
     if margin > 0:

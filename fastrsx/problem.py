@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 
 from . import frames, inputs
 from .engines import passes_over
-from .engines.contract import Derivatives, Point
+from .engines.contract import Derivatives, Point, rank_2, rank_2_times
 from .engines.memory import EMPTY
 from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
@@ -79,16 +79,15 @@ class Factors(NamedTuple):
         """Hess p, in O(n d) and one read of A."""
         p = _for_columns("p", p, len(self.v), self.names)
         if device.is_on_gpu(self.A):
-            return 2 * (self._passes().weighed(self.D, p) - self.v * (self.q @ p) - self.q * (self.v @ p))
-        product = -self.v * (self.q @ p) - self.q * (self.v @ p)
+            return 2 * self._passes().weighed(self.D, p) - rank_2_times(self.v, self.q, p)
+        product = -0.5 * rank_2_times(self.v, self.q, p)
         for which, rows in chunks(self.A):
             product += (self.D[which] * (rows @ p)) @ rows
         return 2 * product
 
     def to_dense(self) -> Matrix:
         """The Hessian, d x d."""
-        rank_2 = np.outer(self.v, self.q)
-        return np.asarray(2 * (self._passes().weighted_gram(self.D) - rank_2 - rank_2.T))
+        return np.asarray(2 * self._passes().weighted_gram(self.D) - rank_2(self.v, self.q))
 
     def _passes(self) -> Any:
         data = load(self.A)
@@ -315,6 +314,15 @@ class Problem:
         x = self._as_x(x)
         d = len(x)
         return LinearOperator((d, d), matvec=lambda p: self.hess_vec(x, p.ravel()), rmatvec=lambda p: self.hess_vec(x, p.ravel()), dtype=float)
+
+    def _shorten(self, x: Vector, a: Any) -> None:
+        """Where f does not depend on the length of x, divide x by max |A x|, which the length of a long step depends on; a is A x."""
+        if not self._traits.flat_along_x:
+            return
+        length = self._passes.largest(a)
+        if 0 < length < np.inf and np.isfinite(x / length).all():
+            x /= length
+            self._passes.products(x, a)  # not a / length: x may be subnormal, and A x have few digits
 
     def _times(self, p: Any) -> Vector:
         """A p."""

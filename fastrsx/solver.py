@@ -122,11 +122,7 @@ class _Solver:
         elif x0 is not None:
             self.x[:] = x0
             self.passes.products(self.x, self.a)
-        if self.problem._traits.flat_along_x:  # f does not depend on the length of x, but the length of a long step would
-            length = self.passes.largest(self.a)
-            if 0 < length < np.inf and np.isfinite(self.x / length).all():
-                self.x[:] /= length
-                self.passes.products(self.x, self.a)  # not a / length: x0 may be subnormal, and A x0 have few digits
+        self.problem._shorten(self.x, self.a)
         is_at_zero = self.variables is None and x0 is None
         self.point, self.farthest = self.passes.evaluate(self.a), 0.0 if is_at_zero else self.passes.largest(self.a)
         if not self.point.fun < np.inf:

@@ -19,7 +19,7 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx.kernels.gpu import block
+from fastrsx.kernels.gpu import block, cost, gram, rows
 from fastrsx.system import device
 
 LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and the loop counter
@@ -41,6 +41,10 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
     assert not cuda_resources.single_arithmetic(found.ptx)
     if cuda_resources.name_of(kernel).startswith("fold_gram"):
         assert found.fma_share > LEAST_FMA_SHARE
+
+
+def test_the_cost_model_has_the_sizes_of_the_kernels():
+    assert (cost.TILE, cost.FUSED_UP_TO) == (gram.TILE, rows.WIDEST)
 
 
 def test_a_kernel_with_all_of_these_faults_would_be_seen():

@@ -9,6 +9,8 @@ import pytest
 import scipy.sparse
 
 import fastrsx
+from fastrsx import inputs
+from fastrsx.kernels.cpu import passes
 from fastrsx.system import device
 
 N, D = 24, 3
@@ -598,3 +600,7 @@ def test_far_start_is_no_exact_fit():
     with np.errstate(all="ignore"):
         result = solve(A, B, np.array([1e300, 0.0, 0.0]))
     assert not result.success
+
+
+def test_the_largest_entry_is_that_of_the_kernels():
+    assert inputs.LARGEST_ENTRY == passes.MOST_ENTRY

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastrsx.kernels.formulas import steps
+from fastrsx.kernels.compiling.jit import of_arrays
+from fastrsx.kernels.formulas import finish, steps
 from fastrsx.kernels.newton import iteration
 
 from ..frames import Names
@@ -14,6 +15,7 @@ from ..loading import Data
 from ..planning import Plan
 
 LARGEST_LOG = math.log(float(np.finfo(float).max))
+_rank_2 = of_arrays(finish.rank_2)
 
 
 class Point(NamedTuple):
@@ -67,6 +69,16 @@ class Point(NamedTuple):
         return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
 
 
+def rank_2(v: Vector, q: Vector) -> Matrix:
+    """2 (v q^T + q v^T): A^T diag(h) A minus the Hessian."""
+    return np.asarray(2 * _rank_2(v[:, None], q[:, None], v, q))
+
+
+def rank_2_times(v: Vector, q: Vector, p: Vector) -> Vector:
+    """The same times p."""
+    return np.asarray(2 * _rank_2(v, q, v @ p, q @ p))
+
+
 class Derivatives(NamedTuple):
     """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
 
@@ -75,9 +87,8 @@ class Derivatives(NamedTuple):
     q: Vector
 
     def rank_2(self) -> Matrix:
-        """The Gram matrix of the Hessian minus the Hessian."""
-        outer = np.outer(self.v, self.q)
-        return np.asarray(2 * (outer + outer.T))
+        """A^T diag(h) A minus the Hessian."""
+        return rank_2(self.v, self.q)
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from fastrsx.kernels.newton.cholesky import solve_upper
 from fastrsx.kernels.registers.simd import LANES
 
 from ..eigenvalues import combine, orthogonal, shifted_factor, solve
-from ..engines.contract import Engine, Point
+from ..engines.contract import Engine, Point, rank_2, rank_2_times
 from ..engines.memory import EMPTY, QUIET, Passes
 from ..inputs import Matrix, Vector
 from ..loading import Loader, as_rows, load
@@ -109,8 +109,8 @@ class Span:
             steps.overflowed = True
             return False
         v, q = steps.first.v / steps.scale, steps.first.q / steps.scale
-        rank_2 = 2 * (v * (q @ unit) + q * (v @ unit))
-        terms = np.linalg.norm(image + rank_2) + np.linalg.norm(rank_2)
+        subtracted = rank_2_times(v, q, unit)
+        terms = np.linalg.norm(image + subtracted) + np.linalg.norm(subtracted)
         self.cancellation = max(self.cancellation, float(np.linalg.norm(image) / terms) if terms > 0 else 1.0)
         steps.products += 1
         self.basis, self.images = np.vstack([self.basis, unit]), np.vstack([self.images, image])
@@ -167,8 +167,7 @@ class Steps:
             return self.hess / self.scale[:, None] / self.scale
         if self.gram is None:
             return None
-        outer = np.outer(self.first.v / self.scale, self.first.q / self.scale)
-        return self.gram - 2 * (outer + outer.T)
+        return self.gram - rank_2(self.first.v / self.scale, self.first.q / self.scale)
 
     def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
         h = 2 * self.passes.diagonal(a, point)

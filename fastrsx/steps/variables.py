@@ -50,13 +50,13 @@ class Variables(ABC):
         self.problem._column_scale = np.ones(B.shape[1])  # scaled already
         self.problem.names = original.names  # for messages: those of y have none
 
-    def _start_image(self) -> Vector:
-        """A x0, after dividing x0 by max |A x0| where u is linear, as the solver does."""
-        a0 = self.original._times(self.x0)
-        length = np.abs(a0).max()
-        if self.original._traits.flat_along_x and 0 < length < np.inf and np.isfinite(self.x0 / length).all():
-            self.x0 = self.x0 / length
-            a0 = self.original._times(self.x0)  # not a0 / length: x0 may be subnormal, and A x0 have few digits
+    def _start_image(self) -> Any:
+        """A x0, shortened as the solver does."""
+        passes, self.x0 = self.original._passes, self.x0.copy()
+        with self.original._running():
+            a0 = passes.empty()
+            passes.products(self.x0, a0)
+            self.original._shorten(self.x0, a0)
         return a0
 
     @property

@@ -85,6 +85,11 @@ def rebuilt(func, names, cells=None):
     return other
 
 
+def of_arrays(formula):
+    """A formula for NumPy's arrays: each entry is a lane."""
+    return rebuilt(formula.py_func, {"fma": lambda x, y, z: x * y + z})
+
+
 def interpreted(dispatcher, modules, replaced):
     """The same source as Python: compiled functions of `modules` become Python too, and names in `replaced` mean their replacements."""
     names, made = {module.__name__ for module in modules}, {}

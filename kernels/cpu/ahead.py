@@ -4,8 +4,8 @@ While no global quantity is known, the weights of the Hessian are those of three
 
     h = 2 (v^2 + e u)/alpha^2 - 2 e b/alpha - 2 s e/alpha + w^2,
 
-and while M is unknown too, they are rescaled as it grows, like the sums of `fold_gradient_sums`. The rows of A come in chunks, and a block of
-rows continues from chunk to chunk.
+and while M is unknown too, they are rescaled as it grows, like the sums of `fold_gradient_sums`: docs/theory.md, "One read of A". The rows of
+A come in chunks, and a block of rows continues from chunk to chunk.
 """
 
 from typing import NamedTuple

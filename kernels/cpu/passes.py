@@ -17,6 +17,7 @@ from .blocks import block_rows, share
 from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights
 
 LEAST_ENTRY = 1e-140  # of the largest in a column: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
+MOST_ENTRY = 1e150  # its square, summed over any n, is finite
 UNSEEN = 1e151  # the scale of a column below that, which no other has
 
 # -- A x and A^T y --------------------------------------------------------------------------------------------

@@ -6,7 +6,10 @@ from ..registers.simd import fma
 
 @formula
 def gradient_entry(v, vu, vb, w2a, point):
-    """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a)."""
+    """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a).
+
+    See docs/theory.md, "One read of A".
+    """
     v, vu, vb = v / point.alpha, vu / point.alpha / point.alpha, vb / point.alpha
     return v, 2.0 * vu - vb - (point.s + 0.5 * point.ff) * v, 2.0 * (vu - vb - point.s * v) + w2a
 

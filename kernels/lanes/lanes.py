@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiling.jit import serial
+from ..cpu.passes import LEAST_ENTRY, MOST_ENTRY
 from ..cpu.vectors import LARGEST
 from ..formulas.finish import rank_2
 from ..formulas.links import growth, terms
@@ -330,7 +331,7 @@ def solve_lanes(link, n, tol, max_iter, lanes, fates, nits, nfevs):
     for k in range(LANES):
         nits[k], nfevs[k], fates[k] = 0, 1, look(k, lanes)
         for j in range(lanes.U.shape[0]):
-            if not 1e-140 < lanes.scale[0, LANES * j + k] < 1e150:  # a zero column, a NaN, or squares that overflow
+            if not LEAST_ENTRY < lanes.scale[0, LANES * j + k] < MOST_ENTRY:  # a zero column, a NaN, or squares that overflow
                 fates[k] = LEFT
         running += fates[k] == RUNNING
     step = 0

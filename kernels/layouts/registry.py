@@ -17,12 +17,10 @@ class Layout(NamedTuple):
     words: str  # how A is read, in a plan's sentence
     recognises: Callable[[Any], bool]  # whether an object that the caller passes has this layout
     source_of: Callable[[Any], Any] = lambda A: A  # the object that kernels read, of type `source`; for array data, not a copy
-    source: Any = (
-        None  # a NamedTuple of arrays and the numbers n and d, and a type of its own; None where an engine of this name reads A in its own way
-    )
-    fill: Any = (
-        None  # jitted: fill(source, start, rows, out) packs rows start : start + rows into the first rows of `out`, zeros after the last column
-    )
+    # A NamedTuple of arrays and of n and d, a type of its own; None where an engine of this name reads A itself.
+    source: Any = None
+    # Jitted fill(source, start, rows, out): the first rows of `out` become rows start : start + rows, padded with zeros.
+    fill: Any = None
     in_parts: bool = False  # whether only parts of A are in memory at a time
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..compiling.jit import serial
 from ..cpu.blocks import Workspace, alloc_workspace
-from ..cpu.passes import columns_serial, evaluate_serial, products_serial
+from ..cpu.passes import MOST_ENTRY, columns_serial, evaluate_serial, products_serial
 from ..formulas.links import RSX
 from ..formulas.steps import noise
 from ..layouts.panel import pack_rows, padded
@@ -17,8 +17,6 @@ from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_b
 from .iteration import ITERATE, RECORD, Iterate, Problem, alloc_iterate
 from .passes import largest
 from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, verdict_at
-
-MOST_ENTRY = 1e150  # of A: its square, summed over any n, is finite
 
 
 class SmallWorkspace(NamedTuple):
