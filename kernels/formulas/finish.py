@@ -16,5 +16,5 @@ def gradient_entry(v, vu, vb, w2a, point):
 
 @formula
 def rank_2(v, q, other_v, other_q):
-    """An entry of v q^T + q v^T, of which the Hessian subtracts two: v_i, q_i and v_j, q_j; or, for Hess p, v_i, q_i and <v, p>, <q, p>."""
+    """Entry (i, j) of v q^T + q v^T, from v_i, q_i, v_j and q_j; or entry i of its product with p, from v_i, q_i, <v, p> and <q, p>."""
     return fma(v, other_q, q * other_v)

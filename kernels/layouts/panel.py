@@ -99,7 +99,7 @@ def _packing(kind):
     """The loader of a layout whose rows are packed into the buffer."""
     fill = _FILLS.get(kind) or registry.fill_of(kind)
     if fill is None:
-        raise TypingError(f"A is a {kind.__name__}, of which kernels do not know how to read rows; register its layout (layouts/registry.py)")
+        raise TypingError(f"A is a {kind.__name__}, and kernels cannot read its rows; register its layout (layouts/registry.py)")
 
     def load(A, start, rows, buffer):
         fill(A, start, rows, buffer)
