@@ -24,10 +24,14 @@ def register(loader: str, engine: Any) -> None:
 
 def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> "Engine":
     """The passes over data of any kind, by default for u = exp(a) + a."""
-    from fastrsx.kernels.formulas.links import RSX
-
-    engine = _ENGINES.get(data.loader.name, ("memory", "Passes"))
+    loader = data.loader.name
+    engine = _ENGINES.get(loader, ("memory", "Passes"))
     if isinstance(engine, tuple):
         module, name = engine
         engine = getattr(importlib.import_module(f".{module}", __name__), name)
-    return engine(data, b, w, plan, RSX if link is None else link)
+        register(loader, engine)
+    if link is None:
+        from fastrsx.kernels.formulas.links import RSX
+
+        link = RSX
+    return engine(data, b, w, plan, link)

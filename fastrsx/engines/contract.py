@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastrsx.kernels.compiling.jit import of_arrays
-from fastrsx.kernels.formulas import finish, steps
+from fastrsx.kernels.compiling.jit import of_arrays, rebuilt
+from fastrsx.kernels.formulas import finish, records, steps
 from fastrsx.kernels.newton import iteration
 
 from ..frames import Names
@@ -16,47 +16,51 @@ from ..planning import Plan
 
 LARGEST_LOG = math.log(float(np.finfo(float).max))
 _rank_2 = of_arrays(finish.rank_2)
+_noise = rebuilt(steps.noise.py_func, {"rounding": steps.rounding.py_func})  # of Python's numbers
 
 
-class Point(NamedTuple):
+class Point:
     """Scalars at some a = A x; the hats of `fastrsx.kernels.formulas.records` undone."""
 
-    raw: np.ndarray  # as the kernels take them: one record
+    __slots__ = ("at", "raw")
+
+    def __init__(self, raw: np.ndarray) -> None:
+        self.raw = raw  # as the kernels want them: one record
+        self.at = records.Point(*raw.item())  # the same as numbers: a field of a record takes Python microseconds
 
     @property
     def fun(self) -> float:
-        return float(self.raw[0].fun)
+        return float(self.at.fun)
 
     @property
     def shift(self) -> float:
-        """M = max(0, max a), or as the link defines it."""
-        return float(self.raw[0].shift)
+        """M = max(0, max a), or what the link makes of it."""
+        return float(self.at.shift)
 
     @property
     def squares(self) -> float:
         """<c, c>."""
-        return float(self.raw[0].squares)
+        return float(self.at.squares)
 
     @property
     def noise(self) -> float:
         """The rounding error of fun."""
-        return float(steps.noise(self.raw[0]))
+        return float(_noise(self.at))
 
     @property
     def identity(self) -> tuple[float, ...]:
-        """A tuple that no other a has."""
-        at = self.raw[0]
-        return float(at.shift), float(at.alpha), float(at.squares), float(at.s), float(at.ff)
+        """What no other a has."""
+        return self.at.shift, self.at.alpha, self.at.squares, self.at.s, self.at.ff
 
     @property
     def step(self) -> float:
         """max |A p| of the step p to here, where one was evaluated."""
-        return float(self.raw[0].step)
+        return float(self.at.step)
 
     @property
     def scaled_alpha(self) -> float:
         """<u, 1> exp(-M)."""
-        return float(self.raw[0].alpha)
+        return float(self.at.alpha)
 
     @property
     def log_alpha(self) -> float:

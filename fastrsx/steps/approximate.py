@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +158,7 @@ class Steps:
         else:
             self.first = self.passes.gradient(a, point)
         self.gradients += 1
-        it.state[0].derived = True
+        it.state["derived"] = True
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 
@@ -181,7 +182,9 @@ class Steps:
 
     def propose(self, it: iteration.Iterate, point: Point, tol: float, null: Matrix) -> None:
         """Put the next step, its trial and the inputs of the tests into the iterate."""
-        s, now = it.state[0], int(it.state[0].now)
+        # Fields of a record take Python microseconds, so the numbers are taken out, and put back at the end.
+        self.state = s = SimpleNamespace(**dict(zip(it.state.dtype.names, it.state.item(), strict=True)))
+        now = s.now
         a = it.a[now]
         self.travelled += point.step
         if not s.derived:
@@ -198,6 +201,8 @@ class Steps:
         s.log_alpha_slope = self.first.v @ it.step
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
+        s.derived = True
+        it.state[0] = tuple(vars(s).values())
         ahead = iteration.after(now)
         if self.hessian == "exact":
             it.points[ahead] = self.passes.look_ahead(a, it.step, it.da, it.a[ahead]).raw
@@ -205,7 +210,7 @@ class Steps:
             it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
 
     def _propose_from_model(self, it: iteration.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
-        s = it.state[0]
+        s = self.state
         if self.hessian == "exact":
             self._model_step(it, null)
             if self.passes.is_mixed and -(it.scaled_grad @ it.p) <= 2 * max(tol * point.fun, point.noise):
@@ -232,7 +237,7 @@ class Steps:
 
     def _model_step(self, it: iteration.Iterate, null: Matrix) -> tuple[Matrix, float, bool]:
         """The trust-region step of M, into p; M, the lam of the step, and whether it is a full Newton step."""
-        s, M = it.state[0], self.model()
+        s, M = self.state, self.model()
         assert M is not None
         s.largest = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
         s.saturation = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
@@ -252,7 +257,7 @@ class Steps:
 
         Without a preconditioner a residual is judged by the smallest eigenvalue: that in the span, or `least` where it is known to be less.
         """
-        s, g, fun = it.state[0], it.scaled_grad, span.point.fun
+        s, g, fun = self.state, it.scaled_grad, span.point.fun
         y, left = np.empty(0), 0.0
         it.p[:], s.decrease = 0.0, 0.0
         while span.add(direction):
@@ -277,7 +282,7 @@ class Steps:
         return left
 
     def _propose_matrix_free(self, it: iteration.Iterate, a: Vector, point: Point, tol: float) -> None:
-        s = it.state[0]
+        s = self.state
         it.flattest[:] = 0.0
         s.newton, s.largest, self.min_eig = True, 0.0, math.nan
         span = Span(self, a, point)
