@@ -66,8 +66,7 @@ class Passes:
     @property
     def _scratch(self) -> blocks.Scratch:
         """The part of the workspace that blocks share."""
-        work = self._work
-        return blocks.Scratch(work.sums, work.vectors, work.buffers, work.packed, work.weights)
+        return blocks.scratch_of.py_func(self._work)  # compiling it would cost more than it saves
 
     def workspace(self, hessian: bool = True) -> blocks.Workspace:
         """The workspace, with Gram matrices, allocated on the first call, unless `hessian` is False."""
