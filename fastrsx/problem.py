@@ -179,7 +179,9 @@ class Problem:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
-        self._passes = passes_over(self._data, self.b, self.w, self.plan, kernel_link(self.link))
+        link = kernel_link(self.link)
+        self._traits: Traits = link.traits
+        self._passes = passes_over(self._data, self.b, self.w, self.plan, link)
         self._a = self._passes.a
         self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point
@@ -201,11 +203,6 @@ class Problem:
     def __repr__(self) -> str:
         n, d = self.A.shape
         return f"Problem({n} x {d}{', w' if self.w.size else ''}; {self.plan})"
-
-    @property
-    def _traits(self) -> Traits:
-        """The traits of the link."""
-        return kernel_link(self.link).traits
 
     @property
     def npass(self) -> int:

@@ -65,6 +65,7 @@ class _Solver:
         d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
         self.iterate = self.passes.alloc_iterate(exact)
+        self.numbers = self.iterate.state.view(iteration.ITERATION)
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.no_rows = inputs.read_only(np.empty((0, d)))
@@ -95,7 +96,7 @@ class _Solver:
 
     @property
     def now(self) -> int:
-        return int(self.iterate.state["now"][0])
+        return int(self.numbers["now"][0])
 
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over its results; returns the verdict."""
@@ -104,7 +105,7 @@ class _Solver:
         problem = iteration.Problem(source, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
         records = self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1]
         verdict = passes.advance(what, problem, flat_image, self.iterate, self.work, records)
-        taken, derivatives, evaluations, count = self.iterate.state[["steps", "derivatives", "evaluations", "passes"]].item()
+        taken, derivatives, evaluations, count = self.numbers[["steps", "derivatives", "evaluations", "passes"]].item()
         passes.evaluations += evaluations
         passes.count += count
         self.nhev += derivatives
@@ -142,7 +143,7 @@ class _Solver:
         self.accepted = self.x.copy(), self.point.fun, self.nit
         self.first = self.x.copy(), self.point.fun
         try:
-            stop = self.stop(solve.verdict_at(self.point.raw[0], self.norm_b, self.work.link)) or self.out_of_steps()
+            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
             while stop is None:
                 stop = self.step() or self.call_back()
             return self.finish(*stop)
@@ -193,7 +194,7 @@ class _Solver:
             return False
         it, before = self.iterate, self.point.fun
         self.point, it.x[:], it.before[:] = point, x, x  # no step before: the old a and the new differ by the digits that were lost
-        it.points[self.now], it.state["derived"] = point.raw, False
+        it.points[self.now], self.numbers["derived"] = point.raw, False
         for each in it.a:
             self.passes.assign(each, a)
         return abs(point.fun - before) > point.noise
@@ -308,7 +309,7 @@ class _Solver:
         it.x[:] = self.first[0]
         self.passes.products(it.x, it.a[now])
         self.point = self.passes.evaluate(it.a[now])
-        it.points[now], it.state["derived"] = self.point.raw, False
+        it.points[now], self.numbers["derived"] = self.point.raw, False
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
@@ -317,7 +318,7 @@ class _Solver:
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
-        if status is not Status.NONFINITE and not it.state["derived"][0]:
+        if status is not Status.NONFINITE and not self.numbers["derived"][0]:
             if steps is not None:
                 steps.derive(self.a, self.point, it)
             elif self.advance(iteration.DERIVE) == solve.NONFINITE:
@@ -330,7 +331,7 @@ class _Solver:
                 hess[:] = np.nan
         elif model is not None:
             min_eig = smallest(model)
-            if status.success and min_eig <= iteration.NO_CURVATURE * it.state["largest"][0]:
+            if status.success and min_eig <= iteration.NO_CURVATURE * self.numbers["largest"][0]:
                 if not self.null_is_known:
                     self.find_null_space()
                 self.move_to_least_norm()

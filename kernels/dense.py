@@ -80,7 +80,7 @@ def value_grad(A, x, b, w, grad, work):
     if not fun < np.inf:
         grad[:] = np.nan
         return fun
-    if cancels(work.point[0], work.vectors):
+    if cancels(work.point, work.vectors):
         gradient(work.link, A, work.a, b, w, work.point, scratch_of(work))
     for j in range(grad.shape[0]):
         grad[j] = work.vectors[0, records.R, j]

@@ -6,7 +6,7 @@ import pytest
 import naive
 from fastrsx.kernels import dense
 from fastrsx.kernels.formulas.links import LINKS
-from fastrsx.kernels.formulas.records import POINT
+from fastrsx.kernels.formulas.records import POINT_ROOM, as_point
 from fastrsx.kernels.newton import passes, plane
 
 
@@ -24,7 +24,7 @@ class Plane:
         self.A = np.column_stack([self.here, self.da, self.here - self.before])
         self.work = dense.alloc_workspace(n, 3, False)
         self.sums = np.empty((len(self.work.sums), passes.PLANE))
-        self.a, self.point = np.empty(n), np.zeros(1, POINT)
+        self.a, self.point = np.empty(n), np.zeros(POINT_ROOM)
 
     @property
     def images(self):
@@ -36,9 +36,9 @@ class Plane:
     def search(self, y, farthest, twin=plane.search_serial):
         y = np.array(y, float)
         self.evaluate(y)
-        before, target = self.point[0].fun, plane.Target(self.b, self.w)
+        before, target = as_point(self.point).fun, plane.Target(self.b, self.w)
         twin(LINKS[self.link], self.images, farthest, self.a, target, self.point, y, self.work.sums, self.sums)
-        return y, before, self.point[0].fun
+        return y, before, as_point(self.point).fun
 
     def naive(self, y):
         return naive.Naive(self.A, self.b, np.array([1.0, 0, 0]) + y, w=self.w, link=self.link)
@@ -53,7 +53,7 @@ def test_derivatives_in_the_plane(n, weighted, link):
     fun = data.evaluate(y)
     assert abs(fun - float(ref.value)) <= 1e-13 * float(ref.value_scale)
     np.testing.assert_allclose(data.a, ref.a.astype(float), atol=1e-14)
-    assert data.point[0].step == pytest.approx(float(abs(ref.a - data.here).max()))
+    assert as_point(data.point).step == pytest.approx(float(abs(ref.a - data.here).max()))
     passes.plane_derivatives_serial(LINKS[data.link], data.images, data.a, data.b, data.w, data.point, data.sums)
     scale, g, H = np.empty(3), np.empty(3), np.empty((3, 3))
     plane.scaled_model(data.sums[0], n, scale, g, H)

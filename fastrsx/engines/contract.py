@@ -25,8 +25,8 @@ class Point:
     __slots__ = ("at", "raw")
 
     def __init__(self, raw: np.ndarray) -> None:
-        self.raw = raw  # as the kernels want them: one record
-        self.at = records.Point(*raw.item())  # the same as numbers: a field of a record takes Python microseconds
+        self.raw = raw  # the array that kernels take
+        self.at = records.Point(*raw.tolist())
 
     @property
     def fun(self) -> float:

@@ -64,11 +64,11 @@ class CudaPasses(Passes):
 
     def _at(self, point: Point) -> Any:
         """A point on the GPU, until the next one."""
-        self._work.point.copy_to_device(point.raw)
+        self._work.point.copy_to_device(point.raw.view(records.POINT))
         return self._work.point
 
     def _point(self) -> Point:
-        return Point(kernels.fetch(self._work.point, self._work))
+        return Point(kernels.fetch(self._work.point, self._work).view(np.float64))
 
     def _vectors(self) -> np.ndarray:
         """The combined d-vectors, as `derivatives_in` takes them."""
@@ -101,7 +101,7 @@ class CudaPasses(Passes):
 
     def workspace(self, hessian: bool = True) -> Any:
         """The part of a workspace that `advance` reads."""
-        return SimpleNamespace(link=self._work.link, a=self._work.a, point=np.zeros(1, records.POINT), sums=None)
+        return SimpleNamespace(link=self._work.link, a=self._work.a, point=np.zeros(records.POINT_ROOM), sums=None)
 
     def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
         """The largest entry of an n-vector; refused as one in memory would be if it is not finite, beyond 1e150 or below `at_least`."""
@@ -187,7 +187,7 @@ class CudaPasses(Passes):
         if not point.fun < np.inf:
             return point, None
         vectors = self._vectors()
-        return point, self.gradient(self.a, point) if rows.cancels(point.raw[0], vectors) else self.derivatives_in(vectors)
+        return point, self.gradient(self.a, point) if rows.cancels(point.raw, vectors) else self.derivatives_in(vectors)
 
     def _first(self, a: DeviceVector, point: Point, h: DeviceVector) -> Derivatives:
         self.count += 1

@@ -165,7 +165,7 @@ class Passes:
     def evaluate(self, a: Vector, da: Vector = EMPTY, t: float = 0.0, out: Vector | None = None) -> Point:
         """The point at a, or at out = a + t da."""
         self.evaluations += 1
-        point = np.zeros(1, records.POINT)
+        point = np.empty(records.POINT_ROOM)
         self.run(passes.evaluate, self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
@@ -192,7 +192,7 @@ class Passes:
         point = Point(work.point.copy())
         if not point.fun < np.inf:
             return point, None
-        return point, self.gradient(work.a, point) if rows.cancels(point.raw[0], work.vectors) else self.derivatives_in(work.vectors)
+        return point, self.gradient(work.a, point) if rows.cancels(point.raw, work.vectors) else self.derivatives_in(work.vectors)
 
     def derivatives_in(self, vectors: np.ndarray) -> Derivatives:
         """The derivatives that the kernels leave in vectors[0]."""

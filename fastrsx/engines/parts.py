@@ -8,7 +8,7 @@ import numpy as np
 
 from fastrsx.kernels.cpu import ahead, blocks, passes
 from fastrsx.kernels.cpu import rows as folds
-from fastrsx.kernels.formulas.records import STATE
+from fastrsx.kernels.formulas.records import STATE_ROOM
 from fastrsx.kernels.layouts.panel import ROWS, padded
 
 from .. import inputs
@@ -135,7 +135,7 @@ class PartsPasses(Passes):
             count, wide = len(self.part._work.sums), padded(self.shape[1])
             shapes = ((count, ahead.WEIGHTS, ROWS), (count, blocks.KINDS, wide), (count, 4, wide, wide))
             with room_for(f"the Hessian for d = {self.shape[1]}", sum(map(math.prod, shapes))):
-                self._ahead = np.zeros(count, STATE), *(np.zeros(shape) for shape in shapes)
+                self._ahead = np.zeros((count, STATE_ROOM)), *(np.zeros(shape) for shape in shapes)
         return self._ahead
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
@@ -145,7 +145,7 @@ class PartsPasses(Passes):
             sums, _, vectors, grams = self._states()
             self._ahead_of = None  # finishing is done in place
             self.run(ahead.finish_ahead, sums, point.raw, vectors, grams, hess)
-            cancels = folds.cancels(point.raw[0], vectors)
+            cancels = folds.cancels(point.raw, vectors)
             return self.gradient(a, point) if cancels else self.derivatives_in(vectors), hess
         firsts = []
         hess[:] = 0.0

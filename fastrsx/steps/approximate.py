@@ -158,7 +158,7 @@ class Steps:
         else:
             self.first = self.passes.gradient(a, point)
         self.gradients += 1
-        it.state["derived"] = True
+        iteration.as_iteration(it.state).derived = True
         it.grad[:] = self.first.grad
         it.scaled_grad[:] = self.first.grad / self.scale
 
@@ -183,7 +183,7 @@ class Steps:
     def propose(self, it: iteration.Iterate, point: Point, tol: float, null: Matrix) -> None:
         """Put the next step, its trial and the inputs of the tests into the iterate."""
         # Fields of a record take Python microseconds, so the numbers are taken out, and put back at the end.
-        self.state = s = SimpleNamespace(**dict(zip(it.state.dtype.names, it.state.item(), strict=True)))
+        self.state = s = SimpleNamespace(**dict(zip(iteration.ITERATION.names, it.state.view(iteration.ITERATION).item(), strict=True)))
         now = s.now
         a = it.a[now]
         self.travelled += point.step
@@ -202,7 +202,7 @@ class Steps:
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
         s.derived = True
-        it.state[0] = tuple(vars(s).values())
+        it.state.view(iteration.ITERATION)[0] = tuple(vars(s).values())
         ahead = iteration.after(now)
         if self.hessian == "exact":
             it.points[ahead] = self.passes.look_ahead(a, it.step, it.da, it.a[ahead]).raw

@@ -15,7 +15,7 @@ from numba import prange
 
 from ..compiling.jit import parallel, part, serial, serial_twin
 from ..formulas.links import terms
-from ..formulas.records import VB, VU, W2A, V
+from ..formulas.records import VB, VU, W2A, V, as_point, as_state
 from ..formulas.rows import sum_weights
 from ..formulas.states import over_exp, rescale, rescaled
 from ..layouts.panel import ROWS, add_row_sum, add_row_sums, load_panel, row_products
@@ -34,7 +34,7 @@ WEIGHTS = KINDS + 4
 class Ahead(NamedTuple):
     """The states of blocks, and the arrays they write."""
 
-    sums: np.ndarray  # blocks
+    sums: np.ndarray  # blocks x 9
     vectors: np.ndarray  # blocks x 4 x padded d
     grams: np.ndarray  # blocks x 3 or 4 x padded d x padded d
     buffers: np.ndarray
@@ -59,7 +59,7 @@ class AheadBlock(NamedTuple):
 def share_ahead(ahead, k, n):
     """Block k of n rows."""
     start, stop = block_rows(k, ahead.sums.shape[0], n)
-    return AheadBlock(start, stop, ahead.sums[k], ahead.vectors[k], ahead.grams[k], ahead.buffers[k], ahead.packed[k], ahead.weights[k])
+    return AheadBlock(start, stop, as_state(ahead.sums[k]), ahead.vectors[k], ahead.grams[k], ahead.buffers[k], ahead.packed[k], ahead.weights[k])
 
 
 @serial
@@ -130,7 +130,7 @@ def look_ahead(link, A, p, a, b, w, da, out, ahead):
 def start_ahead(link, sums, vectors, grams):
     """The blocks' states before any row."""
     for k in range(sums.shape[0]):
-        start_domain(link, sums[k])
+        start_domain(link, as_state(sums[k]))
     vectors[:] = 0.0
     grams[:] = 0.0
 
@@ -138,10 +138,10 @@ def start_ahead(link, sums, vectors, grams):
 @serial
 def finish_ahead(sums, point, vectors, grams, hess):
     """What `derivatives` leaves in vectors[0], and the Hessian, from the blocks' states and their point."""
-    at = point[0]
+    at = as_point(point)
     total = grams[0, 0]
     for k in range(sums.shape[0]):
-        f = rescale(sums[k].shift, at.shift)
+        f = rescale(as_state(sums[k]).shift, at.shift)
         ratio = f / at.alpha
         for i in range(total.shape[0]):
             for j in range(total.shape[1]):

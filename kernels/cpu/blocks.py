@@ -9,7 +9,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial
 from ..formulas.links import RSX
-from ..formulas.records import POINT, STATE
+from ..formulas.records import POINT_ROOM, STATE_ROOM, as_state
 from ..layouts.panel import ROWS, padded
 from ..registers.simd import LANES
 
@@ -34,8 +34,8 @@ class Workspace(NamedTuple):
     """What the kernels write between passes; nothing in it but `a` grows with n."""
 
     a: np.ndarray  # n: A x at the last x
-    point: np.ndarray  # 1: the Point there, see formulas/records.py
-    sums: np.ndarray  # blocks: the state of each block, and below its d-vectors and Gram matrix
+    point: np.ndarray  # 10: the Point there, see formulas/records.py
+    sums: np.ndarray  # blocks x 9: the state of each block, and below its d-vectors and Gram matrix
     vectors: np.ndarray  # blocks x 4 x padded d
     gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
@@ -76,7 +76,7 @@ def scratch_of(work):
 def share(scratch, k, n):
     """Block k of n rows."""
     start, stop = block_rows(k, scratch.vectors.shape[0], n)
-    return Block(start, stop, scratch.sums[k], scratch.vectors[k], scratch.buffers[k], scratch.packed[k], scratch.weights[k])
+    return Block(start, stop, as_state(scratch.sums[k]), scratch.vectors[k], scratch.buffers[k], scratch.packed[k], scratch.weights[k])
 
 
 @serial
@@ -86,8 +86,8 @@ def alloc_workspace(n, d, hessian, link=RSX):
     gram = wide if hessian else 0
     return Workspace(
         np.empty(n),
-        np.zeros(1, POINT),
-        np.zeros(blocks, STATE),
+        np.zeros(POINT_ROOM),
+        np.zeros((blocks, STATE_ROOM)),
         np.empty((blocks, KINDS, wide)),
         np.empty((blocks, gram, gram)),
         np.empty((blocks, ROWS, wide)),
@@ -100,7 +100,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
 def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
-    return n + blocks * (STATE.itemsize // 8 + KINDS * wide + (2 * ROWS * wide if panels else 0) + KINDS * ROWS)
+    return n + blocks * (STATE_ROOM + KINDS * wide + (2 * ROWS * wide if panels else 0) + KINDS * ROWS)
 
 
 @serial
@@ -110,8 +110,8 @@ def alloc_sparse_workspace(n, d, link=RSX):
     none = np.empty((blocks, 0, 0))
     return Workspace(
         np.empty(n),
-        np.zeros(1, POINT),
-        np.zeros(blocks, STATE),
+        np.zeros(POINT_ROOM),
+        np.zeros((blocks, STATE_ROOM)),
         np.empty((blocks, KINDS, wide)),
         none,
         none,

@@ -1,14 +1,14 @@
 """Passes: the folds over all blocks, in parallel or serial, and the merge of their states.
 
 Each reads A once (`products`, `project`, `gradient`, `derivatives`, `curvature`, `transposed`, `columns`) or only n-vectors
-(`evaluate`, `diagonal`, `predictions`). `link` is that of the workspace, `point` the Point of a, an array of one.
+(`evaluate`, `diagonal`, `predictions`). `link` is that of the workspace, `point` the numbers of the Point of a.
 """
 
 import numpy as np
 from numba import prange
 
 from ..compiling.jit import parallel, part, serial, serial_twin
-from ..formulas.records import H, R
+from ..formulas.records import H, R, as_point, as_state
 from ..layouts.panel import ROWS
 from ..registers.simd import LANES
 from ..registers.tile import strip_count
@@ -80,15 +80,15 @@ def columns(A, most, scale, buffers, vectors):
 def complete_point(link, a, b, w, sums, point):
     """L and the `point`, of the blocks' domains; +inf where alpha <= 0."""
     blocks, n = sums.shape[0], a.shape[0]
-    merge_domains(sums, point[0])
-    if not point[0].alpha > 0.0:
-        point[0].fun = np.inf
+    merge_domains(sums, as_point(point))
+    if not as_point(point).alpha > 0.0:
+        as_point(point).fun = np.inf
         return np.inf
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_residuals(link, a, b, w, point[0], start, stop, sums[k])
-    merge_residuals(sums, point[0])
-    return point[0].fun
+        fold_residuals(link, a, b, w, as_point(point), start, stop, as_state(sums[k]))
+    merge_residuals(sums, as_point(point))
+    return as_point(point).fun
 
 
 @parallel
@@ -97,7 +97,7 @@ def evaluate(link, a, da, t, b, w, out, sums, point):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_domain(link, a, da, t, start, stop, out, sums[k])
+        fold_domain(link, a, da, t, start, stop, out, as_state(sums[k]))
     return complete_point(link, out, b, w, sums, point)
 
 
@@ -107,7 +107,7 @@ def project(link, A, x, b, w, a, sums, point, buffers):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        row_folds.fold_projection(link, A, x, start, stop, a, sums[k], buffers[k])
+        row_folds.fold_projection(link, A, x, start, stop, a, as_state(sums[k]), buffers[k])
     return complete_point(link, a, b, w, sums, point)
 
 
@@ -119,7 +119,7 @@ def project_grad(link, A, x, b, w, a, point, scratch):
         row_folds.fold_gradient_sums(link, A, x, b, w, a, share(scratch, k, n))
     fun = complete_point(link, a, b, w, scratch.sums, point)
     if fun < np.inf:
-        row_folds.finish_gradient(scratch.sums, point[0], scratch.vectors)
+        row_folds.finish_gradient(scratch.sums, as_point(point), scratch.vectors)
     return fun
 
 
@@ -131,7 +131,7 @@ def gradient(link, A, a, b, w, point, scratch):
     """A^T v/alpha, A^T q/alpha and the gradient, merged in vectors[0]."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        row_folds.fold_gradient(link, A, a, b, w, point[0], share(scratch, k, n))
+        row_folds.fold_gradient(link, A, a, b, w, as_point(point), share(scratch, k, n))
     row_folds.merge_vectors(scratch.vectors)
 
 
@@ -140,7 +140,7 @@ def derivatives_by_blocks(link, A, a, b, w, point, gram, scratch):
     """The same and the blocks' Gram matrices A^T diag(h) A."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        row_folds.fold_derivatives(link, A, a, b, w, point[0], share(scratch, k, n), gram[k])
+        row_folds.fold_derivatives(link, A, a, b, w, as_point(point), share(scratch, k, n), gram[k])
     row_folds.merge_vectors(scratch.vectors)
 
 
@@ -153,7 +153,7 @@ def derivatives_by_strips(link, A, h, a, b, w, point, gram, scratch):
     pairs = (strip_count(gram.shape[0]) + 1) // 2
     for i in range(0, n, slots * ROWS):
         for k in prange(slots):
-            row_folds.fold_panel(link, A, h, a, b, w, point[0], i + np.int64(k) * ROWS, share(scratch, k, n))
+            row_folds.fold_panel(link, A, h, a, b, w, as_point(point), i + np.int64(k) * ROWS, share(scratch, k, n))
         for t in prange(pairs):
             row_folds.add_strips(A, i, scratch.buffers, scratch.packed, np.int64(t), gram)
     row_folds.merge_vectors(scratch.vectors)
@@ -177,7 +177,7 @@ def curvature(link, A, p, a, b, w, point, da, scratch):
     """A^T (h * A p), merged in the place of the gradient, and da = A p unless da is empty."""
     n = a.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        row_folds.fold_curvature(link, A, p, a, b, w, point[0], da, share(scratch, k, n))
+        row_folds.fold_curvature(link, A, p, a, b, w, as_point(point), da, share(scratch, k, n))
     row_folds.merge_vectors(scratch.vectors[:, R : R + 1])
 
 
@@ -230,7 +230,7 @@ def diagonal(link, a, b, w, point, D, weights):
         start, stop = block_rows(k, blocks, n)
         for i in range(start, stop, ROWS):
             rows = min(ROWS, stop - i)
-            panel_weights(link, a, b, w, point[0], i, rows, weights[k])
+            panel_weights(link, a, b, w, as_point(point), i, rows, weights[k])
             for j in range(rows):
                 D[i + j] = 0.5 * weights[k, H, j]
 
@@ -241,7 +241,7 @@ def predictions(link, a, point, f, v, sums):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_predictions(link, a, point[0], start, stop, f, v)
+        fold_predictions(link, a, as_point(point), start, stop, f, v)
 
 
 products_serial = serial_twin(products)

@@ -2,7 +2,7 @@
 
 from ..compiling.jit import part, serial
 from ..formulas.finish import gradient_entry, rank_2
-from ..formulas.records import VB, VU, W2A, H, Q, R, V
+from ..formulas.records import VB, VU, W2A, H, Q, R, V, as_point, as_state
 from ..formulas.rows import sum_weights
 from ..formulas.states import rescale, rescaled_sums
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
@@ -77,7 +77,7 @@ def rescale_vectors(factor, vectors):
 def finish_gradient(sums, point, vectors):
     """From the blocks' sums to A^T v/alpha, A^T q/alpha and the gradient, in vectors[0]."""
     for k in range(sums.shape[0]):
-        factor = rescale(sums[k].shift, point.shift)
+        factor = rescale(as_state(sums[k]).shift, point.shift)
         if factor < 1.0:
             rescale_vectors(factor, vectors[k])
     merge_vectors(vectors)
@@ -89,10 +89,10 @@ def finish_gradient(sums, point, vectors):
 @serial
 def cancels(point, vectors):
     """Whether the gradient of `finish_gradient` has lost digits: its terms are as large as f, but their sum only as large as c."""
-    total = 0.0
+    at, total = as_point(point), 0.0
     for j in range(vectors.shape[2]):
         total += 0.0 * vectors[0, Q, j]  # NaN where a sum has overflowed
-    return point.squares <= NEAR_FIT**2 * point.ff or total != 0.0
+    return at.squares <= NEAR_FIT**2 * at.ff or total != 0.0
 
 
 # -- derivatives, the point known -----------------------------------------------------------------------------

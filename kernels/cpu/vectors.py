@@ -7,7 +7,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial
 from ..formulas.links import growth, terms
-from ..formulas.records import H, Q, R, Residuals, V, Weights
+from ..formulas.records import H, Q, R, Residuals, V, Weights, as_state
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
 from ..formulas.states import kappa, over_exp, rescale, rescaled
 from ..layouts.panel import ROWS
@@ -81,17 +81,19 @@ def fold_domain(link, a, da, t, start, stop, out, sums):
 @serial
 def merge_domains(sums, point):
     """M, k, alpha^, kappa, the slope and the step of all blocks."""
-    shift, step = sums[0].shift, 0.0
+    shift, step = as_state(sums[0]).shift, 0.0
     for k in range(sums.shape[0]):
-        shift = max(shift, sums[k].shift)
-        step = max(step, sums[k].step)
+        state = as_state(sums[k])
+        shift = max(shift, state.shift)
+        step = max(step, state.step)
     alpha = magnitude = slope = 0.0
     for k in range(sums.shape[0]):
-        factor = rescale(sums[k].shift, shift)
+        state = as_state(sums[k])
+        factor = rescale(state.shift, shift)
         if factor > 0.0:
-            alpha += factor * sums[k].alpha
-            magnitude += factor * sums[k].magnitude
-            slope += factor * sums[k].slope
+            alpha += factor * state.alpha
+            magnitude += factor * state.magnitude
+            slope += factor * state.slope
     point.shift, point.k, point.alpha, point.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha)
     point.slope, point.step = slope, step
 
@@ -119,10 +121,11 @@ def merge_residuals(sums, point):
     """L, <c, c>, s and <f, f> of all blocks."""
     squares = fc = ff = penalty = 0.0
     for k in range(sums.shape[0]):
-        squares += sums[k].squares
-        fc += sums[k].fc
-        ff += sums[k].ff
-        penalty += sums[k].penalty
+        state = as_state(sums[k])
+        squares += state.squares
+        fc += state.fc
+        ff += state.ff
+        penalty += state.penalty
     point.squares, point.s, point.ff, point.fun = squares, fc, ff, loss(Residuals(squares, fc, ff, penalty))
 
 

@@ -35,9 +35,7 @@ class Rsx(NamedTuple):
     low: float = 0.0
     high: float = math.inf
 
-    @property
-    def traits(self):
-        return Traits(may_fit_at_infinity=True)
+    traits = Traits(may_fit_at_infinity=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -51,9 +49,7 @@ class Softmax(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
 
-    @property
-    def traits(self):
-        return Traits(blind_to_shifts=True)
+    traits = Traits(blind_to_shifts=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -67,9 +63,7 @@ class Linear(NamedTuple):
     low: float = 0.0
     high: float = 0.0
 
-    @property
-    def traits(self):
-        return Traits(flat_along_x=True)
+    traits = Traits(flat_along_x=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -153,9 +147,7 @@ class Own(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
 
-    @property
-    def traits(self):
-        return Traits()
+    traits = Traits()
 
 
 _numbers = itertools.count(1)

@@ -1,17 +1,14 @@
 """Named numbers: the state of a block of rows, the point that states merge into, and the weights of a row there.
 
-A NamedTuple passes them between functions: registers on the CPU, numbers on a GPU. In arrays they are records with the same
-names: `point[0].alpha` reads or writes one in a kernel, on a GPU and in Python. A hat in a comment marks a quantity divided by exp(M).
+A NamedTuple passes them between functions: registers on the CPU, numbers on a GPU. An array of float64 holds them in the same order:
+`as_point(point).alpha` reads or writes one in a kernel and in Python. A hat in a comment marks a quantity divided by exp(M).
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-
-def record(**fields: Any) -> np.dtype[Any]:
-    """The type of a record with these fields, each a dtype."""
-    return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))  # unaligned, a GPU would read it byte by byte
+from ..compiling.records import reader, record, room
 
 
 class Domain(NamedTuple):
@@ -69,6 +66,8 @@ class Weights(NamedTuple):
 
 STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields, np.float64))
 POINT = record(**dict.fromkeys(Point._fields, np.float64))
+STATE_ROOM, POINT_ROOM = room(STATE), room(POINT)
+as_state, as_point = reader(STATE), reader(POINT)
 
 # Rows of a block's `weights`; the first three also of its d-vectors A^T v/alpha, A^T q/alpha and the gradient A^T r.
 V, Q, R, H = range(4)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
+from ..compiling.records import reader, record, room
 from ..cpu.blocks import block_count, scratch_of
-from ..formulas.records import POINT, Q, R, V, record
+from ..formulas.records import POINT_ROOM, Q, R, V, as_point
 from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from .cholesky import dot
 from .passes import PLANE, Plane, derivatives, evaluate, finish_hessian, products
@@ -63,6 +64,8 @@ ITERATION = record(
     derived=np.bool_,  # whether gradient and Hessian are those at x
     now=np.int64,  # the index of the a at x among the three
 )
+as_iteration = reader(ITERATION)
+ITERATION_ROOM = room(ITERATION)
 RECORD = 7  # numbers recorded per step
 
 
@@ -83,8 +86,8 @@ class Iterate(NamedTuple):
     """The state of the iteration; "scaled" means in columns of A scaled to unit RMS."""
 
     x: np.ndarray  # d
-    a: np.ndarray  # 3 x n: A x at the point, at the trial and at the point before; they rotate, state.now is the index of the first
-    points: np.ndarray  # 3 x 1: the Point of each
+    a: np.ndarray  # 3 x n: A x at the point, at the trial and at the point before; they rotate, ITERATION.now is the index of the first
+    points: np.ndarray  # 3 x 10: the Point of each
     da: np.ndarray  # n: A p
     grad: np.ndarray  # d
     hess: np.ndarray  # d x d
@@ -96,19 +99,19 @@ class Iterate(NamedTuple):
     before: np.ndarray  # d: the x before
     y: np.ndarray  # 3: the step in the plane of x, p and x - before
     plane_sums: np.ndarray  # blocks x sums: those of the plane search
-    state: np.ndarray  # 1: a record of ITERATION
+    state: np.ndarray  # room of a record of ITERATION
 
 
 @serial
 def alloc_iterate(n, d, hessian):
     """An iterate at x = 0, where a = 0, with radius 1; without `hessian`, for steps that the caller proposes."""
-    state = np.zeros(1, ITERATION)
-    state[0].radius = 1.0
+    state = np.zeros(ITERATION_ROOM)
+    as_iteration(state).radius = 1.0
     square = (d, d) if hessian else (0, 0)
     return Iterate(
         np.zeros(d),
         np.zeros((3, n)),
-        np.zeros((3, 1), POINT),
+        np.zeros((3, POINT_ROOM)),
         np.empty(n),
         np.empty(d),
         np.empty(square),
@@ -139,7 +142,7 @@ def needs_look(point, norm_b):
 @part
 def derive(problem, it, work):
     """Gradient and Hessian at x, unscaled and scaled, and how far the Hessian's terms cancel."""
-    s, scale = it.state[0], problem.scale
+    s, scale = as_iteration(it.state), problem.scale
     s.derived = True
     s.derivatives += 1
     s.passes += 1
@@ -163,7 +166,7 @@ def derive(problem, it, work):
 @part
 def propose(problem, it, work):
     """The best step of the model within the radius, and the point there: one pass for A p."""
-    s, scale, null = it.state[0], problem.scale, problem.null
+    s, scale, null = as_iteration(it.state), problem.scale, problem.null
     d = scale.shape[0]
     hess = it.scaled_hess
     if null.shape[1] > 0:  # curvature added in the null space of A keeps p in its row space
@@ -193,8 +196,8 @@ def propose(problem, it, work):
 @part
 def find_event(problem, it):
     """The first event that the trial meets, in the order of the tests."""
-    s = it.state[0]
-    point, long = it.points[s.now, 0], it.points[after(s.now), 0].step
+    s = as_iteration(it.state)
+    point, long = as_point(it.points[s.now]), as_point(it.points[after(s.now)]).step
     singular = abs(s.min_eig) <= NO_CURVATURE * s.largest
     if singular and not problem.null_is_known:
         return SINGULAR
@@ -219,9 +222,9 @@ def take(problem, it, work):
     If the model promised too much, the plane search goes on from there. Neither costs a pass over A; a shorter step of
     the model would cost one.
     """
-    s, rank = it.state[0], problem.scale.shape[0] - problem.null.shape[1]
+    s, rank = as_iteration(it.state), problem.scale.shape[0] - problem.null.shape[1]
     now, ahead = s.now, after(s.now)
-    here, there = it.points[now, 0], it.points[ahead, 0]
+    here, there = as_point(it.points[now]), as_point(it.points[ahead])
     curvature = -2.0 * (s.decrease + s.slope)  # p.H p
     t, error, full = 1.0, noise(here), there.step
     for _ in range(MOST_BACKTRACKS):
@@ -265,7 +268,7 @@ def note(here, there, radius, s, row):
 @part
 def iterate(what, problem, it, work, records):
     """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
-    s = it.state[0]
+    s = as_iteration(it.state)
     for row in range(records.shape[0]):
         if what in (ITERATE, DERIVE):
             derive(problem, it, work)
@@ -279,10 +282,10 @@ def iterate(what, problem, it, work, records):
             event = find_event(problem, it)
             if event != STEPPED:
                 return event
-        here, radius = it.points[s.now, 0], s.radius
+        here, radius = as_point(it.points[s.now]), s.radius
         if not take(problem, it, work):
             return NO_STEP
-        there = it.points[s.now, 0]
+        there = as_point(it.points[s.now])
         note(here, there, radius, s, records[row])
         s.steps += 1
         if what == TAKE_LAST:

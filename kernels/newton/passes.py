@@ -13,6 +13,7 @@ from ..compiling.jit import parallel, part, serial, serial_twin
 from ..cpu.blocks import block_rows
 from ..cpu.passes import complete_point, derivatives, evaluate, finish_hessian, products
 from ..cpu.vectors import add_domain, row_weights, start_domain
+from ..formulas.records import as_point, as_state
 from ..layouts.panel import ROWS
 from ..registers.simd import LANES, absolute, fma, load_first, max_lanes, maximum, splat, store_first, sum_lanes, zeros
 
@@ -74,7 +75,7 @@ def plane_derivatives(link, plane, a, b, w, point, sums):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_plane(link, plane, a, b, w, point[0], start, stop, sums[k])
+        fold_plane(link, plane, a, b, w, as_point(point), start, stop, sums[k])
     for k in range(1, blocks):
         for i in range(PLANE):
             sums[0, i] += sums[k, i]
@@ -86,7 +87,7 @@ def evaluate_plane(link, plane, y, b, w, out, sums, point):
     blocks, n = sums.shape[0], out.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_combination(link, plane, y, start, stop, out, sums[k])
+        fold_combination(link, plane, y, start, stop, out, as_state(sums[k]))
     return complete_point(link, out, b, w, sums, point)
 
 

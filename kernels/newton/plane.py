@@ -11,6 +11,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial_twin
 from ..formulas.finish import rank_2
+from ..formulas.records import as_point
 from ..formulas.steps import SHRINK, next_radius, noise
 from .passes import evaluate_plane, plane_derivatives
 from .trust_region import step
@@ -67,11 +68,12 @@ def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
     """
     scale, g, H = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty((DIRECTIONS, DIRECTIONS))
     p, z, trial = np.empty(DIRECTIONS), np.empty(DIRECTIONS), np.empty(DIRECTIONS)
-    radius, first_fun, fun, evaluations = 1.0, point[0].fun, point[0].fun, 0
+    at = as_point(point)
+    radius, first_fun, fun, evaluations = 1.0, at.fun, at.fun, 0
     derived, error = True, 0.0  # whether a and point belong to y; the noise there
     for _ in range(MOST_SEARCH_STEPS):
         if derived:
-            error = noise(point[0])
+            error = noise(at)
             plane_derivatives(link, plane, a, target.b, target.w, point, plane_sums)
             scaled_model(plane_sums[0], a.shape[0], scale, g, H)
         decrease, _, _, _ = step(g, H, radius, p, z)
@@ -81,12 +83,12 @@ def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
             trial[i] = y[i] + p[i] / scale[i]
         evaluations += 1
         evaluate_plane(link, plane, trial, target.b, target.w, a, sums, point)
-        ratio, length = (fun - point[0].fun) / decrease, np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2)
-        too_far = max(point[0].step / farthest, abs(trial[0]) / MOST_TIMES, abs(trial[2]) / MOST_TIMES)
+        ratio, length = (fun - at.fun) / decrease, np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2)
+        too_far = max(at.step / farthest, abs(trial[0]) / MOST_TIMES, abs(trial[2]) / MOST_TIMES)
         derived = ratio > 0.0 and too_far <= 1.0
         if derived:
             y[:] = trial
-            fun = point[0].fun
+            fun = at.fun
         radius = max(SHRINK, 0.8 / too_far) * length if too_far > 1.0 else next_radius(radius, ratio, length)
     if not derived:
         evaluations += 1

@@ -9,12 +9,13 @@ from ..compiling.jit import serial
 from ..cpu.blocks import Workspace, alloc_workspace
 from ..cpu.passes import MOST_ENTRY, columns_serial, evaluate_serial, products_serial
 from ..formulas.links import RSX
+from ..formulas.records import as_point
 from ..formulas.steps import noise
 from ..layouts.panel import pack_rows, padded
 from ..registers.simd import read_only
 from .cholesky import dot
 from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
-from .iteration import ITERATE, RECORD, Iterate, Problem, alloc_iterate
+from .iteration import ITERATE, RECORD, Iterate, Problem, alloc_iterate, as_iteration
 from .passes import largest
 from .verdict import GO_ON, NO_DESCENT, NONFINITE, advance_serial, verdict_at
 
@@ -62,7 +63,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     solutions; where they nearly are, steps are taken in an orthonormal basis. With a start outside the domain the status is NONFINITE.
     """
     it, work, scale = small.it, small.work, small.scale
-    s = it.state[0]
+    s = as_iteration(it.state)
     s.radius, s.now = 1.0, 0
     s.long_count = s.singular_count = 0
     it.before[:] = 0.0
@@ -86,7 +87,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         nfev = 1
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
-            verdict = verdict_at(it.points[s.now, 0], norm_b, work.link)
+            verdict = verdict_at(it.points[s.now], norm_b, work.link)
             # The null space is not computed, so True. Numba would give a literal a type of its own.
             what, null_is_known = np.int64(ITERATE), fun < np.inf
             problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b)
@@ -94,7 +95,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
                 verdict = advance_serial(what, problem, it.da[:0], it, work, small.records)
                 nit += s.steps
                 nfev += s.evaluations
-            fun = it.points[s.now, 0].fun
+            fun = as_point(it.points[s.now]).fun
             if condition > 0.0:
                 solve_basis(small.basis, it.x, it.step)
                 it.x[:] = it.step
@@ -102,7 +103,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
                 products_serial(panel, it.x, it.a[0], work.buffers)
                 found = fun
                 fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
-                if is_missed(fun, found, noise(it.points[0, 0]), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
+                if is_missed(fun, found, noise(as_point(it.points[0])), condition, largest(it.a[0]), norm_b) and STATUS[verdict] <= 1:
                     verdict = NO_DESCENT
             x[:] = it.x
     status = STATUS[verdict]

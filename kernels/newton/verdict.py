@@ -8,6 +8,7 @@ Newton's method takes steps of constant length without end. So a suspect step is
 import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
+from ..formulas.records import as_point
 from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
 from .iteration import (
     DERIVE,
@@ -22,6 +23,7 @@ from .iteration import (
     TAKE,
     TAKE_LAST,
     after,
+    as_iteration,
     iterate,
     note,
 )
@@ -51,9 +53,10 @@ DOUBLED = 17  # losses tried each way: 1e-3 doubled 16 times is 65, about as far
 @serial
 def verdict_at(point, norm_b, link):
     """The verdict that needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
-    if is_exact(point, norm_b):
+    at = as_point(point)
+    if is_exact(at, norm_b):
         return EXACT_FIT
-    if is_near_pole(point) and link.high > 0.0:  # a linear u is then only far from its minimum
+    if is_near_pole(at) and link.high > 0.0:  # a linear u is then only far from its minimum
         return NEAR_POLE
     return GO_ON
 
@@ -61,7 +64,7 @@ def verdict_at(point, norm_b, link):
 @part
 def loss_along(image, t, problem, it, work):
     """L at A x + t times the image of a direction; the point there is left in the workspace."""
-    s = it.state[0]
+    s = as_iteration(it.state)
     s.evaluations += 1
     return evaluate(work.link, it.a[s.now], image, t, problem.b, problem.w, work.a, work.sums, work.point)
 
@@ -72,7 +75,7 @@ def falls_ahead(image, unit, by, problem, it, work):
 
     `unit` of the direction makes max |A p| = 1; where A p is rounding there is no ray.
     """
-    here = it.points[it.state[0].now, 0]
+    here = as_point(it.points[as_iteration(it.state).now])
     falls, lowest, tau = unit > ROUNDING and not is_penalised(image, problem.w, unit), here.fun, 1
     while falls and tau <= AHEAD:
         fun = loss_along(image, tau / unit, problem, it, work)
@@ -88,7 +91,7 @@ def lowest_behind(image, unit, problem, it, work):
 
     Also whether the loss rises anywhere behind: else it is constant on the whole line. Looks no further than the pole.
     """
-    point = it.points[it.state[0].now, 0]
+    point = as_point(it.points[as_iteration(it.state).now])
     here, error = point.fun, 10.0 * noise(point)
     best, lowest, rises = 0.0, here - error, False
     for quarters in range(1, 4 * BEHIND + 1):
@@ -96,7 +99,7 @@ def lowest_behind(image, unit, problem, it, work):
         fun = loss_along(image, t, problem, it, work)
         if not fun < np.inf:  # a pole proves nothing: the loss may be constant up to it
             break
-        rises = rises or fun > here + error + 10.0 * noise(work.point[0])  # the noise far away may exceed that here
+        rises = rises or fun > here + error + 10.0 * noise(as_point(work.point))  # the noise far away may exceed that here
         if fun < lowest:
             best, lowest = t, fun
     return best, rises
@@ -108,7 +111,7 @@ def falls_beside(image, unit, problem, it, work):
 
     A short step has max |A p| = 1e-3: the model cannot tell a slightly negative curvature from 0, but the loss may.
     """
-    here = it.points[it.state[0].now, 0]
+    here = as_point(it.points[as_iteration(it.state).now])
     best, lowest = 0.0, (1.0 - problem.tol) * here.fun - noise(here)
     for way in range(-1, 2, 2):
         t = way * NOISE_STEP / unit
@@ -124,9 +127,9 @@ def falls_beside(image, unit, problem, it, work):
 @part
 def move_along(image, t, problem, it, work, row):
     """Move to x + t times the direction in it.flattest, and reset the radius."""
-    s = it.state[0]
+    s = as_iteration(it.state)
     ahead = after(s.now)
-    here, there = it.points[s.now, 0], it.points[ahead, 0]
+    here, there = as_point(it.points[s.now]), as_point(it.points[ahead])
     s.evaluations += 1
     evaluate(work.link, it.a[s.now], image, t, problem.b, problem.w, it.a[ahead], work.sums, it.points[ahead])
     there.step *= abs(t)
@@ -145,7 +148,7 @@ def follow_ray(event, problem, flat_image, it, work, records):
 
     Leaves the direction, of scaled columns, in it.flattest. An A without rows is elsewhere: `flat_image` is then A times that direction.
     """
-    s, scale = it.state[0], problem.scale
+    s, scale = as_iteration(it.state), problem.scale
     image, unit, by = it.da, 0.0, 0.0
     if event == LONG_STEPS:
         it.flattest[:] = it.p
@@ -163,9 +166,9 @@ def follow_ray(event, problem, flat_image, it, work, records):
         for i in range(it.x.shape[0]):
             it.flattest[i] = it.x[i] * scale[i]
         image, unit, by = it.a[s.now], float(AHEAD), 0.5
-    here = it.points[s.now, 0]
+    here = as_point(it.points[s.now])
     if event != SATURATED and not s.converges:  # where the ray gains less than the step promises up to there, take the step
-        t = min(1.0, AHEAD / it.points[after(s.now), 0].step)
+        t = min(1.0, AHEAD / as_point(it.points[after(s.now)]).step)
         promised = -t * s.slope + t * t * (s.decrease + s.slope)
         by = 0.5 * min(1.0, max(0.0, promised - noise(here)) / here.fun)
     if falls_ahead(image, unit, by, problem, it, work):
@@ -177,7 +180,7 @@ def follow_ray(event, problem, flat_image, it, work, records):
         if t == 0.0:
             return NO_RAY
     move_along(image, t, problem, it, work, records[s.steps])
-    return verdict_at(it.points[s.now, 0], problem.norm_b, work.link)
+    return verdict_at(it.points[s.now], problem.norm_b, work.link)
 
 
 @serial
@@ -187,7 +190,7 @@ def advance(what, problem, flat_image, it, work, records):
     One function, so that it is compiled once: for PROPOSED, A may have no rows, which is how other layouts call it. Then `flat_image` is empty
     unless the verdict before was NEEDS_IMAGE.
     """
-    s = it.state[0]
+    s = as_iteration(it.state)
     s.steps = s.derivatives = s.evaluations = s.passes = 0
     held = False  # whether an event held back the step that is now taken
     while True:  # twice at most; a loop, so that `iterate` is inlined only once
@@ -202,7 +205,7 @@ def advance(what, problem, flat_image, it, work, records):
         if event == NO_STEP:
             return NO_DESCENT
         falls = event == LONG_STEPS and s.min_eig < -NEGLIGIBLE_CURVATURE * s.largest  # b may be so large that the loss does not show it
-        hopeless = event in (SATURATED, LONG_STEPS) and s.decrease <= noise(it.points[s.now, 0]) and not falls
+        hopeless = event in (SATURATED, LONG_STEPS) and s.decrease <= noise(as_point(it.points[s.now])) and not falls
         if hopeless and (work.link.high == 0.0 or spread(it.a[s.now]) <= 1.0):
             return MINIMUM  # identical rows, or a linear u: f is constant
         if event == SINGULAR_STEPS and problem.A.shape[0] == 0 and flat_image.shape[0] == 0:
@@ -217,7 +220,7 @@ def advance(what, problem, flat_image, it, work, records):
         what = TAKE_LAST if what == ITERATE and s.converges else TAKE
     if what == DERIVE:
         return GO_ON
-    verdict = verdict_at(it.points[s.now, 0], problem.norm_b, work.link)
+    verdict = verdict_at(it.points[s.now], problem.norm_b, work.link)
     if held and s.converges:
         return verdict if verdict != GO_ON else MINIMUM
     return NO_DESCENT if event == NO_STEP else verdict
