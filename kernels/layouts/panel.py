@@ -1,15 +1,18 @@
 """Panels: some rows of A in the form that the micro-kernel reads.
 
-A panel is a C-ordered matrix, float64 or float32, whose rows are a whole number of registers wide and can be read
-eight at a time. Where A has this form already, its panel is A itself; otherwise rows are packed into a buffer and padded with zeros.
-All later code sees panels only, so a new layout of A needs only a function that fills the buffer (registry.py). Sums
-over rows are the exception: sparse rows need no panel for them.
+A panel is a matrix, float64 or float32, whose rows are a whole number of registers wide and can be read eight at a time. For a C-ordered A it is A
+itself: where d is no multiple of eight, the last register of a row runs into the next row, and the products with its entries count for nothing:
+they are multiplied by the zeros behind x, or their sums lie beyond d, where nobody reads. Only where such a register would run beyond A, and for
+other layouts, rows are packed into a buffer and padded with zeros. All later code sees panels only, so a new layout of A needs only a function
+that fills the buffer (registry.py). Sums over rows are the exception: sparse rows need no panel for them.
 """
 
 import numpy as np
-from numba.core import types
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.extending import overload
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 
 from ..compiling.jit import serial
 from ..registers import tile
@@ -27,9 +30,29 @@ def padded(count):
 
 
 @serial
-def is_in_place(A, rows):
-    """Whether rows of an array are already a panel."""
-    return A.shape[1] % LANES == 0 and rows % LANES == 0
+def is_in_place(A, start, rows):
+    """Whether these rows of an array are already a panel: whole registers of them end within A."""
+    n, d = A.shape
+    return rows % LANES == 0 and (start + rows - 1) * d + padded(d) <= n * d
+
+
+@intrinsic
+def rows_in_place(typingctx, A, start, rows):
+    """The panel of these rows of a C-ordered A: its rows overlap where d is no multiple of eight. It does not keep A alive."""
+    kind = types.Array(A.dtype, 2, "A", readonly=True)
+
+    def codegen(context, builder, sig, args):
+        source = context.make_array(A)(context, builder, args[0])
+        row, number = cgutils.unpack_tuple(builder, source.strides)
+        d = cgutils.unpack_tuple(builder, source.shape)[1]
+        width = builder.and_(builder.add(d, d.type(LANES - 1)), d.type(-LANES))
+        start = builder.bitcast(source.data, ir.IntType(8).as_pointer())
+        data = builder.bitcast(builder.gep(start, [builder.mul(args[1], row)]), source.data.type)
+        panel = context.make_array(kind)(context, builder)
+        populate_array(panel, data, (args[2], width), (row, number), source.itemsize, None)
+        return panel._getvalue()
+
+    return kind(A, types.int64, types.int64), codegen
 
 
 @serial
@@ -74,8 +97,8 @@ def loaded_panel(A, start, rows, buffer):
 @serial
 def load_array(A, start, rows, buffer):
     """C-ordered float64: in place, or packed."""
-    if is_in_place(A, rows):
-        return A[start : start + rows]
+    if is_in_place(A, start, rows):
+        return rows_in_place(A, start, rows)
     pack_rows(A, start, rows, buffer)
     clear_rows(buffer, rows, padded(rows))
     return buffer
@@ -84,8 +107,8 @@ def load_array(A, start, rows, buffer):
 @serial
 def load_single(A, start, rows, buffer):
     """C-ordered float32, likewise."""
-    if is_in_place(A, rows):
-        return A[start : start + rows]
+    if is_in_place(A, start, rows):
+        return rows_in_place(A, start, rows)
     out = single(buffer)
     out[: padded(rows)] = 0.0
     out[:rows, : A.shape[1]] = A[start : start + rows]
@@ -129,9 +152,9 @@ def _load_panel(A, start, rows, buffer):
 def _loaded_panel(A, start, rows, buffer):
     load = _loader(A)
     if load is load_array:
-        return lambda A, start, rows, buffer: A[start : start + rows] if is_in_place(A, rows) else buffer
+        return lambda A, start, rows, buffer: rows_in_place(A, start, rows) if is_in_place(A, start, rows) else buffer
     if load is load_single:
-        return lambda A, start, rows, buffer: A[start : start + rows] if is_in_place(A, rows) else single(buffer)
+        return lambda A, start, rows, buffer: rows_in_place(A, start, rows) if is_in_place(A, start, rows) else single(buffer)
     return lambda A, start, rows, buffer: buffer
 
 
