@@ -10,6 +10,7 @@ from scipy.linalg.lapack import dsyevd
 from fastrsx.kernels.layouts.panel import padded
 from fastrsx.kernels.newton import cholesky
 from fastrsx.kernels.registers.simd import LANES
+from fastrsx.kernels.registers.tile import packed_blocks
 
 from .inputs import Matrix, Vector
 
@@ -22,7 +23,7 @@ def shifted_factor(H: Matrix, shift: float) -> Matrix:
     """The upper triangle U of H + shift I = U^T U; the shift is raised until there is one."""
     d = len(H)
     wide = padded(d)
-    U, minus_one, packed = np.empty((wide, wide)), np.full(cholesky.BLOCK, -1.0), np.empty((wide // LANES, cholesky.BLOCK, LANES))
+    U, minus_one, packed = np.empty((wide, wide)), np.full(cholesky.BLOCK, -1.0), np.empty((packed_blocks.py_func(wide), cholesky.BLOCK, LANES))
     while not cholesky.factor(H, shift, U, minus_one, packed) and shift < np.inf:
         shift = max(4 * shift, 1e-10 * float(np.abs(H).max()), 1e-300)
     return U

@@ -1,95 +1,75 @@
-"""The assembly of the micro-kernel: full-width FMAs, no spills in the loop, no library call for exp."""
+"""The machine code of inner loops, on CPUs of every width of register: full-width multiply-adds, no spills, no calls."""
 
+import json
+import os
 import platform
-import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from llvmlite import binding
-from numba import njit, typeof, types
-from numba.np.numpy_support import from_dtype
 
-from fastrsx.kernels.compiling.jit import FLAGS
-from fastrsx.kernels.cpu import mixed, vectors
-from fastrsx.kernels.formulas.links import LINKS
-from fastrsx.kernels.formulas.records import STATE
-from fastrsx.kernels.registers import tile
-
-MATRIX, VECTOR = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
-PANEL32 = types.Array(types.float32, 3, "C")
-READ_ONLY = types.Array(types.float64, 2, "C", readonly=True)
-TILE = (MATRIX, READ_ONLY, types.int64, types.int64, types.int64, MATRIX, READ_ONLY, types.int64, types.int64)
-HOST = binding.get_host_cpu_features()
-
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not HOST.get("avx512f"),
-    reason="looks for AVX-512 instructions, which this CPU does not have",
-)
+HERE = Path(__file__).parent
+X86, ARM, APPLE = "x86_64-unknown-linux-gnu", "aarch64-linux-gnu", "arm64-apple-macosx"
+# The registers of each CPU, and how many of them eight lanes are.
+CPUS = {
+    (X86, "haswell"): ("ymm", 2),
+    (X86, "znver3"): ("ymm", 2),
+    (X86, "skylake-avx512"): ("zmm", 1),
+    (X86, "x86-64-v2"): ("xmm", 4),
+    (ARM, "neoverse-v2"): ("v", 4),
+    (APPLE, "apple-m1"): ("v", 4),
+}
+TALLEST = {"zmm": 24, "ymm": 6, "v": 6}  # registers of eight lanes in the largest tile
+# In a loop that holds others: the first rows' sums wait for those of the last. And with exp: four sums over rows, and what it computes.
+MOST_SPILLS = {"row_products": 10, "pack": 4, "add_domain": 16, "fold_residuals": 16, "panel_weights": 16}
+TRANSLATED = "x86_64", "AMD64"  # where the kernels are translated to ARM
 
 
-def blocks(kernel, signature):
-    """The basic blocks of the kernel, as lists of instructions. It is compiled again, since kernels from the disk cache have no assembly."""
-    compiled = njit(**FLAGS)(kernel.py_func)
-    compiled.compile(signature)
-    result, block = [], []
-    for line in compiled.inspect_asm(compiled.signatures[0]).splitlines():
-        if re.match(r"^\S+:", line):
-            result.append(block)
-            block = []
-        elif line.startswith("\t") and not line.startswith("\t."):
-            block.append(line.strip())
-            if line.startswith("\tj"):
-                result.append(block)
-                block = []
-    return [*result, block]
+def loops_of(triple, cpu):
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "FASTRSX_"))} | {"FASTRSX_CACHE": "0"}
+    others = () if triple == X86 else (triple, cpu)
+    env |= {"NUMBA_CPU_NAME": "haswell" if others else cpu, "NUMBA_CPU_FEATURES": ""}
+    run = subprocess.run([sys.executable, HERE / "assembly.py", *others], env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def count(block, pattern):
-    return sum(bool(re.search(pattern, line)) for line in block)
+@pytest.fixture(scope="module", params=CPUS, ids=lambda cpu: cpu[1])
+def machine(request):
+    if platform.machine() not in TRANSLATED:
+        pytest.skip("compiles for other CPUs from x86-64 only")
+    shapes, *loops = loops_of(*request.param)
+    return CPUS[request.param], shapes["shapes"], loops
 
 
-FMA = r"^vfn?madd\w*pd\s.*%zmm"
+def test_no_tile_spills_or_calls(machine):
+    (register, _), _, loops = machine
+    if register == "xmm":
+        assert any(loop["calls"] for loop in loops), "a CPU without multiply-add calls the library's"
+        return
+    hot = [loop for loop in loops if loop["fmas"]]
+    assert {loop["group"] for loop in hot} == {"gram", "sums", "mixed", "exp", "cholesky"}
+    for loop in hot:
+        assert loop["calls"] == 0, loop
+        assert loop["spills"] <= MOST_SPILLS.get(loop["name"], 0), loop
 
 
-@pytest.mark.parametrize(("name", "fmas"), [("_gram_tile_3", 24), ("_gram_tile_2", 16), ("_gram_tile_1", 8), ("_gram_corner", 24)])
-def test_the_inner_loops_of_the_gram_matrix_are_full_width_and_spill_nothing(name, fmas):
-    signature = TILE
-    if name == "_gram_corner":
-        signature = (types.Array(types.float64, 3, "C"), READ_ONLY, types.int64, types.int64, MATRIX, READ_ONLY, types.int64, types.int64)
-    found = blocks(getattr(tile, name), signature)
-    loops = [block for block in found if count(block, FMA) and block[-1].startswith("j")]
-    assert sum(count(loop, FMA) for loop in loops) >= fmas
+def test_multiply_adds_are_as_wide_as_the_registers(machine):
+    (register, per_eight), shapes, loops = machine
+    if register == "xmm":
+        assert shapes["tall"] == 2
+        return
     for loop in loops:
-        assert count(loop, FMA) % 8 == 0
-        assert count(loop, r"\(%rsp.*%zmm|%zmm.*\(%rsp") == 0, "a register was spilled"
-        assert count(loop, r"^call") == 0
-        assert count(loop, r"^v(fn?madd|mul|add)\w*pd\s.*%(y|x)mm") == 0
-    assert any(count(block, r"^prefetcht1") for block in found)
+        if loop["group"] in ("gram", "sums", "mixed"):
+            narrow = register if loop["name"] != "_half_corners" else "ymm"
+            assert set(loop["fmas"]) <= {register, narrow}, loop
+    largest = max(loop["fmas"].get(register, 0) for loop in loops if loop["group"] == "gram" and loop["name"] in ("_gram_tile_3", "_tall_tile"))
+    assert largest % (TALLEST[register] * per_eight) == 0
+    assert largest > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "fmas"), [("_wide_tile_3", 24), ("_wide_tile_2", 16), ("_wide_tile_1", 8), ("_wide_corner", 24), ("_half_corners", 16)]
-)
-def test_the_inner_loops_in_float32_are_full_width_and_spill_nothing(name, fmas):
-    columns = () if "corner" in name else (types.int64,)
-    signature = (PANEL32, types.int64, types.int64, types.int64, *columns, MATRIX, MATRIX, READ_ONLY, types.int64, types.int64)
-    fma = rf"^vfn?madd\w*ps\s.*%{'y' if name == '_half_corners' else 'z'}mm"
-    found = blocks(getattr(mixed, name), signature)
-    loops = [block for block in found if count(block, fma) and re.match(r"j(?!mp)", block[-1])]  # without a last round that ends in a shared tail
-    for sign in ("vfmadd", "vfnmadd"):
-        assert sum(count(loop, rf"^{sign}") for loop in loops) >= fmas
-    for loop in loops:
-        assert count(loop, fma) % 8 == 0
-        assert count(loop, r"^v(fn?madd|mul|add)\w*ps\s") == count(loop, fma)
-        assert count(loop, r"\(%rsp.*%(y|z)mm|%(y|z)mm.*\(%rsp") == 0, "a register was spilled"
-        assert count(loop, r"^call") == 0
-    assert any(count(block, r"^prefetcht1") for block in found)
-
-
-def test_no_loop_calls_exp():
-    """exp is a polynomial in registers; the one library call for each panel, for its shift, is outside the loops."""
-    signature = (typeof(LINKS["rsx"]), VECTOR, VECTOR, types.int64, types.int64, from_dtype(STATE), VECTOR, VECTOR)
-    found = blocks(vectors.add_domain, signature)
-    hot = [block for block in found if count(block, FMA) >= 10]
-    assert hot
-    for block in hot:
-        assert count(block, r"^call") == 0
+def test_tiles_prefetch(machine):
+    _, _, loops = machine
+    for group in ("gram", "sums", "mixed"):
+        assert any(loop["prefetches"] for loop in loops if loop["group"] == group)

@@ -12,6 +12,7 @@ from ..formulas.links import RSX
 from ..formulas.records import POINT_ROOM, STATE_ROOM, as_state
 from ..layouts.panel import ROWS, padded
 from ..registers.simd import LANES
+from ..registers.tile import packed_blocks
 
 KINDS = 4  # of weights of a row, and of d-vectors: see formulas/records.py
 
@@ -39,7 +40,7 @@ class Workspace(NamedTuple):
     vectors: np.ndarray  # blocks x 4 x padded d
     gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
-    packed: np.ndarray  # blocks x columns / 8 x rows of a panel x 8: weighted panels
+    packed: np.ndarray  # blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/tile.py
     weights: np.ndarray  # blocks x 4 x rows of a panel
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
 
@@ -91,7 +92,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
         np.empty((blocks, KINDS, wide)),
         np.empty((blocks, gram, gram)),
         np.empty((blocks, ROWS, wide)),
-        np.empty((blocks, wide // LANES, ROWS, LANES)),
+        np.empty((blocks, packed_blocks(wide), ROWS, LANES)),
         np.zeros((blocks, KINDS, ROWS)),
         link,
     )
@@ -100,7 +101,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
 def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
-    return n + blocks * (STATE_ROOM + KINDS * wide + (2 * ROWS * wide if panels else 0) + KINDS * ROWS)
+    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed_blocks.py_func(wide)) if panels else 0) + KINDS * ROWS)
 
 
 @serial

@@ -26,6 +26,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 from ..compiling.jit import serial
+from ..registers import tile
+from ..registers.shapes import SHAPES
 from ..registers.simd import (
     LANES,
     absolute,
@@ -37,6 +39,7 @@ from ..registers.simd import (
     max_lanes,
     maximum,
     multiply_add,
+    named,
     pointer,
     prefetch,
     register,
@@ -47,7 +50,7 @@ from ..registers.simd import (
     store_first,
     where_less,
 )
-from ..registers.tile import outer, outer_less, registers, scalars, strip, strip_count
+from ..registers.tile import SHORT, TALL, outer, outer_less, registers, scalars_of_blocks, strip_count
 
 WIDE = 16  # float32 lanes
 
@@ -334,114 +337,112 @@ class Coming(NamedTuple):
     line: int
 
 
-@serial
-def _wide_tile_3(panel32, rows, positive, p, q, C, scales, coming):
-    tile, left = wide_zeros(24), panel32[p // WIDE, :, p % WIDE :]
-    for k in range(positive):
-        tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 3))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    for k in range(positive, rows):
-        tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 3))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    add_wide_tile(tile, C, p, q, 8, scales)
+wide_scalars = scalars_of_blocks(WIDE)
 
 
-@serial
-def _wide_tile_2(panel32, rows, positive, p, q, C, scales, coming):
-    tile, left = wide_zeros(16), panel32[p // WIDE, :, p % WIDE :]
-    for k in range(positive):
-        tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 2))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    for k in range(positive, rows):
-        tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 2))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    add_wide_tile(tile, C, p, q, 8, scales)
+def _wide_tile(height, width):
+    """The tile of `height` scalars by `width` registers."""
+    cells = height * width
+
+    def tile(panel32, rows, positive, p, q, C, scales, coming):
+        sums = wide_zeros(cells)
+        for k in range(positive):
+            sums = outer(sums, wide_scalars(panel32, k, p, height), wide_registers(panel32, q // WIDE, k, width))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + k, 1)
+        for k in range(positive, rows):
+            sums = outer_less(sums, wide_scalars(panel32, k, p, height), wide_registers(panel32, q // WIDE, k, width))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + k, 1)
+        add_wide_tile(sums, C, p, q, height, scales)
+
+    return serial(named(f"wide_tile_{height}_by_{width}", tile))
 
 
-@serial
-def _wide_tile_1(panel32, rows, positive, p, q, C, scales, coming):
-    tile, left = wide_zeros(8), panel32[p // WIDE, :, p % WIDE :]
-    for k in range(positive):
-        tile = outer(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 1))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    for k in range(positive, rows):
-        tile = outer_less(tile, scalars(left, k, 0, 8), wide_registers(panel32, q // WIDE, k, 1))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    add_wide_tile(tile, C, p, q, 8, scales)
+if SHAPES.strips == 3:
+    _wide_tile_3, _wide_tile_2, _wide_tile_1 = _wide_tile(8, 3), _wide_tile(8, 2), _wide_tile(8, 1)
 
+    @serial
+    def _wide_corner(panel32, rows, positive, p, C, scales, coming):
+        """Rows p : p + 8 of the 32 columns from p on, and rows p + 16 : p + 24 of the last sixteen."""
+        upper, lower = wide_zeros(16), wide_zeros(8)
+        for k in range(positive):
+            left, right = wide_registers(panel32, p // WIDE, k, 2)
+            upper = outer(upper, wide_scalars(panel32, k, p, 8), (left, right))
+            lower = outer(lower, wide_scalars(panel32, k, p + WIDE, 8), (right,))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
+        for k in range(positive, rows):
+            left, right = wide_registers(panel32, p // WIDE, k, 2)
+            upper = outer_less(upper, wide_scalars(panel32, k, p, 8), (left, right))
+            lower = outer_less(lower, wide_scalars(panel32, k, p + WIDE, 8), (right,))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
+        add_wide_tile(upper, C, p, p, 8, scales)
+        add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
 
-@serial
-def _wide_corner(panel32, rows, positive, p, C, scales, coming):
-    """Rows p : p + 8 of the 32 columns from p on, and rows p + 16 : p + 24 of the last sixteen."""
-    upper, lower = wide_zeros(16), wide_zeros(8)
-    first, second = panel32[p // WIDE], panel32[p // WIDE + 1]
-    for k in range(positive):
-        left, right = wide_registers(panel32, p // WIDE, k, 2)
-        upper = outer(upper, scalars(first, k, 0, 8), (left, right))
-        lower = outer(lower, scalars(second, k, 0, 8), (right,))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
-    for k in range(positive, rows):
-        left, right = wide_registers(panel32, p // WIDE, k, 2)
-        upper = outer_less(upper, scalars(first, k, 0, 8), (left, right))
-        lower = outer_less(lower, scalars(second, k, 0, 8), (right,))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + 2 * k, 2)
-    add_wide_tile(upper, C, p, p, 8, scales)
-    add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
+    @serial
+    def _half_corners(panel32, rows, positive, p, C, scales, coming):
+        """The last eight rows and columns of the triangles of 16 x 16 at p and at p + 16."""
+        upper, lower = half_zeros(8), half_zeros(8)
+        for k in range(positive):
+            upper = outer(upper, wide_scalars(panel32, k, p + LANES, 8), last_half(panel32, p // WIDE, k))
+            lower = outer(lower, wide_scalars(panel32, k, p + WIDE + LANES, 8), last_half(panel32, p // WIDE + 1, k))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + k, 1)
+        for k in range(positive, rows):
+            upper = outer_less(upper, wide_scalars(panel32, k, p + LANES, 8), last_half(panel32, p // WIDE, k))
+            lower = outer_less(lower, wide_scalars(panel32, k, p + WIDE + LANES, 8), last_half(panel32, p // WIDE + 1, k))
+            if coming.line >= 0:
+                prefetch(coming.matrix, coming.row, coming.line + k, 1)
+        p += LANES
+        add_wide_tile(upper, C, p, p, 8, scales)
+        add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
 
-
-@serial
-def _half_corners(panel32, rows, positive, p, C, scales, coming):
-    """The last eight rows and columns of the triangles of 16 x 16 at p and at p + 16."""
-    upper, lower = half_zeros(8), half_zeros(8)
-    first, second = panel32[p // WIDE, :, LANES:], panel32[p // WIDE + 1, :, LANES:]
-    for k in range(positive):
-        upper = outer(upper, scalars(first, k, 0, 8), last_half(panel32, p // WIDE, k))
-        lower = outer(lower, scalars(second, k, 0, 8), last_half(panel32, p // WIDE + 1, k))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    for k in range(positive, rows):
-        upper = outer_less(upper, scalars(first, k, 0, 8), last_half(panel32, p // WIDE, k))
-        lower = outer_less(lower, scalars(second, k, 0, 8), last_half(panel32, p // WIDE + 1, k))
-        if coming.line >= 0:
-            prefetch(coming.matrix, coming.row, coming.line + k, 1)
-    p += LANES
-    add_wide_tile(upper, C, p, p, 8, scales)
-    add_wide_tile(lower, C, p + WIDE, p + WIDE, 8, scales)
-
-
-@serial
-def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
-    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
-    d = C.shape[0]
-    half, width = strip(wide_padded(d) // 2, s)
-    q = 2 * half
-    diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; a single register has none
-    for p in range(0, min(d, diagonal + WIDE), LANES):
-        coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
-        if p == diagonal:
-            _wide_corner(panel32, rows, positive, p, C, scales, coming)
-            askers -= 1
-        elif p > diagonal:
-            _wide_tile_1(panel32, rows, positive, p, diagonal + WIDE, C, scales, coming)
-            askers -= 1
+    @serial
+    def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
+        """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
+        d = C.shape[0]
+        half, width = tile.strip(wide_padded(d) // 2, s)
+        q = 2 * half
+        diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; a single register has none
+        for p in range(0, min(d, diagonal + WIDE), LANES):
             coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
-            _half_corners(panel32, rows, positive, diagonal, C, scales, coming)
-        elif width == 3:
-            _wide_tile_3(panel32, rows, positive, p, q, C, scales, coming)
-        elif width == 2:
-            _wide_tile_2(panel32, rows, positive, p, q, C, scales, coming)
-        else:
-            _wide_tile_1(panel32, rows, positive, p, q, C, scales, coming)
-        askers -= 1
-    return askers
+            if p == diagonal:
+                _wide_corner(panel32, rows, positive, p, C, scales, coming)
+                askers -= 1
+            elif p > diagonal:
+                _wide_tile_1(panel32, rows, positive, p, diagonal + WIDE, C, scales, coming)
+                askers -= 1
+                coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
+                _half_corners(panel32, rows, positive, diagonal, C, scales, coming)
+            elif width == 3:
+                _wide_tile_3(panel32, rows, positive, p, q, C, scales, coming)
+            elif width == 2:
+                _wide_tile_2(panel32, rows, positive, p, q, C, scales, coming)
+            else:
+                _wide_tile_1(panel32, rows, positive, p, q, C, scales, coming)
+            askers -= 1
+        return askers
+
+else:
+    _tall_tile, _short_tile = _wide_tile(TALL, 1), _wide_tile(SHORT, 1)
+
+    @serial
+    def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
+        """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
+        d, p = C.shape[0], 0
+        stop = min(d, (s + 1) * WIDE)
+        while p < stop:
+            coming = Coming(ahead, row, (d // LANES - askers) * rows if askers > 0 else -1)
+            if stop - p >= TALL and stop - p != 2 * SHORT:
+                _tall_tile(panel32, rows, positive, p, s * WIDE, C, scales, coming)
+                p += TALL
+            else:
+                _short_tile(panel32, rows, positive, p, s * WIDE, C, scales, coming)
+                p += SHORT
+            askers -= 1
+        return askers
 
 
 @serial

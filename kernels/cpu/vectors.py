@@ -138,8 +138,8 @@ def row_weights(link, a, b, w, point, j, count):
     at, aj = factors(point), load_first(a, 0, j, count)
     u, v, e, _ = terms(link, aj, at.shift, at.k)
     row = weights(u, v, e, load_first(b, 0, j, count), at)
-    if w.shape[0] > 0:
-        row = penalised(row, load_first(w, 0, j, count), aj)
+    # Zeros for an empty w: reading it in a branch would count references to it for every eight rows, a line that all threads write.
+    row = penalised(row, load_first(w, 0, j, min(count, w.shape[0] - j)), aj)
     return Weights(first(row.h, count), first(row.v, count), first(row.q, count), first(row.r, count))
 
 

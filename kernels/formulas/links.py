@@ -35,7 +35,9 @@ class Rsx(NamedTuple):
     low: float = 0.0
     high: float = math.inf
 
-    traits = Traits(may_fit_at_infinity=True)
+    @property
+    def traits(self):
+        return Traits(may_fit_at_infinity=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -49,7 +51,9 @@ class Softmax(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
 
-    traits = Traits(blind_to_shifts=True)
+    @property
+    def traits(self):
+        return Traits(blind_to_shifts=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -63,7 +67,9 @@ class Linear(NamedTuple):
     low: float = 0.0
     high: float = 0.0
 
-    traits = Traits(flat_along_x=True)
+    @property
+    def traits(self):
+        return Traits(flat_along_x=True)
 
     @staticmethod
     def terms(link, a, shift, k):
@@ -147,7 +153,9 @@ class Own(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
 
-    traits = Traits()
+    @property
+    def traits(self):
+        return Traits()
 
 
 _numbers = itertools.count(1)

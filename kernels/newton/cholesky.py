@@ -39,7 +39,7 @@ def add_multiple(y, multiple, x, start):
 def factor(H, lam, U, minus_one, packed):
     """The upper triangle of U (d x padded d, then padding rows); False where H + lam I is not positive definite in float64.
 
-    `minus_one` holds BLOCK times -1, the weights of the update; `packed` is padded d / 8 x BLOCK x 8.
+    `minus_one` holds BLOCK times -1, the weights of the update; `packed` is packed blocks x BLOCK x 8.
     """
     d = H.shape[0]
     U[:] = 0.0

@@ -8,6 +8,7 @@ from ..compiling.jit import part, serial
 from ..formulas.finish import rank_2
 from ..layouts.panel import padded
 from ..registers.simd import LANES
+from ..registers.tile import packed_blocks
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
@@ -63,7 +64,7 @@ def step(g, H, radius, p, z):
     d = g.shape[0]
     wide = padded(d)
     U = np.empty((wide, wide))
-    minus_one, packed = np.full(BLOCK, -1.0), np.empty((wide // LANES, BLOCK, LANES))
+    minus_one, packed = np.full(BLOCK, -1.0), np.empty((packed_blocks(wide), BLOCK, LANES))
     q = np.empty(d)
     size = 0.0
     low = 0.0

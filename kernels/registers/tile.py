@@ -1,6 +1,6 @@
 """The micro-kernel: outer products of scalars and registers, summed in registers over the rows of a panel.
 
-A tile of C is held in up to 24 registers while the rows k of a panel P stream by:
+A tile of C is held in registers, as many as the CPU has room for (shapes.py), while the rows k of a panel P stream by:
 
     C[r, c] += scalar_r(k) * vector_c(k)          r < R scalars, c < V registers of eight columns
 
@@ -12,7 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..compiling.jit import serial
+from ..compiling.jit import part, serial
+from .shapes import SHAPES
 from .simd import (
     LANES,
     absolute,
@@ -24,6 +25,7 @@ from .simd import (
     load_vector,
     maximum,
     multiply_add,
+    named,
     pointer,
     prefetch,
     store,
@@ -33,23 +35,12 @@ from .simd import (
 )
 
 _INT64 = ir.IntType(64)
+TALL, SHORT = SHAPES.tall, SHAPES.short
+SUMS, SUM, DOTS = SHAPES.sums, SHAPES.sum, SHAPES.dots
 
 
 def _columns(builder, j, count, step):
     return [builder.add(j, _INT64(step * c)) for c in range(count)]
-
-
-@intrinsic(prefer_literal=True)
-def scalars(typingctx, P, k, p, count):
-    """P[k, p : p + count] as a tuple of scalars."""
-    result = types.UniTuple(P.dtype, count.literal_value)
-    kind = ir.DoubleType() if P.dtype == types.float64 else ir.FloatType()
-
-    def codegen(context, builder, sig, args):
-        picked = [builder.load(pointer(context, builder, P, args[0], (args[1], j), kind)) for j in _columns(builder, args[2], len(result), 1)]
-        return context.make_tuple(builder, result, picked)
-
-    return result(P, types.int64, types.int64, count), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -141,96 +132,156 @@ def add_tile(typingctx, tile, C, p, q, rows):
 # -- C += P^T diag(h) P, upper triangle ----------------------------------------------------------------------
 #
 # The scalars come from diag(h) P, packed in blocks of eight columns: packed[p // 8, k] = h[k] P[k, p : p + 8] is one
-# cache line, and a tile reads the lines of a block one after the other. Scaling registers in the tile would cost an
-# eighth of the multiplications.
+# cache line, and a tile reads the lines of a block or two one after the other. Scaling registers in the tile would cost an
+# eighth of the multiplications. Tiles one register wide read a register of P for few products, so P is packed likewise, behind diag(h) P, but for
+# the first columns, which few tiles read.
+
+UNCOPIED = 2 if SHAPES.strips == 1 else 2**60  # strips of columns that are read from P itself
 
 
 @serial
-def _gram_tile_3(packed, P, rows, p, q, C, ahead, row, line):
-    tile = zeros(24)
-    for k in range(rows):
-        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 3))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
-    add_tile(tile, C, p, q, 8)
+def packed_blocks(d):
+    """The first dimension of `packed` for d columns, a multiple of eight."""
+    return d // LANES if UNCOPIED > 2 else 2 * (d // LANES)
 
 
-@serial
-def _gram_tile_2(packed, P, rows, p, q, C, ahead, row, line):
-    tile = zeros(16)
-    for k in range(rows):
-        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 2))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
-    add_tile(tile, C, p, q, 8)
+def scalars_of_blocks(width):
+    """The scalars of a panel that is packed in blocks of `width` columns, 8 or 16."""
+
+    @intrinsic(prefer_literal=True)
+    def operation(typingctx, packed, k, p, count):
+        """packed[p // width, k, p % width], for the columns p : p + count; eight of them lie in one block, and two where p is even."""
+        result = types.UniTuple(packed.dtype, count.literal_value)
+        kind = ir.DoubleType() if packed.dtype == types.float64 else ir.FloatType()
+
+        together = LANES if count.literal_value == LANES else 2
+
+        def codegen(context, builder, sig, args):
+            packed_value, k, p, _ = args
+            picked = []
+            for j in _columns(builder, p, len(result) // together, together):
+                block, lane = builder.lshr(j, _INT64(width.bit_length() - 1)), builder.and_(j, _INT64(width - 1))
+                loaded = ir.VectorType(kind, together) if SHAPES.pairs and together == 2 else kind
+                first = pointer(context, builder, packed, packed_value, (block, k, lane), loaded)
+                if loaded == kind:
+                    picked += [builder.load(builder.gep(first, [_INT64(r)])) for r in range(together)]
+                else:
+                    pair = builder.load(first, align=kind.get_abi_alignment(context.target_data))
+                    picked += [builder.extract_element(pair, ir.IntType(32)(r)) for r in range(together)]
+            return context.make_tuple(builder, result, picked)
+
+        return result(packed, types.int64, types.int64, count), codegen
+
+    return operation
 
 
-@serial
-def _gram_tile_1(packed, P, rows, p, q, C, ahead, row, line):
-    tile = zeros(8)
-    for k in range(rows):
-        tile = outer(tile, scalars(packed, k, 0, 8), registers(P, k, q, 1))
-        if line >= 0:
-            prefetch(ahead, row, line + k, 1)
-    add_tile(tile, C, p, q, 8)
+packed_scalars = scalars_of_blocks(LANES)
 
 
-@serial
-def _gram_corner(packed, P, rows, p, C, ahead, row, line):
-    """The triangle of 16 x 16 on the diagonal, also 24 registers."""
-    upper, lower = zeros(16), zeros(8)
-    for k in range(rows):
-        left, right = registers(P, k, p, 2)
-        upper = outer(upper, scalars(packed[0], k, 0, 8), (left, right))
-        lower = outer(lower, scalars(packed[1], k, 0, 8), (right,))
-        if line >= 0:
-            prefetch(ahead, row, line + 2 * k, 2)
-    add_tile(upper, C, p, p, 8)
-    add_tile(lower, C, p + 8, p + 8, 8)
+def _gram_tile(height, width):
+    """The tile of `height` scalars by `width` registers."""
+    cells = height * width
+
+    def tile(packed, P, rows, p, q, C, ahead, row, line):
+        sums = zeros(cells)
+        for k in range(rows):
+            sums = outer(sums, packed_scalars(packed, k, p, height), registers(P, k, q, width))
+            if line >= 0:
+                prefetch(ahead, row, line + k, 1)
+        add_tile(sums, C, p, q, height)
+
+    return serial(named(f"gram_tile_{height}_by_{width}", tile))
 
 
-@serial
-def wide_strips(d):
-    """How many strips of columns are three registers wide; the others are two, because one register a row leaves the multipliers idle."""
-    blocks = d // LANES
-    return max(0, blocks // 3 - (blocks % 3 == 1))
+if SHAPES.strips == 3:
+    _gram_tile_3, _gram_tile_2, _gram_tile_1 = _gram_tile(8, 3), _gram_tile(8, 2), _gram_tile(8, 1)
 
+    @serial
+    def _gram_corner(packed, P, rows, p, C, ahead, row, line):
+        """The triangle of 16 x 16 on the diagonal, also 24 registers."""
+        upper, lower = zeros(16), zeros(8)
+        for k in range(rows):
+            left, right = registers(P, k, p, 2)
+            upper = outer(upper, packed_scalars(packed, k, p, 8), (left, right))
+            lower = outer(lower, packed_scalars(packed, k, p + LANES, 8), (right,))
+            if line >= 0:
+                prefetch(ahead, row, line + 2 * k, 2)
+        add_tile(upper, C, p, p, 8)
+        add_tile(lower, C, p + 8, p + 8, 8)
 
-@serial
-def strip_count(d):
-    wide = wide_strips(d)
-    return wide + (d // LANES - 3 * wide + 1) // 2
+    @serial
+    def wide_strips(d):
+        """How many strips of columns are three registers wide; the others are two, because one register a row leaves the multipliers idle."""
+        blocks = d // LANES
+        return max(0, blocks // 3 - (blocks % 3 == 1))
 
+    @serial
+    def strip_count(d):
+        """The number of strips of columns of the Gram matrix of d columns."""
+        wide = wide_strips(d)
+        return wide + (d // LANES - 3 * wide + 1) // 2
 
-@serial
-def strip(d, s):
-    """First column and registers of strip s; the wide ones come first, and only d = 8 has a strip of one register."""
-    wide = wide_strips(d)
-    if s < wide:
-        return 3 * LANES * s, 3
-    first = 3 * wide + 2 * (s - wide)
-    return LANES * first, min(2, d // LANES - first)
+    @serial
+    def strip(d, s):
+        """First column and registers of strip s; the wide ones come first, and only d = 8 has a strip of one register."""
+        wide = wide_strips(d)
+        if s < wide:
+            return 3 * LANES * s, 3
+        first = 3 * wide + 2 * (s - wide)
+        return LANES * first, min(2, d // LANES - first)
 
-
-@serial
-def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
-    """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
-    d = P.shape[1]
-    q, width = strip(d, s)
-    diagonal = q + LANES * (width - 2)  # where the corner starts; a single register has none
-    for p in range(0, max(q, diagonal) + LANES, LANES):
-        block, line = packed[p // LANES], (d // LANES - askers) * rows if askers > 0 else -1
-        if p == diagonal:
-            _gram_corner(packed[p // LANES :], P, rows, p, C, ahead, row, line)
+    @serial
+    def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
+        """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
+        d = P.shape[1]
+        q, width = strip(d, s)
+        diagonal = q + LANES * (width - 2)  # where the corner starts; a single register has none
+        for p in range(0, max(q, diagonal) + LANES, LANES):
+            line = (d // LANES - askers) * rows if askers > 0 else -1
+            if p == diagonal:
+                _gram_corner(packed, P, rows, p, C, ahead, row, line)
+                askers -= 1
+            elif width == 3:
+                _gram_tile_3(packed, P, rows, p, q, C, ahead, row, line)
+            elif width == 2:
+                _gram_tile_2(packed, P, rows, p, q, C, ahead, row, line)
+            else:
+                _gram_tile_1(packed, P, rows, p, q, C, ahead, row, line)
             askers -= 1
-        elif width == 3:
-            _gram_tile_3(block, P, rows, p, q, C, ahead, row, line)
-        elif width == 2:
-            _gram_tile_2(block, P, rows, p, q, C, ahead, row, line)
-        else:
-            _gram_tile_1(block, P, rows, p, q, C, ahead, row, line)
-        askers -= 1
-    return askers
+        return askers
+
+else:
+    _tall_tile, _short_tile = _gram_tile(TALL, 1), _gram_tile(SHORT, 1)
+
+    @serial
+    def strip_count(d):
+        """The number of strips of columns of the Gram matrix of d columns: one register each."""
+        return d // LANES
+
+    @part
+    def _down(packed, P, rows, q, C, stop, coming):
+        """Rows up to `stop` of the eight columns of C from q on, those of P; returns how many more tiles may prefetch."""
+        ahead, row, askers, tiles = coming
+        p = 0
+        while p < stop:
+            line = (tiles - askers) * rows if askers > 0 else -1
+            if stop - p >= TALL and stop - p != 2 * SHORT:
+                _tall_tile(packed, P, rows, p, q, C, ahead, row, line)
+                p += TALL
+            else:
+                _short_tile(packed, P, rows, p, q, C, ahead, row, line)
+                p += SHORT
+            askers -= 1
+        return askers
+
+    @serial
+    def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
+        """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
+        blocks, q = P.shape[1] // LANES, s * LANES
+        coming = ahead, row, askers, blocks
+        if s < UNCOPIED:
+            return _down(packed, P, rows, q, C, q + LANES, coming)
+        return _down(packed, packed[blocks + s], rows, 0, C[:, q:], q + LANES, coming)
 
 
 @serial
@@ -246,16 +297,22 @@ def add_gram(packed, P, rows, C, ahead, row):
 
 @serial
 def pack(P, h, rows, packed):
-    """packed <- diag(h) P."""
-    for q in range(0, P.shape[1], LANES):
+    """packed <- diag(h) P, and P where tiles read it there."""
+    d = P.shape[1]
+    for q in range(0, d, LANES):
         for k in range(rows):
-            store_packed(packed, q // LANES, k, scaled(h[k], registers(P, k, q, 1)))
+            vector = registers(P, k, q, 1)
+            store_packed(packed, q // LANES, k, scaled(h[k], vector))
+            if q >= UNCOPIED * LANES:
+                store_packed(packed, (d + q) // LANES, k, vector)
 
 
 # -- S += W P: weighted sums of rows -------------------------------------------------------------------------
 #
 # While a pass works on a panel it prefetches the next one, `row` of `ahead`: half of its lines in each of two phases, the first half during the
 # products, the second during the sums; or `whole`, where there is one phase.
+
+THREE_SUMS, HALF_SUMS, HALF_SUM = 3 * SUMS, max(1, SUMS // 2), max(1, SUM // 2)  # literals for the calls below
 
 
 @serial
@@ -265,17 +322,17 @@ def add_row_sums(P, W, rows, S, ahead, row, whole):
     q = 0
     line = 0 if whole else rows * d // (2 * LANES)
     while q < d:
-        if d - q >= 32:
-            tile = zeros(12)
+        if SUMS > 1 and d - q >= SUMS * LANES:
+            tile = zeros(THREE_SUMS)
             for k in range(rows):
-                prefetch(ahead, row, line, 2)
+                prefetch(ahead, row, line, HALF_SUMS)
                 if whole:
-                    prefetch(ahead, row, line + 2, 2)
-                    line += 2
-                line += 2
-                tile = outer(tile, column(W, k, 3), registers(P, k, q, 4))
+                    prefetch(ahead, row, line + HALF_SUMS, HALF_SUMS)
+                    line += HALF_SUMS
+                line += HALF_SUMS
+                tile = outer(tile, column(W, k, 3), registers(P, k, q, SUMS))
             add_tile(tile, S, 0, q, 3)
-            q += 32
+            q += SUMS * LANES
         else:
             narrow = zeros(3)
             for k in range(rows):
@@ -284,31 +341,35 @@ def add_row_sums(P, W, rows, S, ahead, row, whole):
                     line += 1
                 narrow = outer(narrow, column(W, k, 3), registers(P, k, q, 1))
             add_tile(narrow, S, 0, q, 3)
-            q += 8
+            q += LANES
 
 
 @serial
 def add_row_sums_and_pack(P, h, W, rows, S, packed):
-    """packed <- diag(h) P, and S += W[:, : rows] P for the three rows of W, in one read of P."""
+    """`pack`, and S += W[:, : rows] P for the three rows of W, in one read of P."""
     d = P.shape[1]
     q = 0
     while q < d:
-        if d - q >= 32:
-            tile = zeros(12)
+        if SUMS > 1 and d - q >= SUMS * LANES:
+            tile = zeros(THREE_SUMS)
             for k in range(rows):
-                vectors = registers(P, k, q, 4)
+                vectors = registers(P, k, q, SUMS)
                 store_packed(packed, q // LANES, k, scaled(h[k], vectors))
+                if q >= UNCOPIED * LANES:
+                    store_packed(packed, (d + q) // LANES, k, vectors)
                 tile = outer(tile, column(W, k, 3), vectors)
             add_tile(tile, S, 0, q, 3)
-            q += 32
+            q += SUMS * LANES
         else:
             narrow = zeros(3)
             for k in range(rows):
                 vector = registers(P, k, q, 1)
                 store_packed(packed, q // LANES, k, scaled(h[k], vector))
+                if q >= UNCOPIED * LANES:
+                    store_packed(packed, (d + q) // LANES, k, vector)
                 narrow = outer(narrow, column(W, k, 3), vector)
             add_tile(narrow, S, 0, q, 3)
-            q += 8
+            q += LANES
 
 
 @serial
@@ -332,17 +393,17 @@ def add_row_sum(P, W, rows, S, ahead, row, whole):
     q = 0
     line = 0 if whole else rows * d // (2 * LANES)
     while q < d:
-        if d - q >= 64:
-            tile = zeros(8)
+        if SUM > 2 and d - q >= SUM * LANES:
+            tile = zeros(SUM)
             for k in range(rows):
-                prefetch(ahead, row, line, 4)
+                prefetch(ahead, row, line, HALF_SUM)
                 if whole:
-                    prefetch(ahead, row, line + 4, 4)
-                    line += 4
-                line += 4
-                tile = outer(tile, column(W, k, 1), registers(P, k, q, 8))
+                    prefetch(ahead, row, line + HALF_SUM, HALF_SUM)
+                    line += HALF_SUM
+                line += HALF_SUM
+                tile = outer(tile, column(W, k, 1), registers(P, k, q, SUM))
             add_tile(tile, S, 0, q, 1)
-            q += 64
+            q += SUM * LANES
         elif d - q >= 16:
             middle = zeros(2)
             for k in range(rows):
@@ -364,18 +425,57 @@ def add_row_sum(P, W, rows, S, ahead, row, whole):
 
 # -- out = P x -----------------------------------------------------------------------------------------------
 
+HALF_DOTS = DOTS // 2
+
 
 @intrinsic
 def _add_products(typingctx, sums, P, i, j, x):
-    """sums[r] + P[i + r, j : j + 8] * x, for the eight rows r."""
+    """sums[r] + P[i + r, j : j + 8] * x, for the rows r."""
 
     def codegen(context, builder, sig, args):
         values = cgutils.unpack_tuple(builder, args[0])
-        rows = [load_vector(context, builder, P, args[1], (row, args[3])) for row in _columns(builder, args[2], LANES, 1)]
+        rows = [load_vector(context, builder, P, args[1], (row, args[3])) for row in _columns(builder, args[2], len(values), 1)]
         products = [multiply_add(builder, row, args[4], value) for row, value in zip(rows, values, strict=True)]
         return context.make_tuple(builder, sums, products)
 
     return sums(sums, P, types.int64, types.int64, f64x8), codegen
+
+
+@part
+def _dots(P, x, i, ahead, row, line, whole):
+    """P x for DOTS rows from i on, each in eight lanes; and the line that is prefetched next."""
+    sums = zeros(DOTS)
+    for j in range(0, P.shape[1], LANES):
+        prefetch(ahead, row, line, HALF_DOTS)
+        if whole:
+            prefetch(ahead, row, line + HALF_DOTS, HALF_DOTS)
+            line += HALF_DOTS
+        line += HALF_DOTS
+        sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
+    return sums, line
+
+
+def _of_eight_rows(some):
+    """The same for eight rows, as many at a time as the registers hold."""
+    if DOTS == LANES:
+        return some
+    half = some if 2 * DOTS == LANES else _doubled(some, DOTS)
+    return _doubled(half, LANES // 2)
+
+
+def _doubled(some, count):
+    """For twice `count` rows."""
+
+    @part
+    def twice(P, x, i, ahead, row, line, whole):
+        first, line = some(P, x, i, ahead, row, line, whole)
+        second, line = some(P, x, i + count, ahead, row, line, whole)
+        return first + second, line
+
+    return twice
+
+
+_eight_dots = _of_eight_rows(_dots)
 
 
 @serial
@@ -386,14 +486,7 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
     """
     line = 0
     for i in range(0, rows, LANES):
-        sums = zeros(8)
-        for j in range(0, P.shape[1], LANES):
-            prefetch(ahead, row, line, 4)
-            if whole:
-                prefetch(ahead, row, line + 4, 4)
-                line += 4
-            line += 4
-            sums = _add_products(sums, P, i, j, load_first(x, 0, j, x.shape[0] - j))
+        sums, line = _eight_dots(P, x, i, ahead, row, line, whole)
         store_first(out, 0, start + i, rows - i, sum_each(sums))
 
 
@@ -407,6 +500,19 @@ def _squares(typingctx, vectors):
     return vectors(vectors), codegen
 
 
+@part
+def _images(P, B, i, ahead, row, line, whole):
+    """P B for DOTS rows from i on; and the line that is prefetched next."""
+    tile, rows = zeros(DOTS), P[i:]
+    for j in range(P.shape[1]):
+        prefetch(ahead, row, line + j * DOTS // LANES, 1)
+        tile = outer(tile, column(rows, j, DOTS), registers(B, j, 0, 1))
+    return tile, line + P.shape[1] * DOTS // LANES
+
+
+_eight_images = _of_eight_rows(_images)
+
+
 @serial
 def row_squares(P, B, rows, out, start, ahead, row):
     """out[start : start + rows] = the squares of each row of P B, summed, for a B of eight columns; eight rows at a time.
@@ -415,9 +521,5 @@ def row_squares(P, B, rows, out, start, ahead, row):
     """
     line = 0
     for i in range(0, rows, LANES):
-        tile = zeros(8)
-        for j in range(P.shape[1]):
-            prefetch(ahead, row, line, 1)
-            line += 1
-            tile = outer(tile, column(P[i:], j, 8), registers(B, j, 0, 1))
-        store_first(out, 0, start + i, rows - i, sum_each(_squares(tile)))
+        images, line = _eight_images(P, B, i, ahead, row, line, True)
+        store_first(out, 0, start + i, rows - i, sum_each(_squares(images)))
