@@ -1,6 +1,7 @@
 """Blocks: rows are folded in blocks whose number depends on n and d alone.
 
-Each block folds its rows in order and the blocks combine in order, so the answer has the same bits on any number of threads.
+Each block folds its rows in order and the blocks combine in order, so the answer has the same bits on any number of threads. With more threads than
+blocks, several threads share the Gram matrix of a block, each with strips of its columns: who sums an entry does not matter to its bits.
 """
 
 from typing import NamedTuple
@@ -15,13 +16,29 @@ from ..registers.simd import LANES
 from ..registers.tile import packed_blocks
 
 KINDS = 4  # of weights of a row, and of d-vectors: see formulas/records.py
+MOST_BLOCKS = 128
+GRAM_NUMBERS, GRAM_SHARE = 2**21, 32  # of partial Gram matrices: 16 MB, or this part of A where that is more
+FEWEST_BLOCKS = 8  # where d is so large that they take more
+SMALL, LARGE = 4, 32  # panels of a block: at least; and beyond MANY blocks, where another Gram matrix to clear and to combine would show
+MANY = 32
+LEAST_SHARED, MOST_PARTS = 128, 16  # columns of a Gram matrix that threads share, and threads for each
+MOST_IDLE = 0.1  # of the threads
 
 
 @serial
 def block_count(n, d):
-    """How many blocks the n rows are folded in: enough for many threads, and at most 16 MB of partial Gram matrices up to d = 512."""
-    most = max(8, min(32, 2**21 // max(1, padded(d) ** 2)))
-    return max(1, min(most, (n + 4 * ROWS - 1) // (4 * ROWS)))
+    """How many blocks the n rows are folded in: enough for many threads, while their partial Gram matrices take little memory."""
+    most = max(FEWEST_BLOCKS, min(MOST_BLOCKS, max(GRAM_NUMBERS, n * d // GRAM_SHARE) // max(1, padded(d) ** 2)))
+    small, large = (n + SMALL * ROWS - 1) // (SMALL * ROWS), n // (LARGE * ROWS)
+    return max(1, min(most, max(min(small, MANY), large)))
+
+
+def part_count(blocks, d, threads):
+    """How many threads share each block's Gram matrix: the fewest with which nearly all of them work."""
+    parts = 1
+    while d >= LEAST_SHARED and parts < MOST_PARTS and blocks * parts < (1.0 - MOST_IDLE) * threads * -(-blocks * parts // threads):
+        parts += 1
+    return parts
 
 
 @serial
@@ -39,9 +56,9 @@ class Workspace(NamedTuple):
     sums: np.ndarray  # blocks x 9: the state of each block, and below its d-vectors and Gram matrix
     vectors: np.ndarray  # blocks x 4 x padded d
     gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
-    buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
-    packed: np.ndarray  # blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/tile.py
-    weights: np.ndarray  # blocks x 4 x rows of a panel
+    buffers: np.ndarray  # parts of blocks x rows of a panel x padded d: packed panels
+    packed: np.ndarray  # parts of blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/tile.py
+    weights: np.ndarray  # parts of blocks x 4 x rows of a panel
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
 
 
@@ -56,8 +73,11 @@ class Scratch(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The rows of a block, start : stop, and its share of the scratch."""
+    """The rows of a block, start : stop, and its share of the scratch; or that of a thread that has a part of its Gram matrix."""
 
+    number: int
+    part: int
+    parts: int
     start: int
     stop: int
     sums: np.record  # its state
@@ -77,7 +97,17 @@ def scratch_of(work):
 def share(scratch, k, n):
     """Block k of n rows."""
     start, stop = block_rows(k, scratch.vectors.shape[0], n)
-    return Block(start, stop, as_state(scratch.sums[k]), scratch.vectors[k], scratch.buffers[k], scratch.packed[k], scratch.weights[k])
+    return Block(k, 0, 1, start, stop, as_state(scratch.sums[k]), scratch.vectors[k], scratch.buffers[k], scratch.packed[k], scratch.weights[k])
+
+
+@part
+def share_part(scratch, t, n):
+    """Part t of the parts of all blocks."""
+    parts = scratch.buffers.shape[0] // scratch.vectors.shape[0]
+    k = t // parts
+    start, stop = block_rows(k, scratch.vectors.shape[0], n)
+    sums, vectors = as_state(scratch.sums[k]), scratch.vectors[k]
+    return Block(k, t - k * parts, parts, start, stop, sums, vectors, scratch.buffers[t], scratch.packed[t], scratch.weights[t])
 
 
 @serial
@@ -102,6 +132,19 @@ def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
     return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed_blocks.py_func(wide)) if panels else 0) + KINDS * ROWS)
+
+
+def part_size(blocks, d):
+    """The numbers that another part of each block takes in `shared`."""
+    return blocks * ROWS * (padded.py_func(d) + KINDS + LANES * packed_blocks.py_func(padded.py_func(d)))
+
+
+def shared(work, parts):
+    """The workspace with room for several threads at each block's Gram matrix; parts from `part_count`."""
+    if parts == 1:
+        return work
+    arrays = {name: getattr(work, name) for name in ("buffers", "packed", "weights")}
+    return work._replace(**{name: np.zeros((parts * len(array), *array.shape[1:])) for name, array in arrays.items()})
 
 
 @serial

@@ -13,7 +13,7 @@ from ..layouts.panel import ROWS
 from ..registers.simd import LANES
 from ..registers.tile import strip_count
 from . import rows as row_folds
-from .blocks import block_rows, share
+from .blocks import block_rows, share, share_part
 from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights
 
 LEAST_ENTRY = 1e-140  # of the largest in a column: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
@@ -35,7 +35,7 @@ def products(A, x, out, buffers):
 @parallel
 def transposed(A, y, out, buffers, weights, vectors):
     """out = A^T y."""
-    blocks = buffers.shape[0]
+    blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
         row_folds.fold_transposed(A, y, start, stop, buffers[k], weights[k], vectors[k])
@@ -62,7 +62,7 @@ def finish_columns(sums, n, most, scale):
 @parallel
 def columns(A, most, scale, buffers, vectors):
     """scale = the RMS of each column; returns the first column with an entry that is not finite or beyond `most`, else -1."""
-    blocks = buffers.shape[0]
+    blocks = vectors.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, A.shape[0])
         row_folds.fold_columns(A, start, stop, buffers[k], vectors[k])
@@ -139,15 +139,16 @@ def gradient(link, A, a, b, w, point, scratch):
 def derivatives_by_blocks(link, A, a, b, w, point, gram, scratch):
     """The same and the blocks' Gram matrices A^T diag(h) A."""
     n = a.shape[0]
-    for k in prange(scratch.vectors.shape[0]):
-        row_folds.fold_derivatives(link, A, a, b, w, as_point(point), share(scratch, k, n), gram[k])
+    for t in prange(scratch.buffers.shape[0]):
+        block = share_part(scratch, np.int64(t), n)
+        row_folds.fold_derivatives(link, A, a, b, w, as_point(point), block, gram[block.number])
     row_folds.merge_vectors(scratch.vectors)
 
 
 @parallel
 def derivatives_by_strips(link, A, h, a, b, w, point, gram, scratch):
     """The same for large d, and one Gram matrix for all; for an h that is not empty, only A^T diag(h) A."""
-    slots, n = scratch.buffers.shape[0], A.shape[0]
+    slots, n = scratch.vectors.shape[0], A.shape[0]
     scratch.vectors[:] = 0.0
     gram[:] = 0.0
     pairs = (strip_count(gram.shape[0]) + 1) // 2
@@ -155,7 +156,7 @@ def derivatives_by_strips(link, A, h, a, b, w, point, gram, scratch):
         for k in prange(slots):
             row_folds.fold_panel(link, A, h, a, b, w, as_point(point), i + np.int64(k) * ROWS, share(scratch, k, n))
         for t in prange(pairs):
-            row_folds.add_strips(A, i, scratch.buffers, scratch.packed, np.int64(t), gram)
+            row_folds.add_strips(A, i, slots, scratch.buffers, scratch.packed, np.int64(t), gram)
     row_folds.merge_vectors(scratch.vectors)
 
 
@@ -182,12 +183,11 @@ def curvature(link, A, p, a, b, w, point, da, scratch):
 
 
 @parallel
-def gram_by_blocks(A, h, gram, buffers, packed):
+def gram_by_blocks(A, h, gram, scratch):
     """The blocks' Gram matrices A^T diag(h) A."""
-    blocks = gram.shape[0]
-    for k in prange(blocks):
-        start, stop = block_rows(k, blocks, A.shape[0])
-        row_folds.fold_gram(A, h, start, stop, buffers[k], packed[k], gram[k])
+    for t in prange(scratch.buffers.shape[0]):
+        block = share_part(scratch, np.int64(t), A.shape[0])
+        row_folds.fold_gram(A, h, block, gram[block.number])
 
 
 gram_by_blocks_serial = serial_twin(gram_by_blocks)
@@ -208,7 +208,7 @@ def weigh_gram(link, A, h, gram, a, point, scratch):
     if gram.ndim == 2:
         derivatives_by_strips(link, A, h, a, a, a, point, gram, scratch)  # with an h, a, b and w are not read
     else:
-        gram_by_blocks(A, h, gram, scratch.buffers, scratch.packed)
+        gram_by_blocks(A, h, gram, scratch)
         scratch.vectors[0] = 0.0
 
 

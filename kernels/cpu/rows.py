@@ -7,7 +7,7 @@ from ..formulas.rows import sum_weights
 from ..formulas.states import rescale, rescaled_sums
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
 from ..registers.simd import LANES, first, load_first, store, store_first
-from ..registers.tile import add_gram, add_gram_strip, add_row_sums_and_pack, pack, strip_count
+from ..registers.tile import add_gram_strip, add_gram_strips, add_row_sums_and_pack, pack, pack_strips, strip_count, strip_start, strips_of_part
 from .mixed import add_gram_mixed, pack_mixed, start_scales
 from .vectors import add_domain, panel_weights, start_domain
 
@@ -111,15 +111,23 @@ def fold_gradient(link, A, a, b, w, point, block):
 
 @part
 def fold_derivatives(link, A, a, b, w, point, block, gram):
-    """The same and A^T diag(h) A into `gram`."""
-    block.vectors[:] = 0.0
-    gram[:] = 0.0
+    """The same and A^T diag(h) A into `gram`: all of it, or one of several parts, the first of which has the sums."""
+    first, last = strips_of_part(gram.shape[1], block.part, block.parts)
+    left, right = strip_start(gram.shape[1], first), strip_start(gram.shape[1], last)
+    if block.part == 0:
+        block.vectors[:] = 0.0
+    gram[:, left:right] = 0.0
     for i in range(block.start, block.stop, ROWS):
         rows = min(ROWS, block.stop - i)
         panel = load_panel(A, i, rows, block.buffer)
         panel_weights(link, a, b, w, point, i, rows, block.weights)
-        add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
-        add_gram(block.packed, panel, rows, gram, A, i + ROWS)
+        if block.parts == 1:
+            add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
+        else:
+            if block.part == 0:
+                add_row_sums(panel, block.weights, rows, block.vectors, A, i + ROWS, False)
+            pack_strips(panel, block.weights[H], rows, left, right, block.packed)
+        add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
 
 
 @part
@@ -152,14 +160,16 @@ def fold_transposed(A, y, start, stop, buffer, weights, vectors):
 
 
 @part
-def fold_gram(A, h, start, stop, buffer, packed, gram):
-    """A^T diag(h) A of the rows start : stop."""
-    gram[:] = 0.0
-    for i in range(start, stop, ROWS):
-        rows = min(ROWS, stop - i)
-        panel = load_panel(A, i, rows, buffer)
-        pack(panel, h[i : i + rows], rows, packed)
-        add_gram(packed, panel, rows, gram, A, i + ROWS)
+def fold_gram(A, h, block, gram):
+    """A^T diag(h) A of a block's rows, or one of several parts."""
+    first, last = strips_of_part(gram.shape[1], block.part, block.parts)
+    left, right = strip_start(gram.shape[1], first), strip_start(gram.shape[1], last)
+    gram[:, left:right] = 0.0
+    for i in range(block.start, block.stop, ROWS):
+        rows = min(ROWS, block.stop - i)
+        panel = load_panel(A, i, rows, block.buffer)
+        pack_strips(panel, h[i : i + rows], rows, left, right, block.packed)
+        add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
 
 
 @part
@@ -195,10 +205,10 @@ def fold_panel(link, A, h, a, b, w, point, i, block):
 
 
 @serial
-def add_strips(A, i, buffers, packed, t, gram):
+def add_strips(A, i, slots, buffers, packed, t, gram):
     """Strip t and the t-th from the last, together as long as any other such pair, of the panels from row i on."""
     last = strip_count(gram.shape[0]) - 1
-    for k in range(buffers.shape[0]):
+    for k in range(slots):
         rows = min(ROWS, A.shape[0] - i - k * ROWS)
         if rows <= 0:
             return

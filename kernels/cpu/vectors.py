@@ -138,8 +138,9 @@ def row_weights(link, a, b, w, point, j, count):
     at, aj = factors(point), load_first(a, 0, j, count)
     u, v, e, _ = terms(link, aj, at.shift, at.k)
     row = weights(u, v, e, load_first(b, 0, j, count), at)
-    # Zeros for an empty w: reading it in a branch would count references to it for every eight rows, a line that all threads write.
-    row = penalised(row, load_first(w, 0, j, min(count, w.shape[0] - j)), aj)
+    # Zeros for an empty w, from its start: reading it in a branch would count references to it for every eight rows, a line that all threads
+    # write; and a masked load from memory that is not mapped takes hundreds of cycles.
+    row = penalised(row, load_first(w, 0, min(j, w.shape[0]), min(count, w.shape[0] - j)), aj)
     return Weights(first(row.h, count), first(row.v, count), first(row.q, count), first(row.r, count))
 
 

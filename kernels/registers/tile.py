@@ -8,6 +8,8 @@ With scalars h_k P[k, p + r] and vectors P[k, q + 8 c] that is a tile of the Gra
 W[r, k] it is a tile of W P, the weighted sums of rows. Both are the same three lines below.
 """
 
+import math
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -258,6 +260,11 @@ else:
         """The number of strips of columns of the Gram matrix of d columns: one register each."""
         return d // LANES
 
+    @serial
+    def strip(d, s):
+        """First column and registers of strip s."""
+        return LANES * s, 1
+
     @part
     def _down(packed, P, rows, q, C, stop, coming):
         """Rows up to `stop` of the eight columns of C from q on, those of P; returns how many more tiles may prefetch."""
@@ -285,26 +292,51 @@ else:
 
 
 @serial
-def add_gram(packed, P, rows, C, ahead, row):
-    """C += P^T diag(h) P over the first `rows` rows; only the 8 x 8 tiles on and above the diagonal are right.
+def strip_start(d, s):
+    """The first column of strip s; d behind the last."""
+    return strip(d, s)[0] if s < strip_count(d) else d
+
+
+@serial
+def strips_of_part(d, part, parts):
+    """The first strip of a part of the strips, and that of the next: parts of about equal area."""
+    count = strip_count(d)
+    return int(count * math.sqrt(part / parts) + 0.5), int(count * math.sqrt((part + 1) / parts) + 0.5)
+
+
+@serial
+def add_gram_strips(packed, P, rows, first, last, C, ahead, row):
+    """C += P^T diag(h) P over the first `rows` rows, in the strips first : last; only the 8 x 8 tiles on and above the diagonal are right.
 
     Meanwhile the panel at `row` of the matrix `ahead` is prefetched into L2: d / 8 tiles request a line a row.
     """
     askers = P.shape[1] // LANES
-    for s in range(strip_count(P.shape[1])):
+    for s in range(first, last):
         askers = add_gram_strip(packed, P, rows, s, C, ahead, row, askers)
 
 
 @serial
-def pack(P, h, rows, packed):
-    """packed <- diag(h) P, and P where tiles read it there."""
+def add_gram(packed, P, rows, C, ahead, row):
+    """The same in all strips."""
+    add_gram_strips(packed, P, rows, 0, strip_count(P.shape[1]), C, ahead, row)
+
+
+@serial
+def pack_strips(P, h, rows, first, last, packed):
+    """What the columns first : last of a Gram matrix take: packed <- diag(h) P up to `last`, and these columns of P where tiles read them there."""
     d = P.shape[1]
-    for q in range(0, d, LANES):
+    for q in range(0, last, LANES):
         for k in range(rows):
             vector = registers(P, k, q, 1)
             store_packed(packed, q // LANES, k, scaled(h[k], vector))
-            if q >= UNCOPIED * LANES:
+            if q >= max(first, UNCOPIED * LANES):
                 store_packed(packed, (d + q) // LANES, k, vector)
+
+
+@serial
+def pack(P, h, rows, packed):
+    """The same for all columns."""
+    pack_strips(P, h, rows, 0, P.shape[1], packed)
 
 
 # -- S += W P: weighted sums of rows -------------------------------------------------------------------------
