@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from fastrsx.kernels.layouts import registry
+from fastrsx.kernels.registers.shapes import REGISTER
 
 from . import inputs
 from .loading import Data, Loader, as_data, loader_of
@@ -19,7 +20,8 @@ SAMPLE_PART = 0.02  # of n, where that is more: the Gram matrix of so few costs 
 # bench/RESULTS.md, rows "newton, auto" and "newton by Hessian": products for a step, and more of them for what takes more steps.
 PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
-PANEL_NS = 1 / 45.0  # of one thread, for each of the n d^2 of a dense Gram matrix
+# The speed of a dense Gram matrix on one thread, in n d^2 for each ns, by the registers of the CPU (rows "weighted Gram").
+PANEL_NS = 1 / {"zmm": 45.0, "ymm": 24.0, "q": 24.0, "xmm": 3.0}[REGISTER]
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0

@@ -66,6 +66,7 @@ class _Solver:
         exact = problem.plan.hessian == "exact"
         self.iterate = self.passes.alloc_iterate(exact)
         self.numbers = self.iterate.state.view(iteration.ITERATION)
+        self.numbers["radius"] = 1.0
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.no_rows = inputs.read_only(np.empty((0, d)))

@@ -104,9 +104,7 @@ class Iterate(NamedTuple):
 
 @serial
 def alloc_iterate(n, d, hessian):
-    """An iterate at x = 0, where a = 0, with radius 1; without `hessian`, for steps that the caller proposes."""
-    state = np.zeros(ITERATION_ROOM)
-    as_iteration(state).radius = 1.0
+    """An iterate at x = 0, where a = 0, without a radius; without `hessian`, for steps that the caller proposes."""
     square = (d, d) if hessian else (0, 0)
     return Iterate(
         np.zeros(d),
@@ -123,7 +121,7 @@ def alloc_iterate(n, d, hessian):
         np.zeros(d),
         np.zeros(DIRECTIONS),
         np.empty((block_count(n, d), PLANE)),
-        state,
+        np.zeros(ITERATION_ROOM),
     )
 
 

@@ -45,4 +45,5 @@ def register_of(triple, cpu, features):
     return next((name for name in BY_REGISTER if re.search(rf"\b{name}\d", assembly)), "xmm")
 
 
-SHAPES = BY_REGISTER[register_of(*cpu_target.target_context.codegen().magic_tuple())]
+REGISTER = register_of(*cpu_target.target_context.codegen().magic_tuple())
+SHAPES = BY_REGISTER[REGISTER]
