@@ -67,6 +67,7 @@ class _Solver:
         self.iterate = self.passes.alloc_iterate(exact)
         self.numbers = self.iterate.state.view(iteration.ITERATION)
         self.numbers["radius"] = 1.0
+        self.counts = self.iterate.state.view(np.int64)[iteration.COUNTS]
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.no_rows = inputs.read_only(np.empty((0, d)))
@@ -106,7 +107,7 @@ class _Solver:
         problem = iteration.Problem(source, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
         records = self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1]
         verdict = passes.advance(what, problem, flat_image, self.iterate, self.work, records)
-        taken, derivatives, evaluations, count = self.numbers[["steps", "derivatives", "evaluations", "passes"]].item()
+        taken, derivatives, evaluations, count = self.counts.tolist()
         passes.evaluations += evaluations
         passes.count += count
         self.nhev += derivatives

@@ -5,6 +5,7 @@ import pytest
 
 from fastrsx.kernels.layouts.panel import padded
 from fastrsx.kernels.newton import cholesky, trust_region
+from fastrsx.kernels.registers.tile import packed_blocks
 
 
 def best_decrease(g, H, radius):
@@ -142,7 +143,7 @@ def definite(d):
 
 def factor(H, lam=0.0):
     U = np.full((padded(len(H)),) * 2, np.nan)
-    return cholesky.factor(H, lam, U, np.full(cholesky.BLOCK, -1.0), np.empty((len(U) // 8, cholesky.BLOCK, 8))), U
+    return cholesky.factor(H, lam, U, np.full(cholesky.BLOCK, -1.0), np.empty((packed_blocks(len(U)), cholesky.BLOCK, 8))), U
 
 
 @pytest.mark.parametrize("d", SIZES)

@@ -65,12 +65,14 @@ class Point:
     @property
     def log_alpha(self) -> float:
         """log <u, 1>; NaN outside the domain."""
-        return math.log(self.scaled_alpha) + self.shift if self.scaled_alpha > 0 else math.nan
+        alpha = self.at.alpha
+        return math.log(alpha) + self.at.shift if alpha > 0 else math.nan
 
     @property
     def alpha(self) -> float:
         """<u, 1>, which may be inf."""
-        return math.exp(self.log_alpha) if not self.log_alpha > LARGEST_LOG else math.inf
+        log_alpha = self.log_alpha
+        return math.exp(log_alpha) if not log_alpha > LARGEST_LOG else math.inf
 
 
 def rank_2(v: Vector, q: Vector) -> Matrix:

@@ -74,7 +74,8 @@ class Passes:
             count, _, wide = self._work.vectors.shape
             shape = (wide, wide) if wide > rows.BY_STRIPS or self.has_sparse_gram else (count, wide, wide)
             parts = blocks.part_count(count, self.shape[1], self.plan.threads) if len(shape) == 3 and not self.has_sparse_gram else 1
-            with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape) + (parts - 1) * blocks.part_size(count, self.shape[1])):
+            others = (parts - 1) * blocks.part_size(count, self.shape[1]) if parts > 1 else 0
+            with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape) + others):
                 self._work = blocks.shared(self._work, parts)._replace(gram=np.empty(shape))
         return self._work
 

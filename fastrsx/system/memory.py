@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,13 +70,16 @@ def free() -> int:
     return min([memory.available + swap.free, *_left_in_cgroups(), *_left_to_process()])
 
 
-@contextmanager
-def room_for(what: str, numbers: int) -> Iterator[None]:
+class room_for:  # noqa: N801
     """Allocate so many float64 numbers in the body; MemoryError, with the size, where they would not fit."""
-    size = 8 * numbers
-    if size > LARGE and size > (left := free()):
-        raise MemoryError(f"{what} needs {size / 1e9:.3g} GB, and {left / 1e9:.3g} GB are free")
-    try:
-        yield
-    except MemoryError:
-        raise MemoryError(f"{what} needs {size / 1e9:.3g} GB, which this process did not get") from None
+
+    def __init__(self, what: str, numbers: int) -> None:
+        self.what, self.size = what, 8 * numbers
+        if self.size > LARGE and self.size > (left := free()):
+            raise MemoryError(f"{what} needs {self.size / 1e9:.3g} GB, and {left / 1e9:.3g} GB are free")
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, MemoryError):
+            raise MemoryError(f"{self.what} needs {self.size / 1e9:.3g} GB, which this process did not get") from None

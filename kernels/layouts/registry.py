@@ -38,7 +38,7 @@ def register(layout: Layout) -> None:
 
 def layout_of(A: Any) -> Layout | None:
     """The registered layout of A, if it has one."""
-    return next((layout for layout in _layouts.values() if layout.recognises(A)), None)
+    return next((layout for layout in _layouts.values() if layout.recognises(A)), None) if _layouts else None
 
 
 def named(name: str) -> Layout | None:

@@ -66,6 +66,8 @@ ITERATION = record(
 )
 as_iteration = reader(ITERATION)
 ITERATION_ROOM = room(ITERATION)
+_NAMES = ITERATION.names or ()
+COUNTS = slice(_NAMES.index("steps"), _NAMES.index("passes") + 1)  # those of a call, among the record's numbers as int64
 RECORD = 7  # numbers recorded per step
 
 

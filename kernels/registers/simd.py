@@ -334,6 +334,17 @@ def read_only(typingctx, array):
     return array.copy(readonly=True)(array), codegen
 
 
+@intrinsic
+def uniform(typingctx, array):
+    """A matrix as read-only and of any strides, so that functions of it are compiled once; what is no array, unchanged."""
+
+    def codegen(context, builder, sig, args):
+        return impl_ret_borrowed(context, builder, sig.return_type, args[0])
+
+    kind = array.copy(readonly=True, layout="A") if isinstance(array, types.Array) else array
+    return kind(array), codegen
+
+
 def _line(context, builder, source_type, source, row, line):
     """The address of a line after the start of a row, for `prefetch`."""
     if isinstance(source_type, types.Array):

@@ -33,6 +33,7 @@ from .simd import (
     store,
     store_first,
     sum_each,
+    uniform,
     zeros,
 )
 
@@ -266,10 +267,10 @@ else:
         return LANES * s, 1
 
     @part
-    def _down(packed, P, rows, q, C, stop, coming):
-        """Rows up to `stop` of the eight columns of C from q on, those of P; returns how many more tiles may prefetch."""
+    def _down(packed, P, rows, C, stop, coming):
+        """The first eight columns of C, up to the row `stop`, from those of P; returns how many more tiles may prefetch."""
         ahead, row, askers, tiles = coming
-        p = 0
+        p = q = askers - askers  # 0, which as a literal would have a type of its own
         while p < stop:
             line = (tiles - askers) * rows if askers > 0 else -1
             if stop - p >= TALL and stop - p != 2 * SHORT:
@@ -285,10 +286,10 @@ else:
     def add_gram_strip(packed, P, rows, s, C, ahead, row, askers):
         """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
         blocks, q = P.shape[1] // LANES, s * LANES
-        coming = ahead, row, askers, blocks
+        coming = uniform(ahead), row, askers, blocks
         if s < UNCOPIED:
-            return _down(packed, P, rows, q, C, q + LANES, coming)
-        return _down(packed, packed[blocks + s], rows, 0, C[:, q:], q + LANES, coming)
+            return _down(packed, uniform(P[:, q:]), rows, C[:, q:], q + LANES, coming)
+        return _down(packed, uniform(packed[blocks + s]), rows, C[:, q:], q + LANES, coming)
 
 
 @serial
