@@ -260,14 +260,15 @@ def value_grad(A, x, b, w, grad, work):
     """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass, two near an exact fit or of more than WIDEST columns."""
     is_fused = A.shape[1] <= WIDEST
     (project_grad if is_fused else project)(A, x, b, w, work)
-    point = fetch(work.point, work)[0]
-    if not point.fun < math.inf:
+    point = fetch(work.point, work)
+    fun = float(point[0].fun)
+    if not fun < math.inf:
         fill(grad, work)
-        return float(point.fun)
-    if not is_fused or cancels(point, fetch(work.combined, work)[None]):
+        return fun
+    if not is_fused or cancels(point.view(float), fetch(work.combined, work)[None]):
         gradient(A, work.a, b, w, work.point, work.h[:0], work)
     grad.copy_to_device(work.combined[2], stream=work.stream)
-    return float(point.fun)
+    return fun
 
 
 def value_grad_hess(A, x, b, w, grad, hess, work):
