@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The bits of this machine on emulated CPUs, x86-64 without AVX-512 and aarch64, and the kernel tests there; says why where it cannot.
-# Needs Debian or Ubuntu, and qemu-user-static, which knows neither this machine's wheels nor its Python: both are fetched for arm64.
+# The bits of this machine on emulated CPUs, and tests of kernels there; says why where it cannot.
+#     ci/emulated.sh [haswell] [arm]    x86-64 without AVX-512 (the default), whose code this machine compiles; or aarch64, which takes 15 minutes
+# Needs qemu-user-static; and for aarch64 Debian or Ubuntu, whose Python for arm64 is fetched, and the wheels.
 set -euo pipefail
+cpus=${*:-haswell}
+export FASTRSX_CI_DIR=${FASTRSX_CI_DIR:-$(mktemp -d)}
 work=$FASTRSX_CI_DIR/emulated
 here=$PWD
 why_not() { echo "not run: $1"; exit 0; }
-for tool in qemu-x86_64-static qemu-aarch64-static apt-get dpkg; do
-    command -v $tool > /dev/null || why_not "$tool is missing (apt-get install qemu-user-static)"
-done
+command -v qemu-x86_64-static > /dev/null || why_not "qemu is missing (apt-get install qemu-user-static)"
 mkdir -p "$work/home" "$work/lists/partial" "$work/archives/partial" "$work/root/proc"
 python3 -m venv "$work/venv"
 pip=("$work/venv/bin/pip" -q --disable-pip-version-check)
@@ -15,20 +16,23 @@ pip=("$work/venv/bin/pip" -q --disable-pip-version-check)
 python=$("$work/venv/bin/python" -c 'import sys; print(f"{sys.version_info[0]}.{sys.version_info[1]}")')
 
 # -- Python and the wheels for arm64 -------------------------------------------------------------------------
-: > "$work/status"
-apt=(apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
-    -o Dir::State::Lists="$work/lists" -o Dir::State::status="$work/status" -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives")
-"${apt[@]}" update > /dev/null || why_not "no list of arm64 packages"
-"${apt[@]}" install -y --download-only --no-install-recommends "python$python-minimal" "libpython$python-stdlib" libgomp1 libstdc++6 > /dev/null ||
-    why_not "this system has no python$python for arm64"
-for package in "$work"/archives/*.deb; do dpkg -x "$package" "$work/root"; done
-"${pip[@]}" freeze --exclude fastrsx > "$work/releases.txt"
-platforms=()
-for glibc in _2_28 _2_27 2014 _2_17; do platforms+=(--platform "manylinux${glibc}_aarch64"); done
-"${pip[@]}" download --no-deps -d "$work/wheels" --only-binary=:all: --python-version "$python" --implementation cp "${platforms[@]}" \
-    -r "$work/releases.txt" || why_not "a wheel for arm64 is missing"
-"${pip[@]}" wheel --no-deps -w "$work/wheels" "$here"
-for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/arm"; done
+fetch_arm() {
+    : > "$work/status"
+    apt=(apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
+        -o Dir::State::Lists="$work/lists" -o Dir::State::status="$work/status" -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives")
+    "${apt[@]}" update > /dev/null || why_not "no list of arm64 packages"
+    "${apt[@]}" install -y --download-only --no-install-recommends "python$python-minimal" "libpython$python-stdlib" libgomp1 libstdc++6 > /dev/null ||
+        why_not "this system has no python$python for arm64"
+    for package in "$work"/archives/*.deb; do dpkg -x "$package" "$work/root"; done
+    "${pip[@]}" freeze --exclude fastrsx > "$work/releases.txt"
+    platforms=()
+    for glibc in _2_28 _2_27 2014 _2_17; do platforms+=(--platform "manylinux${glibc}_aarch64"); done
+    "${pip[@]}" download --no-deps -d "$work/wheels" --only-binary=:all: --python-version "$python" --implementation cp "${platforms[@]}" \
+        -r "$work/releases.txt" || why_not "a wheel for arm64 is missing"
+    "${pip[@]}" wheel --no-deps -w "$work/wheels" "$here"
+    for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/arm"; done
+}
+[[ $cpus != *arm* ]] || fetch_arm
 
 # -- the CPUs: two threads, for the tests of parallel kernels -------------------------------------------------
 bare=(env -i PATH=/usr/bin:/bin LANG=C.UTF-8 HOME="$work/home" NUMBA_NUM_THREADS=2 OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1)
@@ -44,7 +48,7 @@ arm() {
 }
 cd "$work"
 native "$here/ci/emulated.py" native.json
-for cpu in haswell arm; do
+for cpu in $cpus; do
     start=$SECONDS
     $cpu "$here/ci/emulated.py" $cpu.json
     native "$here/ci/emulated.py" native.json $cpu.json
