@@ -3,7 +3,7 @@
 Read the folders in this order:
 
     compiling   how kernels are compiled, and kept on disk
-    registers   `simd` (a register as a Numba type), `exp`, `tile` (outer products into registers)
+    registers   `simd` (a register as a Numba type), `exp`, `shapes` (as many as the CPU has), `tile` (outer products into registers)
     formulas    the paper: `records` (numbers with names), `links` (u and its derivatives), `rows`, `states`, `finish`, `steps`
     layouts     `panel` (rows as the tile reads them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows,
                 `registry` for registered ones

@@ -12,6 +12,8 @@ from fastrsx.kernels.formulas.links import RSX
 from fastrsx.kernels.layouts import csr
 from fastrsx.kernels.layouts.panel import ROWS, padded
 from fastrsx.kernels.newton import iteration, verdict
+from fastrsx.kernels.registers.simd import LANES
+from fastrsx.kernels.registers.tile import packed_blocks
 
 from .. import inputs
 from ..frames import Names
@@ -75,8 +77,13 @@ class Passes:
             shape = (wide, wide) if wide > rows.BY_STRIPS or self.has_sparse_gram else (count, wide, wide)
             parts = blocks.part_count(count, self.shape[1], self.plan.threads) if len(shape) == 3 and not self.has_sparse_gram else 1
             others = (parts - 1) * blocks.part_size(count, self.shape[1]) if parts > 1 else 0
+            packed = self._work.packed.shape
+            if packed[1] == 0 and not self.has_sparse_gram:
+                packed = (count, packed_blocks.py_func(wide), ROWS, LANES)
+                others += math.prod(packed)
             with room_for(f"the Hessian for d = {self.shape[1]}", math.prod(shape) + others):
-                self._work = blocks.shared(self._work, parts)._replace(gram=np.empty(shape))
+                work = self._work if packed == self._work.packed.shape else self._work._replace(packed=np.empty(packed))
+                self._work = blocks.shared(work, parts)._replace(gram=np.empty(shape))
         return self._work
 
     # -- n-vectors, which `CudaPasses` has on a GPU ---------------------------------------------------------

@@ -23,6 +23,7 @@ SMALL, LARGE = 4, 32  # panels of a block: at least; and beyond MANY blocks, whe
 MANY = 32
 LEAST_SHARED, MOST_PARTS = 128, 16  # columns of a Gram matrix that threads share, and threads for each
 MOST_IDLE = 0.1  # of the threads
+PACKED_UP_TO = 1024  # columns; beyond, the packed panels of a Gram matrix come with it, for they may be as large as A
 
 
 @serial
@@ -115,6 +116,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
     """A workspace for n x d data; without `hessian`, not for value_grad_hess."""
     blocks, wide = block_count(n, d), padded(d)
     gram = wide if hessian else 0
+    packed = packed_blocks(wide) if hessian or wide <= PACKED_UP_TO else 0
     return Workspace(
         np.empty(n),
         np.zeros(POINT_ROOM),
@@ -122,7 +124,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
         np.empty((blocks, KINDS, wide)),
         np.empty((blocks, gram, gram)),
         np.empty((blocks, ROWS, wide)),
-        np.empty((blocks, packed_blocks(wide), ROWS, LANES)),
+        np.empty((blocks, packed, ROWS, LANES)),
         np.zeros((blocks, KINDS, ROWS)),
         link,
     )
@@ -131,7 +133,8 @@ def alloc_workspace(n, d, hessian, link=RSX):
 def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
-    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed_blocks.py_func(wide)) if panels else 0) + KINDS * ROWS)
+    packed = packed_blocks.py_func(wide) if wide <= PACKED_UP_TO else 0
+    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed) if panels else 0) + KINDS * ROWS)
 
 
 def part_size(blocks, d):
@@ -169,4 +172,5 @@ def alloc_sparse_workspace(n, d, link=RSX):
 def alloc_wide_workspace(n, d, link=RSX):
     """A workspace for value_grad_hess and weighted_gram of large d: one Gram matrix, not one for each block."""
     work, wide = alloc_workspace(n, d, False, link), padded(d)
-    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, work.packed, work.weights, work.link)
+    packed = np.empty((work.vectors.shape[0], packed_blocks(wide), ROWS, LANES))
+    return Workspace(work.a, work.point, work.sums, work.vectors, np.empty((wide, wide)), work.buffers, packed, work.weights, work.link)
