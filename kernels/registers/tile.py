@@ -139,7 +139,7 @@ def add_tile(typingctx, tile, C, p, q, rows):
 # eighth of the multiplications. Tiles one register wide read a register of P for few products, so P is packed likewise, behind diag(h) P, but for
 # the first columns, which few tiles read.
 
-UNCOPIED = 2 if SHAPES.strips == 1 else 2**60  # strips of columns that are read from P itself
+UNCOPIED = 2 if SHAPES.strips == 1 else 2**32  # strips of columns that are read from P itself; 2^32 stands for all
 
 
 @serial
