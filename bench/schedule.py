@@ -16,7 +16,6 @@ import numba
 import numpy as np
 
 from fastrsx.kernels import dense
-from fastrsx.kernels.compiling.jit import serial
 from fastrsx.kernels.cpu.blocks import block_count, block_rows, part_count
 from fastrsx.kernels.cpu.passes import finish_hessian_serial
 from fastrsx.kernels.layouts.panel import padded
@@ -24,12 +23,6 @@ from fastrsx.kernels.registers.simd import LANES
 from fastrsx.kernels.registers.tile import strip_start, strips_of_part
 
 LAUNCH_NS = 20_000.0  # of a parallel loop
-
-
-@serial
-def _rows(k, blocks, n):
-    start, stop = block_rows(k, blocks, n)
-    return stop - start
 
 
 def median_ns(function, times=5):
@@ -66,11 +59,11 @@ def hessian_ns(n, d, threads, cost):
     blocks, wide = block_count(n, d), padded(d)
     parts, tasks = part_count(blocks, d, threads), []
     for k in range(blocks):
-        rows = _rows(k, blocks, n)
+        start, stop = block_rows(k, blocks, n)
         for part in range(parts):
             first, last = (strip_start(wide, s) for s in strips_of_part(wide, part, parts))
             area = (last * (last + LANES) - first * (first + LANES)) / (wide * (wide + LANES))
-            tasks.append(rows * (row * area + (pack * last / wide if parts > 1 else 0.0)))
+            tasks.append((stop - start) * (row * area + (pack * last / wide if parts > 1 else 0.0)))
     groups = -(-d // LANES)
     return max(chunks(tasks, threads)) + combine * blocks * d * d * -(-groups // threads) / groups + 2 * LAUNCH_NS
 
