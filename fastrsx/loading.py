@@ -88,6 +88,8 @@ def as_data(A: Any) -> Any:
     """A as an array or sparse matrix, n x d with n, d >= 1; its entries are not checked here (see `inputs.refuse_column`)."""
     if isinstance(A, Recast) or registry.layout_of(A) is not None:
         return A
+    if type(A) is np.ndarray:
+        return inputs.as_data(A)
     if device.is_on_gpu(A):
         return device.as_matrix(A)
     if hasattr(type(A), "to_coo"):  # a dictionary of pydata/sparse
@@ -126,7 +128,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         if sparse.issparse(A):
             raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray() (of pydata/sparse, A.todense()), or another kernel")
         return Loader("device copy")
-    if sparse.issparse(A):
+    if type(A) is not np.ndarray and sparse.issparse(A):
         if A.format != "csr":
             return Loader("sparse copy", f"from {A.format}")
         if A.dtype not in (np.float64, np.float32):

@@ -1,5 +1,6 @@
 """Which kernels run, and why. The only file with thresholds."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fastrsx.kernels.layouts import registry
@@ -63,6 +64,8 @@ class Plan(NamedTuple):
 
     def with_hessian(self, hessian: str, why: str) -> "Plan":
         """The same plan for Newton steps from this Hessian."""
+        if hessian == self.hessian and not why:
+            return self
         return self._replace(hessian=hessian, reason=f"{self.reason}; {why}" if why else self.reason)
 
     def in_basis(self, condition: float) -> "Plan":
@@ -178,11 +181,17 @@ def gram_is_sparse(data: Data) -> bool:
 
 def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
     """The plan for data of that size, from arguments already checked; without `hessian`, one that takes no Newton steps."""
+    plan = _choose_kernel(size, loader.name, str(loader), kernel, threads.in_use() if num_threads is None else num_threads)
+    return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name))
+
+
+@lru_cache(maxsize=256)  # for it would be a thirtieth of a small solve
+def _choose_kernel(size: Size, loader: str, data: str, kernel: str, count: int) -> Plan:
+    """The plan without Newton steps, on at most so many threads."""
     n, d, _ = size
-    count = threads.in_use() if num_threads is None else num_threads
     work = pass_ms(size)
     what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
-    if loader.name == "device":
+    if loader == "device":
         kernel, count, reason = "cuda", 1, "A is there"
     elif kernel != "auto":
         reason = f"kernel={kernel!r} was asked for"
@@ -192,8 +201,7 @@ def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | 
         kernel, reason = "serial", f"{what}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", what
-    plan = Plan(kernel, "exact", count if kernel == "parallel" else 1, loader.name, str(loader), reason)
-    return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(n, d), loader.name))
+    return Plan(kernel, "exact", count if kernel == "parallel" else 1, loader, data, reason)
 
 
 def check_kernel(kernel: Any, num_threads: Any, *also: str) -> tuple[str, int | None]:

@@ -41,7 +41,7 @@ NO_COLUMNS = np.empty(0, dtype=np.intp)
 def unseen_columns(problem: Problem) -> np.ndarray:
     """The numbers of A's columns that count as 0, see `fastrsx.kernels.cpu.passes.finish_columns`."""
     scale = problem._column_scale
-    return np.flatnonzero(scale == dense.UNSEEN) if scale.max() >= dense.UNSEEN else NO_COLUMNS
+    return np.flatnonzero(scale == dense.UNSEEN) if max(scale.tolist()) >= dense.UNSEEN else NO_COLUMNS
 
 
 class _Solver:
@@ -70,7 +70,7 @@ class _Solver:
         self.counts = self.iterate.state.view(np.int64)[iteration.COUNTS]
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
-        self.no_rows = inputs.read_only(np.empty((0, d)))
+        self.rows = self.passes.source if self.steps is None else inputs.read_only(np.empty((0, d)))  # of A, for `advance`
         self.norm_b = self.passes.norm_b
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem._traits.flat_along_x
         together = 1 if alone else MOST_STEPS
@@ -85,7 +85,7 @@ class _Solver:
         self.has_asked_for_limit = False
         self.shown_nit, self.shown_x = 0, EMPTY  # the last point that the callback has seen
         self.started = time.perf_counter()
-        self.callers_warnings = np.geterr()
+        self.callers_warnings = np.geterr() if callback is not None else {}
 
     @property
     def x(self) -> np.ndarray:
@@ -102,9 +102,8 @@ class _Solver:
 
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over its results; returns the verdict."""
-        passes, steps = self.passes, self.steps
-        source = passes.source if steps is None else self.no_rows
-        problem = iteration.Problem(source, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
+        passes = self.passes
+        problem = iteration.Problem(self.rows, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
         records = self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1]
         verdict = passes.advance(what, problem, flat_image, self.iterate, self.work, records)
         taken, derivatives, evaluations, count = self.counts.tolist()
@@ -143,7 +142,7 @@ class _Solver:
         if self.verbose > 1:
             print(HEADER)
         self.accepted = self.x.copy(), self.point.fun, self.nit
-        self.first = self.x.copy(), self.point.fun
+        self.first = self.accepted[:2]
         try:
             stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
             while stop is None:
@@ -167,10 +166,10 @@ class _Solver:
 
     def limit(self) -> Stop:
         """Whether long steps lead to an exact fit at infinity; asked once per solve, because it takes five passes."""
+        if self.has_asked_for_limit or not self.history or not self.history[-1].step >= iteration.LONG:
+            return None
         problem, residual = self.problem, math.sqrt(self.point.squares)
-        is_long = self.history and self.history[-1].step >= iteration.LONG
-        may_fit = problem._traits.may_fit_at_infinity and not problem.w.size and residual <= kernel_steps.FLAT * self.norm_b
-        if self.has_asked_for_limit or not is_long or not may_fit:
+        if not problem._traits.may_fit_at_infinity or problem.w.size or not residual <= kernel_steps.FLAT * self.norm_b:
             return None
         self.has_asked_for_limit = True
         direction = constant_direction(problem, residual, self.point.log_alpha)

@@ -102,7 +102,7 @@ class Passes:
 
     @property
     def norm_b(self) -> float:
-        return math.sqrt(np.add.reduce(self.b**2))  # not by BLAS: its workers would keep spinning
+        return math.sqrt(np.add.reduce(np.square(self.b)))  # not by BLAS: its workers would keep spinning
 
     @property
     def sum_b(self) -> float:
