@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 PROBLEMS = {  # name: n, d and the title of the picture
     "vocabulary": (30_522, 384, "Frequencies of 30522 words, from 384 columns of their embeddings"),
     "automobiles": (2_217, 5, "Market shares of 2217 cars, from 5 columns"),
-    "noisy": (1_000_000, 16, "Random data of 1000000 rows and 16 columns"),
+    "noisy": (1_000_000, 13, "Random data of 1000000 rows and 13 columns"),
 }
 COLOURS = dict(zip((OURS, *SOLVERS), ("C3", "C0", "C1", "C2", "C4"), strict=True))
 FLOOR = 1e-10  # relative; a loss that is closer to the minimum counts as the minimum

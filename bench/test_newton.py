@@ -9,7 +9,7 @@ import fastrsx.planning
 import peers
 import problems
 
-TALL = [(500_000, 64), (1_000_000, 16), (4_000_000, 8)]
+TALL = [(500_000, 64), (1_000_000, 13), (1_000_000, 16), (4_000_000, 8)]
 SOLVERS = {  # the label: the peer and its method
     "SciPy trust-exact": ("NumPy", "trust-exact"),
     "SciPy L-BFGS-B": ("NumPy", "L-BFGS-B"),

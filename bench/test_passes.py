@@ -7,9 +7,10 @@ import peers
 import problems
 from fastrsx import Problem
 
-SHAPES = [(1_000_000, 16), (500_000, 64), (200_000, 128), (100_000, 256)]
+SHAPES = [(1_000_000, 13), (1_000_000, 16), (500_000, 37), (500_000, 64), (300_000, 100), (200_000, 128), (100_000, 256)]
 GRAM_SHAPES = [(1_000_000, 16), (1_000_000, 32), (500_000, 64), (300_000, 100), (200_000, 128), (200_000, 200), (30_522, 384), (60_000, 512)]
-ODD_SHAPES = [(1_000_000, 5), (1_000_000, 8), (1_000_000, 13), (300_000, 104), (200_000, 129), (200_000, 136)]
+ODD_COLUMNS = [3, 5, 7, 13, 37, 65, 97, 100, 129, 255, 257]  # none is a multiple of 8
+NUMBERS = 30_000_000  # of an A of 240 MB
 WIDE_SHAPES = [(20_000, 768), (12_000, 1024), (6_000, 2048)]
 
 
@@ -43,6 +44,8 @@ class At:
         return {
             "value+grad": lambda: self.passes.project_grad(self.x),
             "Newton pass": lambda: self.passes.hessian(self.a, self.point),
+            "value": lambda: self.passes.project(self.x),
+            "weighted Gram": lambda: self.passes.weighted_gram(self.b),
         }[op]
 
 
@@ -109,7 +112,7 @@ def gram_costs(n, d):
     return {"nbytes": 8 * n * d, "flops": n * d * d}
 
 
-@pytest.mark.parametrize("shape", GRAM_SHAPES + ODD_SHAPES + WIDE_SHAPES, ids=ids)
+@pytest.mark.parametrize("shape", GRAM_SHAPES + WIDE_SHAPES, ids=ids)
 def test_weighted_gram(shape, row):
     at = At(*shape)
     h = peers.weights(at.b)
@@ -166,6 +169,21 @@ def test_value_grad_hess(row):
 def test_value_grad_hess_of_peers(peer_row, who, op, label):
     at = At(500_000, 64)
     peer_row(who, op, "gaussian", *at.shape, at.check, name="value+grad+Hessian", label=label, rounds=7, warmup=1)
+
+
+# -- any number of columns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", ODD_COLUMNS)
+@pytest.mark.parametrize("op", ["value", "value+grad", "weighted Gram"])
+def test_any_columns(benchmark, row, in_turns, op, d):
+    """The time of a byte of A, or of a useful flop, over that with the next multiple of 8 columns."""
+    odd, whole = (At(NUMBERS // columns, columns) for columns in (d, -(-d // 8) * 8))
+    costs = [gram_costs(*at.shape) if op == "weighted Gram" else {"nbytes": at.nbytes} for at in (odd, whole)]
+    row(odd.one_pass(op), f"{op}, odd", *odd.shape, rounds=7, **costs[0])
+    in_turns("over_whole", whole.one_pass(op), odd.one_pass(op), turns=5, rounds=3)
+    unit = "flops" if op == "weighted Gram" else "nbytes"
+    benchmark.extra_info["over_whole"] *= costs[1][unit] / costs[0][unit]
 
 
 # -- threads, growth, small problems ------------------------------------------------------------------------------
