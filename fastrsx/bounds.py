@@ -10,7 +10,6 @@ from . import inputs
 from .loading import chunks
 from .problem import Problem
 from .rank import triangular_factor
-from .system import device
 
 SLACK = 1e-12  # relative, over rounding in a bound
 
@@ -162,7 +161,7 @@ def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float, *, w: Any = Non
     >>> f"{farther.gradient / far.gradient:.0e}, {farther.hessian / far.hessian:.0e}"
     '1e+04, 1e+05'
     """
-    device.refuse("A", A)
+    inputs.refuse_elsewhere("A", A)
     radius, beta = inputs.as_positive("radius", radius), inputs.as_positive("beta", beta)
     problem = Problem(A, b, w=w)
     spectral = float(svdvals(triangular_factor(problem.A))[0])

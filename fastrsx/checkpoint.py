@@ -10,13 +10,14 @@ import numpy as np
 
 from . import files
 from .inputs import Vector
-from .system import device
+from .system import cluster, device
 
 
 def fingerprint(shape: tuple[int, ...], b: Any) -> str:
     """The identity of a problem: the shape of A, and b. A itself would take a read."""
     digest = hashlib.sha256(repr(tuple(map(int, shape))).encode())
-    digest.update(np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data)
+    entries = cluster.digest(b) if cluster.is_readable(b) else np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data
+    digest.update(entries)
     return digest.hexdigest()
 
 
@@ -44,6 +45,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], A: Any, b: Any) -> None:
+        A = cluster.as_matrix(A) if cluster.is_readable(A) else A
         shape = A.shape if hasattr(A, "shape") else np.shape(A)
         self.path, self.key, self.d = Path(path), fingerprint(shape, b), shape[1]
 

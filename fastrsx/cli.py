@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from . import __version__, files
+from . import __version__, files, stores
 from .files import read_array
 
 OPTIONAL = ("tbb", "matplotlib", "pytest", "pytest-benchmark", "hypothesis", "mpmath", "threadpoolctl")
@@ -116,12 +116,18 @@ def read_inputs(args: argparse.Namespace) -> list[Any]:
     values: list[Any] = []
     for name in ("A", "b", "w", "x0"):
         source = getattr(args, name)
-        if source is not None and not (name == "w" and files.is_number(source)):
+        if name == "A" and on_cluster(args):
+            source = stores.read(source)
+        elif source is not None and not (name == "w" and files.is_number(source)):
             source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
         values.append(float(source) if isinstance(source, str) else source)
     for note in notes:  # only now, because an error stands alone
         complain(note)
     return values
+
+
+def on_cluster(args: argparse.Namespace) -> bool:
+    return args.dask is not None or args.workers is not None
 
 
 def saving(checkpoint: Any) -> Callable[[Any], None]:
@@ -138,30 +144,44 @@ def saving(checkpoint: Any) -> Callable[[Any], None]:
 
 def solve(args: argparse.Namespace) -> int:
     """Solve from files; 0 only on success."""
-    from .checkpoint import Checkpoint
-    from .solver import newton
-
     try:
         check_outputs(args)
-        A, b, w, x0 = read_inputs(args)
-        callback = None
-        if args.checkpoint is not None:
-            kept = Checkpoint(args.checkpoint, A, b)
-            callback = saving(kept)
-            if args.resume:
-                saved = kept.load()
-                print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
-                x0 = x0 if saved is None else saved
-        verbose = 1 if args.quiet else 2
-        result = newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=callback, verbose=verbose)
+        with stores.cluster(args.dask, args.workers) if on_cluster(args) else contextlib.nullcontext():
+            result = solve_inputs(args)
     except (OSError, ValueError, TypeError, MemoryError) as error:
         complain(str(error) or type(error).__name__)
         return 2
-    return deliver(result, args.output)
+    return deliver(result, args.output, args.errors)
 
 
-def deliver(result: Any, output: str | None) -> int:
-    """Write x, or print it where no file is given or it cannot be written; the exit status."""
+def solve_inputs(args: argparse.Namespace) -> Any:
+    """The result of the solve."""
+    from .checkpoint import Checkpoint
+    from .solver import newton
+
+    A, b, w, x0 = read_inputs(args)
+    callback = None
+    if args.checkpoint is not None:
+        kept = Checkpoint(args.checkpoint, A, b)
+        callback = saving(kept)
+        if args.resume:
+            saved = kept.load()
+            print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
+            x0 = x0 if saved is None else saved
+    verbose = 1 if args.quiet else 2
+    return newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=callback, verbose=verbose)
+
+
+def deliver(result: Any, output: str | None, errors: str | None = None) -> int:
+    """Write x, or print it where no file is given or it cannot be written, and its standard errors; the exit status."""
+    if errors is not None:
+        try:
+            print(result.table(errors=errors))
+        except ValueError as error:
+            complain(str(error))
+        else:
+            if output is None:
+                return 0 if result.success else 1
     plain = "\n".join(map(repr, result.x.tolist())) + "\n"  # a 0 is "0.0", which is not mistaken for a header
     if output is not None:
         try:
@@ -293,6 +313,14 @@ def build_parser() -> argparse.ArgumentParser:
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (default: %(default)s)")
     solver.add_argument("--max-iter", type=int, default=100, help="the most steps (default: %(default)s)")
     solver.add_argument("--num-threads", type=int, help="threads for the kernels (default: all)")
+    solver.add_argument(
+        "--errors",
+        choices=("sandwich", "least-squares", "bootstrap"),
+        help="print each coefficient with its standard error, z, P>|z| and 95 %% interval, in place of x alone",
+    )
+    where = solver.add_mutually_exclusive_group()
+    where.add_argument("--dask", metavar="ADDRESS", help=f"solve on the dask cluster whose scheduler is there; A is then {stores.KINDS}")
+    where.add_argument("--workers", type=int, metavar="N", help="the same on so many processes of this machine")
     solver.add_argument("-q", "--quiet", action="store_true", help="print the summary line only")
     return parser
 

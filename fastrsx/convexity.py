@@ -19,7 +19,6 @@ from .inputs import Matrix, Vector
 from .planning import check_kernel
 from .problem import Problem
 from .rank import tolerance, triangular_factor
-from .system import device
 
 EXACT_UP_TO = 1000  # columns; beyond, eigenvalues by Lanczos, a few hundred products instead of O(d^3)
 _weights = of_arrays(rows.weights)
@@ -131,7 +130,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     rank_2         -2.666667e+00 -2.666667e+00  no
     gauss_newton    1.777778e+00  1.777778e+00  yes
     """
-    device.refuse("A", A)
+    inputs.refuse_elsewhere("A", A)
     check_kernel(kernel, num_threads)
     problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
     seed = inputs.as_count("seed", seed, 0)
@@ -143,10 +142,10 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     if d <= EXACT_UP_TO:
         hess = problem.hess(x)
         diagonal = hess + contract.rank_2(v, q)
-        return Curvature(_range_of(hess), _range_of(diagonal), rank_2, _range_of(_gauss_newton(problem, x)))
+        return Curvature(_range_of(hess), _range_of(diagonal), rank_2, _range_of(gauss_newton(problem, x)))
     jacobian, penalty = problem.jac_operator(x), problem.w**2
 
-    def gauss_newton(p: Vector) -> Vector:
+    def product_with_gauss_newton(p: Vector) -> Vector:
         product = 2 * jacobian.rmatvec(jacobian.matvec(p))
         return product + problem._transposed_times(penalty * problem._times(p)) if penalty.size else product
 
@@ -154,7 +153,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
         _lanczos(lambda p: problem.hess_vec(x, p), d, seed),
         _lanczos(lambda p: problem.hess_vec(x, p) + contract.rank_2_times(v, q, p), d, seed),
         rank_2,
-        _lanczos(gauss_newton, d, seed),
+        _lanczos(product_with_gauss_newton, d, seed),
     )
 
 
@@ -165,14 +164,19 @@ def _inside(problem: Problem, x: Any) -> Vector:
     return x
 
 
-def _gauss_newton(problem: Problem, x: Vector) -> Matrix:
+def sum_of_squares(problem: Problem, p: Vector, q: Vector, v: Vector, also: Vector | float = 0.0) -> Matrix:
+    """The sum of s_i s_i^T over the rows s_i = p_i A_i - q_i A^T v, and A^T diag(also) A; the rows of J have p = v/alpha, q = f and this v."""
+    along = problem._transposed_times(v)
+    cross = np.outer(problem._transposed_times(p * q), along)
+    with problem._running():
+        gram = problem._passes.weighted_gram(p**2 + also)
+    return np.asarray(gram - cross - cross.T + (q @ q) * np.outer(along, along))
+
+
+def gauss_newton(problem: Problem, x: Vector) -> Matrix:
     """2 J^T J + A^T diag(w^2) A."""
     f, v = problem._f_and_v(x)
-    v_columns, vf_columns = problem._transposed_times(v), problem._transposed_times(v * f)
-    cross = np.outer(vf_columns, v_columns)
-    weights = 2 * v**2 + (problem.w**2 if problem.w.size else 0.0)
-    rank_2 = cross + cross.T - (f @ f) * np.outer(v_columns, v_columns)
-    return np.asarray(problem._passes.weighted_gram(weights) - 2 * rank_2)
+    return 2 * sum_of_squares(problem, v, f, v, 0.5 * problem.w**2 if problem.w.size else 0.0)
 
 
 def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, beta: float | None = None, margin: float = 0.0) -> Vector:
@@ -236,7 +240,7 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
         raise ValueError(f"beta is {beta!r} and radius {radius!r}; beta, the least <u, 1>, goes with radius, and only with it")
     if not 0 <= inputs.as_number("margin", margin) < np.inf:
         raise ValueError(f"margin is {margin!r}; it must be at least 0 and finite")
-    device.refuse("A", A)
+    inputs.refuse_elsewhere("A", A)
     problem = Problem(A, b)
     if x is None:
         log_w = _log_weight_on_ball(problem, inputs.as_positive("radius", radius), inputs.as_positive("beta", beta), margin)

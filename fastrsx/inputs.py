@@ -1,7 +1,6 @@
 """Callers' arguments, checked and converted to float64; errors name the argument, the value found and the remedy."""
 
 import operator
-import sys
 from collections.abc import Mapping, Set
 from numbers import Number
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import frames
-from .system import device
+from .system import cluster, device
 from .system.memory import room_for
 
 Vector = npt.NDArray[np.float64]
@@ -22,15 +21,19 @@ PLAIN = (Number, np.generic, list, tuple, str)  # entries of a list that NumPy r
 MOST_SHOWN = 50  # characters of an entry, in a message
 
 
+def refuse_elsewhere(name: str, value: Any) -> None:
+    """Refuse an array that is not computed yet, or lies on a GPU; the error says what to pass instead."""
+    if cluster.is_collection(value):
+        found = f"{name} is a dask collection ({type(value).__name__})"
+        raise TypeError(f"{found}, which is not computed here; pass {name}.compute() if that fits into memory")
+    device.refuse(name, value)
+
+
 def refuse(name: str, value: Any, ndim: int = 2) -> None:
     """Refuse an array that is not computed yet, lies elsewhere, is sparse or masked; the error says what to pass instead."""
     if type(value) is np.ndarray:
         return
-    dask = sys.modules.get("dask.base")  # loaded wherever a collection exists
-    if dask is not None and dask.is_dask_collection(value):
-        found = f"{name} is a dask collection ({type(value).__name__})"
-        raise TypeError(f"{found}, which fastrsx does not compute; pass {name}.compute() if that fits into memory")
-    device.refuse(name, value)
+    refuse_elsewhere(name, value)
     kind = type(value)
     if hasattr(kind, "todense"):
         ravel = ".ravel()" * (ndim == 1 and value.ndim == 2)

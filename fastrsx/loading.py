@@ -11,7 +11,7 @@ from fastrsx.kernels.layouts import registry
 
 from . import inputs
 from .inputs import Matrix
-from .system import device
+from .system import cluster, device
 from .system.memory import LARGE, free
 
 COPIED_UP_TO = 2**20  # numbers; a copy takes 4 ms, and kernels for other layouts are compiled for seconds at their first use
@@ -23,6 +23,7 @@ LOADERS = {
     "panels": "A read in place, and packed panel by panel",
     "copy": "A converted to C-ordered float64",
     "stream": "A read from disk in chunks",
+    "dask": "A read by dask in chunks",
     "sparse": "sparse A read in place",
     "device": "A read on the GPU",
     "device copy": "A copied to the GPU once",
@@ -73,7 +74,7 @@ class Recast:
 
 def as_rows(A: Any, which: Any) -> Matrix:
     """Some rows of an array or csr_array, by a slice or by numbers, as a float64 matrix."""
-    rows = device.to_host("A", A[which])
+    rows = cluster.compute(device.to_host("A", A[which]))
     return np.asarray(rows.toarray() if sparse.issparse(rows) else rows, dtype=np.float64)
 
 
@@ -92,6 +93,8 @@ def as_data(A: Any) -> Any:
         return inputs.as_data(A)
     if device.is_on_gpu(A):
         return device.as_matrix(A)
+    if cluster.is_readable(A):
+        return cluster.as_matrix(A)
     if hasattr(type(A), "to_coo"):  # a dictionary of pydata/sparse
         A = A.to_coo()
     if not sparse.issparse(A) and not hasattr(type(A), "to_scipy_sparse"):
@@ -124,6 +127,10 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         if kernel in ("auto", "cuda"):
             return Loader("device")
         raise ValueError(f"kernel is {kernel!r}, and A is on a GPU; pass kernel='auto', or A in memory: A.get(), A.cpu() or A.copy_to_host()")
+    if cluster.is_collection(A):
+        if kernel in ("auto", "serial"):
+            return Loader("dask")
+        raise ValueError(f"kernel is {kernel!r}, and A is a collection of dask, whose tasks run serial kernels; pass kernel='auto'")
     if kernel == "cuda":
         if sparse.issparse(A):
             raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray() (of pydata/sparse, A.todense()), or another kernel")
@@ -159,6 +166,8 @@ def load(A: Any, kernel: str = "auto") -> Data:
         return Data(A, layout.source_of(A), loader)
     if loader.name == "device":
         return Data(A, A, loader)
+    if loader.name == "dask":
+        return Data(cluster.kept(A, STREAMED_FROM * free()), None, loader)
     if loader.name == "device copy":
         return Data(A, device.copy(A), loader)
     if loader.name.startswith("sparse"):

@@ -28,7 +28,7 @@ PANEL_NS = 1 / {"zmm": 45.0, "ymm": 24.0, "q": 24.0, "xmm": 3.0}[REGISTER]
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
 # Loaders of an A on a GPU, and of one that is not a dense array in memory.
 ON_GPU = ("device", "device copy")
-NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", *ON_GPU)
+NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", "dask", *ON_GPU)
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, with weights, it is 2.6 times as fast
 # as products alone (rows "newton, wide"); where columns are correlated, these end after 100 steps without the minimum.
@@ -46,9 +46,9 @@ class Plan(NamedTuple):
         What Newton steps are computed from.
     threads : int
         Threads of the CPU that the kernels use.
-    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy"}
+    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy", "dask"}
         How A is read: in place; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; in place, as
-        compressed rows; converted to such; on a GPU; copied to one.
+        compressed rows; converted to such; on a GPU; copied to one; by dask, in chunks.
     data : str
         The same in words, and why A was converted.
     reason : str
@@ -149,6 +149,8 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
     whole = is_whole(loader)
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
+    if loader == "dask" and hessian.startswith("sampled"):
+        raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A in chunks of dask")
     if loader in ON_GPU and hessian.startswith("sampled"):
         raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A on a GPU")
     if hessian == "reduced" and d <= n:
@@ -159,8 +161,8 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "exact", ""
     if min(n, d) > REDUCED_UP_TO:
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
-    if is_in_parts(loader):
-        return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is on disk")
+    if is_in_parts(loader) or loader == "dask":
+        return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is in parts")
     if loader in ON_GPU:  # where a Gram matrix is cheaper relative to products than here
         return ("exact", "") if d <= n else ("matrix-free", "steps by products alone, as A has more columns than rows")
     if d > n and whole:
@@ -181,6 +183,8 @@ def gram_is_sparse(data: Data) -> bool:
 
 def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
     """The plan for data of that size, from arguments already checked; without `hessian`, one that takes no Newton steps."""
+    if loader.name == "dask" and num_threads is not None:
+        raise ValueError(f"num_threads is {num_threads}, and A is in chunks of dask, whose tasks take one thread each: give its workers threads")
     plan = _choose_kernel(size, loader.name, str(loader), kernel, threads.in_use() if num_threads is None else num_threads)
     return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name))
 
@@ -193,6 +197,8 @@ def _choose_kernel(size: Size, loader: str, data: str, kernel: str, count: int) 
     what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
     if loader == "device":
         kernel, count, reason = "cuda", 1, "A is there"
+    elif loader == "dask":
+        kernel, count, reason = "serial", 1, "each chunk is a task of one thread"
     elif kernel != "auto":
         reason = f"kernel={kernel!r} was asked for"
     elif count == 1:

@@ -18,7 +18,7 @@ from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
 from .loading import as_data, chunks, load
 from .planning import ON_GPU, check_kernel, choose, size_of
-from .system import device, threads
+from .system import cluster, device, threads
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: a change that the loss does not show
 
@@ -78,7 +78,7 @@ class Factors(NamedTuple):
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
         p = _for_columns("p", p, len(self.v), self.names)
-        if device.is_on_gpu(self.A):
+        if device.is_on_gpu(self.A) or cluster.is_collection(self.A):
             return 2 * self._passes().weighed(self.D, p) - rank_2_times(self.v, self.q, p)
         product = -0.5 * rank_2_times(self.v, self.q, p)
         for which, rows in chunks(self.A):
@@ -160,11 +160,25 @@ class Problem:
         self._data = load(as_data(A), kernel)
         self.A = self._data.A
         n = self.A.shape[0]
-        # The entries of vectors on the GPU are checked with those of A, by kernels.
+        # The entries of vectors on the GPU, and in chunks of dask, are checked with those of A, by kernels.
         on_gpu = self._data.loader.name in ON_GPU
         b_there, w_there = on_gpu and device.is_on_gpu(b), on_gpu and device.is_on_gpu(w)
-        self.b = device.as_vector("b", b, n) if b_there else inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
-        self.w = device.as_vector("w", w, n) if w_there else inputs.as_weights(w, n)
+        in_chunks = self._data.loader.name == "dask"
+        if b_there:
+            self.b = device.as_vector("b", b, n)
+        elif in_chunks and cluster.is_readable(b):
+            self.b = cluster.as_vector("b", b, n)
+        else:
+            self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
+        if w_there:
+            self.w = device.as_vector("w", w, n)
+        elif in_chunks and cluster.is_readable(w):
+            self.w = cluster.as_vector("w", w, n)
+        elif in_chunks and w is not None and np.ndim(w) == 0:
+            weight = inputs.as_weights(w, 1)
+            self.w = cluster.constant(self.A, weight[0]) if weight.size else weight
+        else:
+            self.w = inputs.as_weights(w, n)
         self.names = frames.names_of(A)
         frames.check_rows(A, "b", frames.index_of(b))
         frames.check_rows(A, "w", frames.index_of(w))
@@ -382,4 +396,6 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     [0.2119, 0.7881]
     """
     A = frames.listed(A)  # it is read twice
-    return Problem(A, np.zeros(as_data(A).shape[0]), link=link).predict(x)
+    data = as_data(A)
+    b = cluster.constant(data, 0.0) if cluster.is_collection(data) else np.zeros(data.shape[0])
+    return Problem(A, b, link=link).predict(x)

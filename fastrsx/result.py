@@ -1,11 +1,16 @@
 """What a solve returns."""
 
+import html
 import math
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeResult
+from scipy.special import ndtr, ndtri
+
+from . import inputs
+from .inputs import Matrix, Vector
 
 
 class Status(IntEnum):
@@ -40,6 +45,8 @@ _SENTENCES = {
 }
 
 
+KINDS = ("sandwich", "least-squares", "bootstrap")  # of covariances
+MOST_SHOWN = 60  # coefficients, in a notebook
 SUM_TOL = 1e-8  # of b's sum from 1, to which f sums
 HEADER = f"{'iter':>4} {'loss':>18} {'|grad|':>9} {'decrement':>9} {'radius':>8} {'alpha':>9} {'min eig':>9} {'step':>9} {'ms':>9}"
 
@@ -95,8 +102,34 @@ class History(list[Record]):
         return "\n".join([HEADER, *(record.row(i) for i, record in enumerate(self))])
 
 
+class Inference(NamedTuple):
+    """What the covariance says of each coefficient: normal statistics.
+
+    Attributes
+    ----------
+    std_err, z, p, low, high : (d,) array
+        The standard error; x over it; the probability of so large a z where the coefficient is 0; and the interval.
+    """
+
+    std_err: Vector
+    z: Vector
+    p: Vector
+    low: Vector
+    high: Vector
+
+
+def inference(x: Vector, cov: Matrix, level: float) -> Inference:
+    """The statistics of x at a level such as 0.95."""
+    if not 0 < inputs.as_number("level", level) < 1:
+        raise ValueError(f"level is {level!r}; it must lie between 0 and 1, such as 0.95")
+    std_err = np.sqrt(np.diagonal(cov))
+    z = x / std_err
+    half = float(ndtri(0.5 + 0.5 * level)) * std_err
+    return Inference(std_err, z, 2 * ndtr(-np.abs(z)), x - half, x + half)
+
+
 class NewtonResult(OptimizeResult):
-    """The result of `newton`: an `OptimizeResult`, so a dict with attributes.
+    """The result of `newton`: an `OptimizeResult`, so a dict with attributes. It keeps A and b alive, for `covariance`; a copy does not.
 
     Attributes
     ----------
@@ -148,16 +181,108 @@ class NewtonResult(OptimizeResult):
             f"{seconds}). {self.message}"
         )
 
-    def table(self, spec: str = ".6g") -> str:
+    def __getstate__(self) -> None:
+        """Without the problem: a pickled result is what it shows."""
+
+    def covariance(self, kind: str = "sandwich", *, resamples: int = 200, seed: int = 0) -> np.ndarray:
+        """The covariance of x, if the errors of b were drawn again: (d, d).
+
+        With c = f - b and the rows J_i of df/dx = (1/alpha) (I - f 1^T) diag(v) A:
+
+        - "sandwich": H^-1 (sum 4 c_i^2 J_i J_i^T) H^-1 n/(n - d), H the Hessian. The errors of rows are independent; their variances
+          may differ.
+        - "least-squares": c^T c/(n - d) (J^T J)^-1. All errors have one variance too, and c is small. As in `scipy.optimize.curve_fit`.
+          With weights w, B J^T J B takes the place of (J^T J)^-1, B = (J^T J + 1/2 A^T diag(w^2) A)^-1.
+        - "bootstrap": of the x of so many solves, each with the signs of c drawn anew (the wild bootstrap). As "sandwich", without
+          linearising.
+
+        All rows share one softmax, so there are no clusters of rows to draw from. b that was divided by its sum has dependent errors, each by
+        about 1/n of the others: that counts where few rows carry most of b (docs/theory.md, "Standard errors").
+
+        Parameters
+        ----------
+        kind : {"sandwich", "least-squares", "bootstrap"}, optional
+        resamples : int, optional
+            Solves of the bootstrap, at least 2.
+        seed : int, optional
+            Of the bootstrap.
+
+        Returns
+        -------
+        (d, d) array
+
+        Raises
+        ------
+        ValueError
+            For a result that is no minimum, was pickled, or has A on a GPU or a cluster; with no more rows than columns; and where columns
+            have no coefficients of their own.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrsx
+        >>> rng = np.random.default_rng(0)
+        >>> A = rng.standard_normal((500, 2))
+        >>> b = fastrsx.predict(A, [0.5, -1.0]) + 1e-4 * rng.standard_normal(500)
+        >>> result = fastrsx.newton(A, b)
+        >>> np.sqrt(np.diagonal(result.covariance())).round(4).tolist()
+        [0.0015, 0.0014]
+        """
+        kind = inputs.as_choice("kind", kind, KINDS)
+        resamples, seed = inputs.as_count("resamples", resamples, 2), inputs.as_count("seed", seed, 0)
+        if not self.success:
+            raise ValueError(f"x has no standard errors: the solve ended as {Status(self.status).name}, not at a minimum")
+        covariance = self.__dict__.get("_covariance")  # see `fastrsx.uncertainty`
+        if covariance is None:
+            raise ValueError("x has no standard errors: this result was copied or loaded, without the A and b that they are computed from")
+        return np.asarray(covariance(self.x, kind, resamples, seed))
+
+    def table(self, spec: str = ".6g", *, errors: str | None = None, level: float = 0.95, resamples: int = 200, seed: int = 0) -> str:
         """A line for each coefficient: the name of its column, or its number, and x as `spec` formats it.
+
+        With `errors`, a kind of `covariance`, also its standard error, z = x / error, the probability of so large a z where the coefficient
+        is 0, and the interval at `level`.
 
         Examples
         --------
         >>> import numpy as np, fastrsx
         >>> print(fastrsx.newton([[1.0], [0.0]], [0.8, 0.2]).table(".3f"))
         x[0]  1.074
+        >>> rng = np.random.default_rng(0)
+        >>> A = rng.standard_normal((500, 2))
+        >>> b = fastrsx.predict(A, [0.5, 0.0]) + 1e-4 * rng.standard_normal(500)
+        >>> print(fastrsx.newton(A, b).table(".3f", errors="sandwich"))
+                   x  std err        z  P>|z|   2.5 %  97.5 %
+        x[0]   0.500    0.003  155.909  0.000   0.493   0.506
+        x[1]  -0.003    0.002   -1.113  0.266  -0.007   0.002
         """
         names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
-        values = [format(value, spec) for value in self.x]
-        width, most = max(map(len, names)), max(map(len, values))
-        return "\n".join(f"{name:<{width}}  {value:>{most}}" for name, value in zip(names, values, strict=True))
+        columns = self._columns(errors, level, resamples, seed)
+        cells = [[title, *(format(value, spec) for value in column)] for title, column in columns.items()]
+        rows = list(zip(["", *names], *cells, strict=True))[errors is None :]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths[1:], strict=True)) for name, *row in rows
+        )
+
+    def _columns(self, errors: str | None, level: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
+        """The columns of a table, by their titles."""
+        if errors is None:
+            return {"x": self.x}
+        found = inference(self.x, self.covariance(errors, resamples=resamples, seed=seed), level)
+        tail = 50 * (1 - level)
+        return {"x": self.x, "std err": found.std_err, "z": found.z, "P>|z|": found.p, f"{tail:g} %": found.low, f"{100 - tail:g} %": found.high}
+
+    def to_frame(self, *, errors: str | None = None, level: float = 0.95, resamples: int = 200, seed: int = 0) -> Any:
+        """The numbers of `table` as a pandas DataFrame, one row for each coefficient; needs pandas."""
+        import pandas as pd
+
+        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
+        return pd.DataFrame(self._columns(errors, level, resamples, seed), index=names)
+
+    def _repr_html_(self) -> str:
+        """The summary and the coefficients, for a notebook."""
+        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
+        shown = list(zip(names, self.x, strict=True))
+        rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{value:.6g}</td></tr>" for name, value in shown[:MOST_SHOWN])
+        more = f"<p>and {len(shown) - MOST_SHOWN} more</p>" if len(shown) > MOST_SHOWN else ""
+        return f"<p>{html.escape(self.summary())}</p><table><tr><th></th><th>x</th></tr>{rows}</table>{more}"

@@ -4,6 +4,7 @@ With the exact Hessian iterations run compiled (`fastrsx.kernels.solve`); withou
 sets up a solve, puts its verdict into words, and reports it.
 """
 
+import functools
 import inspect
 import math
 import time
@@ -17,7 +18,7 @@ from fastrsx.kernels.formulas import steps as kernel_steps
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.dependence import PROMISED
 
-from . import inputs, verdicts
+from . import inputs, uncertainty, verdicts
 from .eigenvalues import smallest
 from .engines.contract import Point
 from .engines.memory import EMPTY, QUIET
@@ -85,7 +86,7 @@ class _Solver:
         self.has_asked_for_limit = False
         self.shown_nit, self.shown_x = 0, EMPTY  # the last point that the callback has seen
         self.started = time.perf_counter()
-        self.callers_warnings = np.geterr() if callback is not None else {}
+        self.callers_warnings: Any = {} if callback is None else np.geterr()
 
     @property
     def x(self) -> np.ndarray:
@@ -169,6 +170,8 @@ class _Solver:
         if self.has_asked_for_limit or not self.history or not self.history[-1].step >= iteration.LONG:
             return None
         problem, residual = self.problem, math.sqrt(self.point.squares)
+        if problem.plan.loader == "dask":  # it would take b, and more vectors like it, to the client
+            return None
         if not problem._traits.may_fit_at_infinity or problem.w.size or not residual <= kernel_steps.FLAT * self.norm_b:
             return None
         self.has_asked_for_limit = True
@@ -366,6 +369,8 @@ class _Solver:
         result.message += self.notes(result.status)
         if self.unseen.size:
             result.x[self.unseen] = 0.0
+        original = self.problem if self.variables is None else self.variables.original
+        result.__dict__["_covariance"] = functools.partial(uncertainty.covariance, original, newton)
         self.result = result
         self.call_back()
         if self.verbose > 0:

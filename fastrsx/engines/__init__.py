@@ -1,4 +1,4 @@
-"""The engines, which run the passes over A: the kernels on arrays in memory, on A in parts, on a file, on a GPU. The one list of engines.
+"""The engines, which run the passes over A: kernels on arrays in memory, A in parts, in a file, on a GPU, on a cluster. The one list of engines.
 
 A new engine is a class that implements `contract.Engine`, in a file of its own, and a line here or a call to `register`. Where A
 comes in parts, it is a subclass of `parts.PartsPasses` with one method. A `Layout` of the same name recognises its A.
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _ENGINES: dict[str, tuple[str, str] | Any] = {  # by the name of a loader: a module here and its class, or the class
     "stream": ("file", "StreamedPasses"),
+    "dask": ("dask", "DaskPasses"),
     "device": ("cuda", "CudaPasses"),
     "device copy": ("cuda", "CudaPasses"),
 }

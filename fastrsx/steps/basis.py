@@ -77,10 +77,17 @@ def axes_of(problem: Problem) -> Axes | None:
     return Axes(kept, sizes[~is_null], np.ascontiguousarray(vectors[:, is_null]))
 
 
+def multiply(rows: Any, matrix: Matrix) -> Matrix:
+    """Rows, which may be sparse, times a matrix."""
+    return np.asarray(rows @ matrix, dtype=np.float64)
+
+
 def recast(problem: Problem, matrix: Matrix) -> Any:
     """A times a matrix: in memory, on the GPU where A is, or formed in each pass where A is on disk or there is no room for it."""
     A, shape = problem.A, (problem.A.shape[0], matrix.shape[1])
     loader, size = problem.plan.loader, 8 * shape[0] * shape[1]
+    if loader == "dask":
+        return A.map_blocks(multiply, matrix, dtype=float, chunks=(A.chunks[0], shape[1:]))
     if loader in ON_GPU:
         with device.room_for("A in an orthonormal basis"):
             out = device.kernels().cuda.device_array(shape)
