@@ -7,6 +7,7 @@ worker held can be computed again, and no bit depends on the number of workers o
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -352,7 +353,9 @@ class DaskPasses(Passes):
         self.firsts = [int(start) for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False) if size]  # row of each chunk
         self.chunks = [chunk for chunk, size in zip(data.A.to_delayed()[:, 0], sizes, strict=True) if size]
         targets = zip(self.chunks, self._split(b), self._split(w), strict=True)
-        (self.targets,) = self._keep([[task(_hold, *each) for each in targets]])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")  # the caller's own b and w, once
+            (self.targets,) = self._keep([[task(_hold, *each) for each in targets]])
         n = self.shape[0]
         self.b: NVector = Pieces(n)
         self.w: NVector = Pieces(n if w.size else 0)
