@@ -16,6 +16,8 @@ dask = pytest.importorskip("dask", reason="needs dask")
 da = pytest.importorskip("dask.array", reason="needs dask[array]")
 pd = pytest.importorskip("pandas", reason="needs pandas")
 
+pytestmark = pytest.mark.filterwarnings("ignore:A's chunks are small")
+
 N, D = 1000, 5
 SIZES = (300, 1, 450, 249)
 
@@ -168,6 +170,12 @@ def test_every_scheduler_gives_the_same_bits(cluster):
             found[scheduler] = bits(fastrsx.newton(in_chunks(A), b))
     found["two processes"] = bits(fastrsx.newton(in_chunks(A), b))
     assert len(set(found.values())) == 1
+
+
+def test_small_chunks_are_said(cluster):
+    A, b = example()
+    with pytest.warns(UserWarning, match=r"A's chunks are small: .* pass A\.rechunk\(fastrsx\.dask\.chunks\(\*A\.shape\)\)"):
+        fastrsx.Problem(in_chunks(A), b)
 
 
 def counts(client):

@@ -1,17 +1,15 @@
 """Passes over an A that lies on a GPU, and the solver's iteration beside it: n-vectors stay there; scalars, d-vectors and the Hessian are copied."""
 
 import math
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fastrsx.kernels import cuda as kernels
-from fastrsx.kernels.compiling.jit import interpreted
 from fastrsx.kernels.cpu import passes, rows
 from fastrsx.kernels.formulas import records
-from fastrsx.kernels.newton import iteration, plane, verdict
+from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as looks
 from fastrsx.kernels.newton.passes import PLANE
 
@@ -22,6 +20,7 @@ from ..loading import Data
 from ..planning import Plan
 from ..system import device
 from .contract import Derivatives, Point
+from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
 DeviceVector = Any  # n numbers on the GPU
@@ -42,18 +41,7 @@ class CudaPasses(Passes):
             self._work = kernels.alloc_workspace(n, d, False, link)
             self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
             self._x = kernels.cuda.device_array(d)
-        self._advance: Callable[..., Any] = interpreted(
-            verdict.advance,
-            (verdict, iteration, plane),
-            {
-                "evaluate": self._evaluate_into,
-                "evaluate_plane": self._evaluate_plane_into,
-                "plane_derivatives": self._plane_derivatives_into,
-                "largest": self.largest,
-                "is_penalised": lambda image, w, unit: looks.is_penalised(self.to_host(image), self.to_host(w), unit),
-                "spread": self._spread,
-            },
-        )
+        self._advance = advance_of(self)
 
     # -- between host and GPU ---------------------------------------------------------------------------------
 
@@ -122,6 +110,9 @@ class CudaPasses(Passes):
     def largest(self, a: DeviceVector) -> float:
         low, high, total, _ = kernels.extremes(a, self._work)
         return max(abs(low), abs(high)) if not math.isnan(total) else math.nan
+
+    def _is_penalised(self, image: DeviceVector, w: DeviceVector, unit: float) -> bool:
+        return bool(looks.is_penalised(self.to_host(image), self.to_host(w), unit))
 
     def _spread(self, a: DeviceVector) -> float:
         low, high, _, _ = kernels.extremes(a, self._work)

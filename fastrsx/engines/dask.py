@@ -16,22 +16,24 @@ import dask
 import dask.array
 import numpy as np
 
-from fastrsx.kernels.compiling.jit import interpreted
 from fastrsx.kernels.cpu import passes
 from fastrsx.kernels.cpu.blocks import block_count
 from fastrsx.kernels.formulas import records
-from fastrsx.kernels.newton import chunks, iteration, plane, verdict
+from fastrsx.kernels.newton import chunks, iteration
 from fastrsx.kernels.newton.passes import PLANE, ROUNDING, Plane, plane_derivatives
 
 from .. import inputs
 from ..frames import Names
 from ..inputs import Matrix, Vector
 from ..loading import Data, as_data, load
-from ..planning import Plan, choose, size_of
+from ..planning import Plan, Size, choose, pass_ms, size_of
+from ..system import cluster
 from ..system.cluster import FAN_IN
 from .contract import Derivatives, Point
+from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
+WORTH_MS = 100.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, begin to show
 RENEWED_EVERY = 8  # steps: then A x is formed anew, and what it came from is forgotten
 CHECKED_EVERY = 2.0  # seconds between looks at a cluster that is at work
 NO_WORKERS, NO_PROGRESS = 30.0, 900.0  # seconds without a worker, and without a finished task, after which a wait ends
@@ -352,6 +354,7 @@ class DaskPasses(Passes):
         sizes = data.A.chunks[0]
         self.firsts = [int(start) for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False) if size]  # row of each chunk
         self.chunks = [chunk for chunk, size in zip(data.A.to_delayed()[:, 0], sizes, strict=True) if size]
+        self._warn_of_small_chunks(max(sizes))
         targets = zip(self.chunks, self._split(b), self._split(w), strict=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # the caller's own b and w, once
@@ -366,18 +369,13 @@ class DaskPasses(Passes):
         self._ahead: tuple[Point, list[Matrix]] | None = None  # the point of the last trial, and the sums there
         self._iterate: iteration.Iterate | None = None
         self._steps = 0  # since A x was formed
-        self._advance: Callable[..., Any] = interpreted(
-            verdict.advance,
-            (verdict, iteration, plane),
-            {
-                "evaluate": self._evaluate_into,
-                "evaluate_plane": self._evaluate_plane_into,
-                "plane_derivatives": self._plane_derivatives_into,
-                "largest": self.largest,
-                "is_penalised": self._is_penalised,
-                "spread": self._spread,
-            },
-        )
+        self._advance = advance_of(self)
+
+    def _warn_of_small_chunks(self, rows: int) -> None:
+        work = pass_ms(Size(rows, self.shape[1]))
+        if len(self.chunks) > 1 and work < WORTH_MS and cluster.has_client():
+            small = f"A's chunks are small: a pass over one is about {work:.2g} ms of work, and a scheduler needs about 1 ms for each of its tasks"
+            warnings.warn(f"{small}; pass A.rechunk(fastrsx.dask.chunks(*A.shape))", stacklevel=7)
 
     # -- graphs -----------------------------------------------------------------------------------------------
 
