@@ -127,7 +127,9 @@ def _combination(here: Vector, da: Vector, before: Vector, y: Vector, link: Any)
     return Trial(out, EMPTY, sums)
 
 
-def _plane_sums(here: Vector, da: Vector, before: Vector, a: Vector, target: Target, point: Vector, link: Any) -> list[Vector]:
+def _plane_sums(here: Vector, da: Vector, before: Vector, a: Vector, target: Target, point: Vector, link: Any) -> list[Vector] | None:
+    if not point[-1] < np.inf:
+        return None
     sums = np.zeros((block_count.py_func(len(here), 1), PLANE))
     b, w = map(inputs.read_only, target)
     plane_derivatives.twin(link, Plane(here, da, before), a, b, w, point.copy(), sums)
@@ -367,6 +369,7 @@ class DaskPasses(Passes):
         (zeros,) = self._keep([[task(_zeros, chunk) for chunk in self.chunks]])
         self._zeros.parts = self._a.parts = [Field(each, 0) for each in zeros]
         self._ahead: tuple[Point, list[Matrix]] | None = None  # the point of the last trial, and the sums there
+        self._plane_ahead: tuple[tuple[float, ...], Any] = (), None  # the same of the search in a plane
         self._iterate: iteration.Iterate | None = None
         self._steps = 0  # since A x was formed
         self._advance = advance_of(self)
@@ -400,7 +403,11 @@ class DaskPasses(Passes):
         return value_of(there, [each for group in kept for each in group]), kept
 
     def _sum(self, tasks: list[Any]) -> list[Matrix]:
-        return [np.array(each) for each in self._compute(tree(_add, tasks))[0]]
+        return self._sum_of(tree(_add, tasks))
+
+    def _sum_of(self, total: Any) -> list[Matrix]:
+        """The result of a task that adds, in arrays of ours."""
+        return [np.array(each) for each in self._compute(total)[0]]
 
     def _facts(self, x: NVector) -> Facts:
         return self._compute(task(_join_facts, [task(_facts, part) for part in x.parts]))[0]
@@ -643,14 +650,27 @@ class DaskPasses(Passes):
         return there.fun
 
     def _evaluate_plane_into(self, link: Any, at: Any, y: Vector, b: Any, w: Any, out: NVector, sums: Any, point: Vector) -> float:
+        """Also the derivatives there, which the search takes next, in the same round trip."""
         each = zip(at.here.parts, at.da.parts, at.before.parts, strict=True)
-        there = self._evaluate([task(_combination, *parts, y.copy(), self.link) for parts in each], out)
-        point[:] = there.raw
-        return there.fun
+        trials = [task(_combination, *parts, y.copy(), self.link) for parts in each]
+        there = self._point_of(trials)
+        derivatives = self._plane_sums(at, [Field(trial, 0) for trial in trials], there)
+        (raw, plane_sums), (kept,) = self._compute(task(_tuple, there, derivatives), trials)
+        out.parts = [Field(trial, 0) for trial in kept]
+        point[:] = raw
+        self._plane_ahead = Point(point.copy()).identity, None if plane_sums is None else plane_sums[0]
+        return float(point[-1])
 
     def _plane_derivatives_into(self, link: Any, at: Any, a: NVector, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
-        each = zip(at.here.parts, at.da.parts, at.before.parts, a.parts, self.targets, strict=True)
-        sums[0] = self._sum([task(_plane_sums, *parts, point.copy(), self.link) for parts in each])[0]
+        identity, found = self._plane_ahead
+        if found is None or identity != Point(point).identity:
+            found = self._sum_of(self._plane_sums(at, a.parts, point.copy()))[0]
+        sums[0] = found
+
+    def _plane_sums(self, at: Any, a: list[Any], point: Any) -> Any:
+        """The sums of `plane_derivatives` at a, a task."""
+        each = zip(at.here.parts, at.da.parts, at.before.parts, a, self.targets, strict=True)
+        return tree(_add, [task(_plane_sums, *parts, point, self.link) for parts in each])
 
 
 def _item(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+SCHEDULERS = ("distributed", "dask.distributed")  # the names that dask has for a cluster
 FAN_IN = 8  # results that a task merges, so that no worker holds those of all chunks
 
 
@@ -21,7 +22,8 @@ def is_collection(value: Any) -> bool:
 
 def is_readable(value: Any) -> bool:
     """Whether a collection has rows in chunks."""
-    return is_collection(value) and (hasattr(value, "to_dask_array") or hasattr(value, "compute_chunk_sizes"))
+    kind = type(value)  # a Delayed has any attribute
+    return is_collection(value) and (hasattr(kind, "to_dask_array") or hasattr(kind, "compute_chunk_sizes"))
 
 
 def _as_array(name: str, value: Any, ndim: int) -> Any:
@@ -74,7 +76,7 @@ def kept(A: Any, room: float) -> Any:
 def has_client() -> bool:
     """Whether dask would compute on a cluster."""
     distributed = sys.modules.get("distributed")
-    if distributed is None:
+    if distributed is None or sys.modules["dask"].config.get("scheduler", "distributed") not in SCHEDULERS:
         return False
     try:
         return distributed.get_client() is not None
