@@ -33,7 +33,7 @@ from .contract import Derivatives, Point
 from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
-WORTH_MS = 100.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, begin to show
+WORTH_MS = 20.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, are more than a fifth
 RENEWED_EVERY = 8  # steps: then A x is formed anew, and what it came from is forgotten
 CHECKED_EVERY = 2.0  # seconds between looks at a cluster that is at work
 NO_WORKERS, NO_PROGRESS = 30.0, 900.0  # seconds without a worker, and without a finished task, after which a wait ends
