@@ -259,10 +259,10 @@ def test_a_killed_worker_costs_no_bit(cluster):
 
 def test_without_workers_a_solve_ends_and_goes_on_elsewhere(monkeypatch, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs distributed")
-    from fastrsx.engines import dask as engine
+    from fastrsx.engines import graphs
 
-    monkeypatch.setattr(engine, "NO_WORKERS", 3.0)
-    monkeypatch.setattr(engine, "CHECKED_EVERY", 0.5)
+    monkeypatch.setattr(graphs, "NO_WORKERS", 3.0)
+    monkeypatch.setattr(graphs, "CHECKED_EVERY", 0.5)
     A, b = example()
     checkpoint = fastrsx.Checkpoint(tmp_path / "solve.npz", A, b)
 
@@ -277,7 +277,7 @@ def test_without_workers_a_solve_ends_and_goes_on_elsewhere(monkeypatch, tmp_pat
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50) as made,
         distributed.Client(made) as client,
         client.as_current(),  # not that of the fixture
-        pytest.raises(engine.ClusterError, match=r"(no worker|lost)") as error,
+        pytest.raises(graphs.ClusterError, match=r"(no worker|lost)") as error,
     ):
         fastrsx.newton(in_chunks(A), b, callback=stop)
     assert error.value.intermediate_result.nit == 2
