@@ -297,12 +297,12 @@ def targets(rows):
             lambda: at_least(0.8, by_shape([(15_625_000, 64)], over_sum)),
         ),
         ("newton on 8 GB on disk, reads of the file", "a read for each step, and one at the start", reads),
+        ("newton on 8 GB on disk, resident memory", "chunks that are read ahead, and n-vectors", resident),
         (
             "newton on two workers of dask, over newton in memory on two threads",
             "the search in a plane, a round trip for each of its steps; a scheduler beside the workers on two cores",
             lambda: at_most(1.3, by_shape([(4_000_000, 64)], lambda n, d: rows.info("newton on two workers of dask", n, d)["over_memory"])),
         ),
-        ("newton on 8 GB on disk, resident memory", "chunks that are read ahead, and n-vectors", resident),
         (
             "newton on wide A, reduced to n variables, against the better of products alone and L-BFGS-B",
             "factors of n x n matrices",

@@ -53,10 +53,10 @@ def _warm() -> float:
     import dask.array
 
     from .solver import newton
+    from .warming import example
 
     start = time.perf_counter()
-    A = np.linspace(-1.0, 1.0, 24).reshape(8, 3) ** 3
-    b = np.arange(8.0) / 28
+    A, b = example()
     with dask.config.set(scheduler="synchronous"):
         newton(dask.array.from_array(A, chunks=(4, 3)), b, np.full(3, 0.1), w=0.1)
     return time.perf_counter() - start

@@ -40,7 +40,7 @@ def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | floa
     A Gram matrix would treat columns that differ by 1e-8 as equal.
     """
     if cluster.is_collection(A):
-        return np.asarray(cluster.folded(A, _factor_of_rows, _factor, scale, centre))
+        return np.asarray(cluster.folded(A, triangular_factor, _factor, scale, centre))
     d = A.shape[1]
     R = np.empty((0, d))
     for _, rows in chunks(A, max(CHUNK, 4 * d)):
@@ -52,10 +52,6 @@ def _factor(parts: list[Matrix]) -> Matrix:
     """The R of matrices below each other."""
     (R,) = qr(np.vstack(parts), mode="r", overwrite_a=True)
     return np.asarray(R[: R.shape[1]])
-
-
-def _factor_of_rows(rows: Any, scale: Vector | float, centre: Vector | float) -> Matrix:
-    return triangular_factor(rows, scale, centre)
 
 
 def tolerance(singular: Vector, shape: tuple[int, ...]) -> float:

@@ -255,14 +255,18 @@ class NewtonResult(OptimizeResult):
         x[0]   0.501    0.001  470.568  0.000   0.499   0.503
         x[1]  -0.001    0.001   -0.639  0.523  -0.003   0.002
         """
-        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
         columns = self._columns(errors, level, resamples, seed)
         cells = [[title, *(format(value, spec) for value in column)] for title, column in columns.items()]
-        rows = list(zip(["", *names], *cells, strict=True))[errors is None :]
+        rows = list(zip(["", *self._labels], *cells, strict=True))[errors is None :]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             f"{name:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths[1:], strict=True)) for name, *row in rows
         )
+
+    @property
+    def _labels(self) -> list[str]:
+        """The names of A's columns, or their numbers."""
+        return list(self.get("names") or [f"x[{j}]" for j in range(len(self.x))])
 
     def _columns(self, errors: str | None, level: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
         """The columns of a table, by their titles."""
@@ -276,13 +280,11 @@ class NewtonResult(OptimizeResult):
         """The numbers of `table` as a pandas DataFrame, one row for each coefficient; needs pandas."""
         import pandas as pd
 
-        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
-        return pd.DataFrame(self._columns(errors, level, resamples, seed), index=names)
+        return pd.DataFrame(self._columns(errors, level, resamples, seed), index=self._labels)
 
     def _repr_html_(self) -> str:
         """The summary and the coefficients, for a notebook."""
-        names = self.get("names") or [f"x[{j}]" for j in range(len(self.x))]
-        shown = list(zip(names, self.x, strict=True))
+        shown = list(zip(self._labels, self.x, strict=True))
         rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{value:.6g}</td></tr>" for name, value in shown[:MOST_SHOWN])
         more = f"<p>and {len(shown) - MOST_SHOWN} more</p>" if len(shown) > MOST_SHOWN else ""
         return f"<p>{html.escape(self.summary())}</p><table><tr><th></th><th>x</th></tr>{rows}</table>{more}"

@@ -4,6 +4,13 @@ import time
 
 import numpy as np
 
+from .inputs import Matrix, Vector
+
+
+def example() -> tuple[Matrix, Vector]:
+    """A and b of a small problem."""
+    return np.linspace(-1.0, 1.0, 24).reshape(8, 3) ** 3, np.arange(8.0) / 28
+
 
 def warmup(*, kernel: str = "auto") -> float:
     """Compile what `newton`, `Problem` and `newton_batch` run, or load it from the disk cache, so that the first real call is fast.
@@ -31,8 +38,7 @@ def warmup(*, kernel: str = "auto") -> float:
 
     inputs.as_choice("kernel", kernel, ("auto", "parallel", "serial"))
     start = time.perf_counter()
-    A = np.linspace(-1.0, 1.0, 24).reshape(8, 3) ** 3
-    b = np.arange(8.0) / 28
+    A, b = example()
     x, p = np.full(3, 0.1), np.ones(3)
     for twin in ("serial", "parallel") if kernel == "auto" else (kernel,):
         newton(A, b, x, w=0.1, kernel=twin)

@@ -51,6 +51,7 @@ def frame(A):
 
 KINDS = {
     "chunks": in_chunks,
+    "one chunk": lambda A: in_chunks(A, (N,)),
     "an empty chunk": lambda A: in_chunks(A, (300, 0, 451, 249)),
     "F-ordered": lambda A: in_chunks(A).map_blocks(np.asfortranarray),
     "float32": lambda A: in_chunks(A).astype(np.float32),

@@ -102,7 +102,7 @@ class DaskPasses(Passes):
 
     def _point_of(self, trials: list[Any]) -> Any:
         """The point of trials, a task."""
-        domain = task(tasks.join, [task(tasks.field, each, 2) for each in trials])
+        domain = task(tasks.join, [task(tasks.whole, Field(each, 2)) for each in trials])
         sums = [task(tasks.residuals, Field(each, 0), target, domain, self.link) for each, target in zip(trials, self.targets, strict=True)]
         return task(tasks.finish, domain, sums)
 
@@ -295,7 +295,7 @@ class DaskPasses(Passes):
         self.count += 1
         each = zip(self.chunks, a.parts, self.targets, strict=True)
         jobs = [task(tasks.curvature, chunk, part, target, point.raw, np.array(p), self.link) for chunk, part, target in each]
-        (total,), (kept,) = self._compute(tree(tasks.add, [task(tasks.field, one, 0) for one in jobs]), jobs if da.size else [])
+        (total,), (kept,) = self._compute(tree(tasks.add, [task(tasks.whole, Field(one, 0)) for one in jobs]), jobs if da.size else [])
         if da.size:
             da.parts = [Field(one, 1) for one in kept]
         return np.array(total)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import dask
 import numpy as np
 
-from ..system.cluster import FAN_IN
+from ..system.cluster import merged
 
 CHECKED_EVERY = 2.0  # seconds between looks at a cluster that is at work
 NO_WORKERS, NO_PROGRESS = 30.0, 900.0  # seconds without a worker, and without a finished task, after which a wait ends
@@ -62,10 +62,7 @@ def task(function: Callable[..., Any], *args: Any) -> Any:
 
 def tree(add: Callable[..., Any], jobs: list[Any]) -> Any:
     """The results of tasks added in their order, a few at a time."""
-    while True:
-        jobs = [task(add, jobs[i : i + FAN_IN]) for i in range(0, len(jobs), FAN_IN)]
-        if len(jobs) == 1:
-            return jobs[0]
+    return merged(lambda some: task(add, some), jobs)
 
 
 class ClusterError(RuntimeError):

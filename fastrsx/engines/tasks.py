@@ -230,7 +230,3 @@ def together(*values: Any) -> tuple[Any, ...]:
 
 def whole(value: Any) -> Any:
     return value
-
-
-def field(value: Any, index: int) -> Any:
-    return value[index]

@@ -89,14 +89,19 @@ def compute(value: Any) -> Any:
     return value.compute() if is_collection(value) else value
 
 
+def merged(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+    """Parts merged in their order, a few at a time, by `merge`."""
+    while len(parts) > 1:
+        parts = [merge(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+    return parts[0]
+
+
 def folded(A: Any, fold: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
     """The results of fold(chunk, *args) for each chunk of A with rows, merged in their order, a few at a time."""
     import dask
 
     parts = [dask.delayed(fold)(chunk, *args) for chunk, rows in zip(A.to_delayed()[:, 0], A.chunks[0], strict=True) if rows]
-    while len(parts) > 1:
-        parts = [dask.delayed(merge)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-    return parts[0].compute()
+    return merged(dask.delayed(merge), parts).compute()
 
 
 def digest(vector: Any) -> bytes:
