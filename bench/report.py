@@ -299,6 +299,11 @@ def targets(rows):
         ("newton on 8 GB on disk, reads of the file", "a read for each step, and one at the start", reads),
         ("newton on 8 GB on disk, resident memory", "chunks that are read ahead, and n-vectors", resident),
         (
+            "newton in one read of A a step, against two reads",
+            "arithmetic: on AVX2 the Hessian of a row takes longer than its read",
+            lambda: at_least(1.2, by_shape([(500_000, 64), (1_000_000, 16), (4_000_000, 8)], lambda n, d: rows.info("newton, one read", n, d)["over_one"])),
+        ),
+        (
             "newton on two workers of dask, over newton in memory on two threads",
             "the search in a plane, a round trip for each of its steps; a scheduler beside the workers on two cores",
             lambda: at_most(1.3, by_shape([(4_000_000, 64)], lambda n, d: rows.info("newton on two workers of dask", n, d)["over_memory"])),

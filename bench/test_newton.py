@@ -99,6 +99,23 @@ def test_tall_peers(peer_solve, n, d, label):
     peer_solve("newton", label, "noisy", n, d, 1, must_reach=1e-8 if "trust" in label else None)
 
 
+@pytest.mark.parametrize(("n", "d"), TALL)
+def test_one_read(row, in_turns, benchmark, monkeypatch, n, d):
+    """Steps in one read of A, and the same solve with two reads a step, in turns."""
+    A, b, _ = problems.noisy(n, d)
+
+    def solve(least):
+        monkeypatch.setattr(fastrsx.planning, "READ_ONCE_FROM", least)
+        return fastrsx.newton(A, b)
+
+    results = [solve(least) for least in (0, np.inf)]
+    assert all(result.success for result in results)
+    row(lambda: solve(0), "newton, one read", n, d, rounds=3)
+    in_turns("over_one", lambda: solve(0), lambda: solve(np.inf), turns=7, rounds=1)
+    counts = {name: [getattr(result, name) for result in results] for name in ("nit", "npass", "nhev")}
+    benchmark.extra_info.update(counts)
+
+
 def test_vocabulary(solve):
     needs_vocabulary()
     A, b, _ = problems.vocabulary()

@@ -26,6 +26,9 @@ PANEL_NS = 1 / {"zmm": 45.0, "ymm": 24.0, "q": 24.0, "xmm": 3.0}[REGISTER]
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
+# Steps in one read: columns up to which the Gram matrix of a refused step costs less than the reads that are spared, in memory and from disk; and
+# bytes of A from which it is not in a cache, where a read costs little (rows "newton, one read").
+READ_ONCE_UP_TO, READ_ONCE_IN_PARTS_UP_TO, READ_ONCE_FROM = 64, 128, 2**26
 # Loaders of an A on a GPU, and of one that is not a dense array in memory.
 ON_GPU = ("device", "device copy")
 NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", "dask", *ON_GPU)
@@ -67,6 +70,12 @@ class Plan(NamedTuple):
         if hessian == self.hessian and not why:
             return self
         return self._replace(hessian=hessian, reason=f"{self.reason}; {why}" if why else self.reason)
+
+    def by_reads(self, shape: tuple[int, int]) -> "Plan":
+        """The same plan, which says where steps take one read of A."""
+        if self.hessian != "exact" or not reads_once(shape, self.loader):
+            return self
+        return self._replace(reason=f"{self.reason}; steps in one read of A")
 
     def in_basis(self, condition: float) -> "Plan":
         """The same plan for steps in an orthonormal basis of the columns, which have that condition."""
@@ -143,6 +152,14 @@ def is_whole(loader: str) -> bool:
     return loader not in NOT_IN_MEMORY and not is_in_parts(loader)
 
 
+def reads_once(shape: tuple[int, int], loader: str) -> bool:
+    """Whether a step from the exact Hessian takes one read of A, see `fastrsx.kernels.cpu.ahead`."""
+    if loader == "dask" or loader in ON_GPU:
+        return False
+    n, d = shape
+    return d <= READ_ONCE_IN_PARTS_UP_TO if is_in_parts(loader) else d <= READ_ONCE_UP_TO and 8 * n * d >= READ_ONCE_FROM
+
+
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are computed from, and why."""
     n, d, _ = size
@@ -186,7 +203,9 @@ def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | 
     if loader.name == "dask" and num_threads is not None:
         raise ValueError(f"num_threads is {num_threads}, and A is in chunks of dask, whose tasks take one thread each: give its workers threads")
     plan = _choose_kernel(size, loader.name, str(loader), kernel, threads.in_use() if num_threads is None else num_threads)
-    return plan if hessian is None else plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name))
+    if hessian is None:
+        return plan
+    return plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name)).by_reads(size[:2])
 
 
 @lru_cache(maxsize=256)  # for it would be a thirtieth of a small solve

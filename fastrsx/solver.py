@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense, solve
+from fastrsx.kernels.cpu.ahead import Sample
 from fastrsx.kernels.formulas import steps as kernel_steps
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.dependence import PROMISED
@@ -37,6 +38,11 @@ from .verdicts import Stop
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed at which a still has its digits
 NO_COLUMNS = np.empty(0, dtype=np.intp)
+
+
+def no_sample(d: int) -> Sample:
+    """For steps that read A twice."""
+    return Sample(np.empty(0, np.int64), np.empty((d, 0)), EMPTY, EMPTY)
 
 
 def unseen_columns(problem: Problem) -> np.ndarray:
@@ -72,6 +78,7 @@ class _Solver:
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.rows = self.passes.source if self.steps is None else inputs.read_only(np.empty((0, d)))  # of A, for `advance`
+        self.sample = self.passes.sample if self.steps is None and self.passes.reads_once else no_sample(d)
         self.norm_b = self.passes.norm_b
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem._traits.flat_along_x
         together = 1 if alone else MOST_STEPS
@@ -104,7 +111,7 @@ class _Solver:
     def advance(self, what: int, flat_image: np.ndarray = EMPTY) -> int:
         """Do `what` (see `fastrsx.kernels.solve.advance`) and take over its results; returns the verdict."""
         passes = self.passes
-        problem = iteration.Problem(self.rows, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b)
+        problem = iteration.Problem(self.rows, passes.b, passes.w, self.scale, self.flat, self.null_is_known, self.tol, self.norm_b, self.sample)
         records = self.records[: self.max_iter - self.nit] if what == iteration.ITERATE else self.records[:1]
         verdict = passes.advance(what, problem, flat_image, self.iterate, self.work, records)
         taken, derivatives, evaluations, count = self.counts.tolist()
@@ -221,6 +228,9 @@ class _Solver:
         self.steps.propose(self.iterate, self.point, self.tol, self.flat)
         before = self.iterate.state.copy()
         verdict = self.advance(iteration.PROPOSED)
+        if verdict == solve.NEEDS_EXACT:
+            self.steps.derive(self.a, self.point, self.iterate, exactly=True)
+            return self.iterate_once()
         if verdict != solve.NEEDS_IMAGE:
             return verdict
         self.iterate.state[:] = before  # for the same event again
@@ -243,6 +253,12 @@ class _Solver:
         centre = problem._transposed_times(np.ones(n)) / n if problem._traits.blind_to_shifts and not problem.w.size else 0.0
         condition = 1.0 if self.variables is None else self.variables.condition
         self.null, self.null_is_known = null_space(problem.A, self.scale, centre, condition), True
+
+    @property
+    def has_derivatives(self) -> bool:
+        """Whether gradient and Hessian are those at x, with exact weights or as good as that."""
+        derived, error, largest = (self.numbers[name][0] for name in ("derived", "error", "largest"))
+        return bool(derived and error <= iteration.AS_EXACT * largest)
 
     @property
     def flat(self) -> np.ndarray:
@@ -322,9 +338,9 @@ class _Solver:
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
-        if status is not Status.NONFINITE and not self.numbers["derived"][0]:
+        if status is not Status.NONFINITE and not self.has_derivatives:
             if steps is not None:
-                steps.derive(self.a, self.point, it)
+                steps.derive(self.a, self.point, it, exactly=True)
             elif self.advance(iteration.DERIVE) == solve.NONFINITE:
                 status, message = Status.NONFINITE, ""
         hess, model = (it.hess, it.scaled_hess) if steps is None else (steps.hess, steps.model())
@@ -410,7 +426,7 @@ def newton(
     """Minimise ||f(x) - b||^2 + 1/2 ||w * A x||^2 over x, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
 
     A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
-    two passes over A. For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
+    two passes over A, or one where A is larger than 64 MB or on disk (docs/theory.md, "A step in one read"). For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
     products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative (as far as
     the rows drawn, or the products, show), and says so where the infimum is not attained. It is independent of the basis of A's column
     space: columns are scaled to unit RMS, and where they are then nearly dependent (a condition of 20 or more), like raw years and
@@ -511,6 +527,8 @@ def newton(
     if precision == "mixed":
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
+    if precision == "double":
+        problem.plan = problem.plan.by_reads((n, d))
     if x0 is not None:
         x0 = problem._as_x(x0, "x0")
         x0[unseen_columns(problem)] = 0.0

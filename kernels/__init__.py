@@ -8,7 +8,7 @@ Read the folders in this order:
     layouts     `panel` (rows as the tile reads them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows,
                 `registry` for registered ones
     cpu         `blocks` (what blocks of rows share), `vectors` and `rows` (rows fold into a state), `passes` (all blocks, then the merge
-                of their states), `mixed` (a Gram matrix in float32 and float64), `ahead` (one read for an iteration), `sample` (rows
+                of their states), `mixed` (a Gram matrix in float32 and float64), `ahead` (a step in one read), `sample` (rows
                 drawn for a Hessian)
     newton      `cholesky`, `trust_region`, `passes` (what an iteration needs from an engine), `plane` (the search that follows a step),
                 `iteration`, `verdict` (the outcome of iterations), `dependence` (nearly dependent columns), `small` (a whole

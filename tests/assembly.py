@@ -22,7 +22,7 @@ if OTHERS:  # before the kernels choose their shapes
     cpu_target.target_context.codegen().magic_tuple = lambda: (*OTHERS[0], "")
 
 from fastrsx.kernels.compiling.jit import FLAGS  # noqa: E402
-from fastrsx.kernels.cpu import mixed, vectors  # noqa: E402
+from fastrsx.kernels.cpu import ahead, mixed, vectors  # noqa: E402
 from fastrsx.kernels.formulas.links import LINKS  # noqa: E402
 from fastrsx.kernels.formulas.records import POINT, STATE  # noqa: E402
 from fastrsx.kernels.newton import cholesky  # noqa: E402
@@ -55,9 +55,10 @@ KERNELS = {
         "fold_residuals": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, from_dtype(STATE)),
         "panel_weights": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, MATRIX),
     },
+    "ahead": {"weigh_ahead": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), VECTOR, INT, INT, VECTOR, from_dtype(STATE), MATRIX)},
     "cholesky": {"dot": (VECTOR, VECTOR, INT), "add_multiple": (VECTOR, types.float64, VECTOR, INT)},
 }
-MODULES = {"gram": tile, "sums": tile, "mixed": mixed, "exp": vectors, "cholesky": cholesky}
+MODULES = {"gram": tile, "sums": tile, "mixed": mixed, "exp": vectors, "ahead": ahead, "cholesky": cholesky}
 
 
 def compiled(kernel, signature):

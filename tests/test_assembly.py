@@ -22,7 +22,8 @@ CPUS = {
 }
 TALLEST = {"zmm": 24, "ymm": 6, "v": 6}  # registers of eight lanes in the largest tile
 # In a loop that holds others: the first rows' sums wait for those of the last. And with exp: four sums over rows, and what it computes.
-MOST_SPILLS = {"row_products": 10, "pack": 4, "add_domain": 16, "fold_residuals": 16, "panel_weights": 16}
+# Steps in one read: twelve sums, which AVX-512 alone has room for, and a load and a store of each for eight rows.
+MOST_SPILLS = {"row_products": 10, "pack": 4, "add_domain": 17, "fold_residuals": 16, "panel_weights": 16, "weigh_ahead": 92}
 TRANSLATED = "x86_64", "AMD64"  # where the kernels are translated to ARM
 
 
@@ -49,7 +50,7 @@ def test_no_tile_spills_or_calls(machine):
         assert any(loop["calls"] for loop in loops), "a CPU without multiply-add calls the library's"
         return
     hot = [loop for loop in loops if loop["fmas"]]
-    assert {loop["group"] for loop in hot} == {"gram", "sums", "mixed", "exp", "cholesky"}
+    assert {loop["group"] for loop in hot} == {"gram", "sums", "mixed", "exp", "ahead", "cholesky"}
     for loop in hot:
         assert loop["calls"] == 0, loop
         assert loop["spills"] <= MOST_SPILLS.get(loop["name"], 0), loop

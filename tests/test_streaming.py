@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastrsx
-from fastrsx import loading
-from fastrsx.engines import file, parts
+from fastrsx import loading, planning
+from fastrsx.engines import file
 
 N, D = 5000, 12
 
@@ -46,7 +46,8 @@ KINDS = {
 @pytest.mark.parametrize("one_pass", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_solve_is_that_in_memory(tmp_path, monkeypatch, kind, one_pass, w):
-    monkeypatch.setattr(parts, "ONE_PASS_UP_TO", D if one_pass else D - 1)
+    monkeypatch.setattr(planning, "READ_ONCE_IN_PARTS_UP_TO", D if one_pass else D - 1)
+    monkeypatch.setattr(planning, "READ_ONCE_FROM", 0 if one_pass else np.inf)
     A, b = example()
     A = KINDS[kind](A)
     found, expected = (fastrsx.newton(each, b, w=w, kernel="serial") for each in (mapped(tmp_path, A), np.array(A, dtype=float, order="C")))

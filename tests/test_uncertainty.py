@@ -126,7 +126,7 @@ def test_errors_say_why():
         fastrsx.newton(A, b, max_iter=1).covariance()
     with pytest.raises(ValueError, match=r"kind is 'hc3'; it must be one of 'sandwich', 'least-squares', 'bootstrap'"):
         fastrsx.newton(A, b).covariance("hc3")
-    with pytest.raises(ValueError, match=r"not positive definite along columns 0, 3 of A; drop one of them"):
+    with pytest.raises(ValueError, match=r"not positive definite along columns (0, 3|3, 0) of A; drop one of them"):
         fastrsx.newton(np.column_stack([A, A[:, 0]]), b).covariance()
     with pytest.raises(ValueError, match=r"level is 95; it must lie between 0 and 1"):
         fastrsx.newton(A, b).table(errors="sandwich", level=95)

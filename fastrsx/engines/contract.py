@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fastrsx.kernels.compiling.jit import of_arrays, rebuilt
+from fastrsx.kernels.cpu.ahead import Sample
 from fastrsx.kernels.formulas import finish, records, steps
 from fastrsx.kernels.newton import iteration
 
@@ -97,6 +98,14 @@ class Derivatives(NamedTuple):
         return rank_2(self.v, self.q)
 
 
+class Foreseen(NamedTuple):
+    """Derivatives formed in the read that led to their point: those of first order are exact."""
+
+    first: Derivatives
+    hess: Matrix
+    error: float  # of the Hessian, relative to the sum of |h|
+
+
 class Engine(Protocol):
     """Runs passes over one A, with its b, w and link, and counts them.
 
@@ -164,6 +173,20 @@ class Engine(Protocol):
 
     def look_ahead(self, a: Any, p: Vector, da: Any, out: Any) -> Point:
         """da = A p, out = a + da, and the point there."""
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether a step takes one read of A, by `foresee`."""
+
+    @property
+    def sample(self) -> Sample:
+        """The rows that predict such a step."""
+
+    def foresee(self, a: Any, here: Point, first: Derivatives, p: Vector, da: Any, out: Any) -> tuple[Point, float]:
+        """The same and the derivatives there, in one read, by a prediction from the point and the derivatives at a; the error of the Hessian."""
+
+    def foreseen(self, point: Point) -> "Foreseen | None":
+        """The derivatives that `foresee` has formed at this point, once; None where it has not, or not well enough."""
 
     # -- sums over rows ---------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense
-from fastrsx.kernels.cpu import blocks, mixed, passes, rows, sample
+from fastrsx.kernels.cpu import ahead, blocks, mixed, passes, rows, sample
 from fastrsx.kernels.formulas import records
 from fastrsx.kernels.formulas.links import RSX
 from fastrsx.kernels.layouts import csr
@@ -18,11 +18,11 @@ from fastrsx.kernels.registers.tile import packed_blocks
 from .. import inputs
 from ..frames import Names
 from ..inputs import Matrix, Vector
-from ..loading import Data
-from ..planning import Plan, gram_is_sparse, is_whole
+from ..loading import Data, as_rows
+from ..planning import Plan, gram_is_sparse, is_whole, reads_once
 from ..system import threads
 from ..system.memory import room_for
-from .contract import Derivatives, Point
+from .contract import Derivatives, Foreseen, Point
 
 EMPTY = np.empty(0)
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and overflow is checked where it matters
@@ -33,6 +33,9 @@ class Passes:
 
     Arguments are as the kernels take them. One thread at a time.
     """
+
+    _sample: ahead.Sample | None = None
+    _foreseen: tuple[tuple[float, ...], float] = (), math.inf  # the point whose derivatives were formed ahead, and the error of that Hessian
 
     def __init__(self, data: Data, b: Vector, w: Vector, plan: Plan, link: Any = RSX) -> None:
         self.data, self.source, self.b, self.w = data, data.source, inputs.read_only(b), inputs.read_only(w)
@@ -178,10 +181,52 @@ class Passes:
         self.run(passes.evaluate, self._work.link, a, da, t, self.b, self.w, a if out is None else out, self._work.sums, point)
         return Point(point)
 
+    @property
+    def reads_once(self) -> bool:
+        """Whether a step takes one read of A."""
+        return reads_once(self.shape, self.plan.loader) and not self.is_mixed and not self.has_sparse_gram
+
+    @property
+    def sample(self) -> ahead.Sample:
+        """The rows that predict a step, drawn once."""
+        if self._sample is None:
+            rows = ahead.sample_rows(self.shape[0])
+            self._sample = self._sample_of(rows, as_rows(self.data.A, rows))
+        return self._sample
+
+    def _sample_of(self, numbers: np.ndarray, A: Matrix) -> ahead.Sample:
+        return ahead.Sample(numbers, np.ascontiguousarray(A.T, dtype=np.float64), self.b[numbers], np.empty(len(numbers)))
+
     def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector) -> Point:
         """da = A p, out = a + da, and the point there: what a step needs."""
         self.products(p, da)
         return self.evaluate(a, da, 1.0, out)
+
+    def foresee(self, a: Vector, here: Point, first: Derivatives, p: Vector, da: Vector, out: Vector) -> tuple[Point, float]:
+        """The same and the derivatives there, in one read, by a prediction from the point and the derivatives at a; the error of the Hessian."""
+        self.count += 1
+        work, predicted, point = self.workspace(), np.empty(records.POINT_ROOM), np.empty(records.POINT_ROOM)
+        ahead.predict(work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
+        given = (work.link, self.source, p, a, self.b, self.w, predicted, da, out)
+        found, error = self.run(ahead.look_ahead, *given, self._scratch, work.gram, point)
+        self.evaluations += found
+        there = Point(point) if found else self.evaluate(a, da, 1.0, out)
+        self._foreseen = there.identity, error
+        return there, error
+
+    def foreseen(self, point: Point) -> Foreseen | None:
+        """The derivatives that `foresee` has formed at this point, once; None where it has not, or not well enough."""
+        (identity, error), self._foreseen = self._foreseen, ((), math.inf)
+        if identity != point.identity or not error < math.inf:
+            return None
+        gram, vectors = self._grams_ahead()
+        hess = np.empty((self.shape[1],) * 2)
+        self.run(passes.finish_hessian, gram, vectors, hess)
+        return Foreseen(self.derivatives_in(vectors), hess, error)
+
+    def _grams_ahead(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where a look ahead leaves the Gram matrices of blocks, and the sums A^T y."""
+        return self._work.gram, self._work.vectors
 
     def project(self, x: Vector) -> Point:
         """The point at x, whose A x goes to `a`."""

@@ -1,15 +1,14 @@
 """An engine over parts: fold each part of A, merge the states in order, finish once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fastrsx.kernels.cpu import ahead, blocks, passes
-from fastrsx.kernels.cpu import rows as folds
-from fastrsx.kernels.formulas.records import STATE_ROOM
-from fastrsx.kernels.layouts.panel import ROWS, padded
+from fastrsx.kernels.formulas.records import POINT_ROOM, STATE_ROOM
+from fastrsx.kernels.layouts.panel import padded
 
 from .. import inputs
 from ..frames import Names
@@ -19,8 +18,6 @@ from ..planning import Plan
 from ..system.memory import room_for
 from .contract import Derivatives, Point
 from .memory import EMPTY, Passes
-
-ONE_PASS_UP_TO = 128  # columns; beyond, three Gram matrices take longer than another read: estimated from the disk and dgemm, not measured
 
 
 class PartsPasses(Passes):
@@ -33,9 +30,7 @@ class PartsPasses(Passes):
         """`first` is an array like those of `parts`, and has as many rows as any of them."""
         super().__init__(data._replace(source=inputs.read_only(first)), b, w, plan, link)
         self.part = Passes(Data(first, inputs.read_only(first), Loader("in place")), b[: len(first)], w[: len(first)], plan, link)
-        self._ahead: tuple[np.ndarray, ...] | None = None  # the states of `kernels.cpu.ahead`
-        self._ahead_of: tuple[float, ...] | None = None  # the point that they are at
-        self._has_penalty = False  # whether they have A^T diag(w^2) A, which is summed once
+        self._states: tuple[np.ndarray, ...] = ()  # of blocks, for `kernels.cpu.ahead`
 
     def parts(self) -> Iterator[tuple[slice, Matrix]]:
         """The rows of A in order, C-ordered: which, and an array that is valid until the next."""
@@ -89,66 +84,87 @@ class PartsPasses(Passes):
     def row_squares(self, B: Matrix) -> Vector:
         return np.concatenate([part.row_squares(B) for _, part in self._parts()])
 
+    @property
+    def sample(self) -> ahead.Sample:
+        """The rows that predict a step, drawn once: in the read of `column_scale`, or in one of their own."""
+        if self._sample is None:
+            for _ in self._sampled(self._parts()):
+                pass
+        assert self._sample is not None
+        return self._sample
+
+    def _sampled(self, parts: Iterable[tuple[slice, Passes]]) -> Iterator[tuple[slice, Passes]]:
+        """The parts, from which the sample is drawn meanwhile."""
+        numbers = ahead.sample_rows(self.shape[0])
+        drawn = np.empty((len(numbers), self.shape[1]))
+        for which, part in parts:
+            first, last = np.searchsorted(numbers, (which.start, which.stop))
+            drawn[first:last] = np.asarray(part.source)[numbers[first:last] - which.start]
+            yield which, part
+        self._sample = self._sample_of(numbers, drawn)
+
     def column_scale(self, names: Names = None) -> Vector:
-        """Also, for few columns, the derivatives at x = 0, where a solve starts: in the same read."""
+        """Also, where steps take one read, the derivatives at x = 0, where a solve starts, and the sample: in the same read."""
         n, d = self.shape
         sums, scale = np.zeros((2, d)), np.empty(d)
-        zero = np.zeros(n if d <= ONE_PASS_UP_TO else 0)
 
-        def measure(part: Passes) -> None:
-            squares, largest = part.column_sums()
-            sums[0] += squares
-            np.maximum(sums[1], largest, out=sums[1])
+        def measured(parts: Iterable[tuple[slice, Passes]]) -> Iterator[tuple[slice, Passes]]:
+            for which, part in parts:
+                squares, largest = part.column_sums()
+                sums[0] += squares
+                np.maximum(sums[1], largest, out=sums[1])
+                yield which, part
 
-        if zero.size:
-            self.look_ahead(zero, np.zeros(d), np.empty(n), zero, measure)
+        parts = measured(self._parts())
+        if self.reads_once:
+            zero = np.zeros(n)
+            point = self.evaluate(zero)  # alpha and s there are known, so nothing is predicted
+            _, error = self._look(zero, point.raw, np.zeros(d), np.empty(n), zero, self._sampled(parts))
+            self._foreseen = point.identity, error
         else:
-            for _, part in self._parts():
-                measure(part)
+            for _ in parts:
+                pass
         bad = passes.finish_columns(sums, n, inputs.LARGEST_ENTRY, scale)
         if bad >= 0:
             inputs.refuse_column(self.data.A, bad, names)
         return scale
 
-    def look_ahead(self, a: Vector, p: Vector, da: Vector, out: Vector, also: Callable[[Passes], None] | None = None) -> Point:
-        """da = A p, out = a + da and the point there; and the sums that `hessian` needs there, in the same read, for few columns."""
-        d = self.shape[1]
-        if d > ONE_PASS_UP_TO:
-            self.products(p, da)
-            return self.evaluate(a, da, 1.0, out)
-        sums, weights, vectors, grams = self._states()
-        link = self._work.link
-        matrices = 3 if self._has_penalty or not self.w.size else 4
-        ahead.start_ahead(link, sums, vectors, grams[:, :matrices])
-        for which, part in self._parts():
-            scratch = ahead.Ahead(sums, vectors, grams[:, :matrices], part._work.buffers, part._work.packed, weights)
-            self.run(ahead.look_ahead, link, part.source, p, a[which], part.b, part.w, da[which], out[which], scratch)
-            if also is not None:
-                also(part)
-        self._has_penalty = True
-        point = self.evaluate(a, da, 1.0, out)
-        self._ahead_of = point.identity
-        return point
+    def foresee(self, a: Vector, here: Point, first: Derivatives, p: Vector, da: Vector, out: Vector) -> tuple[Point, float]:
+        """da = A p, out = a + da, the point there and its derivatives, in one read; the error of the Hessian."""
+        predicted = np.empty(POINT_ROOM)
+        ahead.predict(self._work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
+        point, error = self._look(a, predicted, p, da, out, self._parts())
+        self.evaluations += point is not None
+        there = self.evaluate(a, da, 1.0, out) if point is None else point
+        self._foreseen = there.identity, error
+        return there, error
 
-    def _states(self) -> tuple[np.ndarray, ...]:
-        if self._ahead is None:
+    def _look(
+        self, a: Vector, predicted: Vector, p: Vector, da: Vector, out: Vector, parts: Iterable[tuple[slice, Passes]]
+    ) -> tuple[Point | None, float]:
+        """The point by a prediction, if that was good enough, and the error of the Hessian there; the sums stay in the states."""
+        if not self._states:
             count, wide = len(self.part._work.sums), padded(self.shape[1])
-            shapes = ((count, ahead.WEIGHTS, ROWS), (count, blocks.KINDS, wide), (count, 4, wide, wide))
+            shapes = ((count, STATE_ROOM), (count, blocks.KINDS, wide), (count, wide, wide))
             with room_for(f"the Hessian for d = {self.shape[1]}", sum(map(math.prod, shapes))):
-                self._ahead = np.zeros((count, STATE_ROOM)), *(np.zeros(shape) for shape in shapes)
-        return self._ahead
+                self._states = tuple(map(np.zeros, shapes))
+        link, (sums, vectors, gram) = self._work.link, self._states
+        ahead.start_ahead(link, sums, vectors, gram)
+        for which, part in parts:
+            scratch = part._scratch._replace(sums=sums, vectors=vectors)
+            self.run(ahead.read_ahead, link, part.source, p, a[which], part.b, part.w, predicted, da[which], out[which], scratch, gram)
+        point = np.empty(POINT_ROOM)
+        found, error = ahead.finish_ahead(link, predicted, self.w, sums, vectors, gram, point)
+        return Point(point) if found else None, error
+
+    def _grams_ahead(self) -> tuple[np.ndarray, np.ndarray]:
+        _, vectors, gram = self._states
+        return gram, vectors
 
     def hessian(self, a: Vector, point: Point) -> tuple[Derivatives, Matrix]:
-        """Takes no read where `look_ahead` was at this point; but near an exact fit the gradient takes one, from c = f - b."""
-        hess = np.empty((self.shape[1],) * 2)
-        if self._ahead_of == point.identity:
-            sums, _, vectors, grams = self._states()
-            self._ahead_of = None  # finishing is done in place
-            self.run(ahead.finish_ahead, sums, point.raw, vectors, grams, hess)
-            cancels = folds.cancels(point.raw, vectors)
-            return self.gradient(a, point) if cancels else self.derivatives_in(vectors), hess
+        """Derivatives and Hessian."""
         firsts = []
-        hess[:] = 0.0
+        hess = np.zeros((self.shape[1],) * 2)
         for which, part in self._parts():
             first, gram = part.gram_at(a[which], point)
             firsts.append(first)

@@ -15,7 +15,7 @@ from fastrsx.kernels.newton.cholesky import solve_upper
 from fastrsx.kernels.registers.simd import LANES
 
 from ..eigenvalues import combine, orthogonal, shifted_factor, solve
-from ..engines.contract import Engine, Point, rank_2, rank_2_times
+from ..engines.contract import Engine, Foreseen, Point, rank_2, rank_2_times
 from ..engines.memory import EMPTY, QUIET, Passes
 from ..inputs import Matrix, Vector
 from ..loading import Loader, as_rows, load
@@ -150,11 +150,14 @@ class Steps:
         self.travelled = math.inf  # max |A step| since then
         self.overflowed = False  # whether any quantity in the step has
 
-    def derive(self, a: Vector, point: Point, it: iteration.Iterate) -> None:
-        """Gradient and rank-2 vectors, and the Hessian where it is exact: one pass."""
+    def derive(self, a: Vector, point: Point, it: iteration.Iterate, exactly: bool = False) -> None:
+        """Gradient and rank-2 vectors, and the Hessian where it is exact: one pass, or none where they were foreseen; `exactly` for a result."""
         if self.hessian == "exact":
-            self.first, self.hess = self.passes.hessian(a, point)
-            self.exact += 1
+            foreseen = self.passes.foreseen(point)
+            if foreseen is None or (exactly and not foreseen.error <= iteration.AS_EXACT * it.state.view(iteration.ITERATION)["largest"][0]):
+                foreseen = Foreseen(*self.passes.hessian(a, point), 0.0)
+                self.exact += 1
+            self.first, self.hess, iteration.as_iteration(it.state).error = foreseen
         else:
             self.first = self.passes.gradient(a, point)
         self.gradients += 1
@@ -189,6 +192,7 @@ class Steps:
         self.travelled += point.step
         if not s.derived:
             self.derive(a, point, it)
+            s.error = float(it.state.view(iteration.ITERATION)["error"][0])
         s.grad_norm = np.linalg.norm(it.scaled_grad)
         if self.hessian == "matrix-free":
             self._propose_matrix_free(it, a, point, tol)
@@ -202,12 +206,17 @@ class Steps:
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
         s.derived = True
-        it.state.view(iteration.ITERATION)[0] = tuple(vars(s).values())
         ahead = iteration.after(now)
-        if self.hessian == "exact":
-            it.points[ahead] = self.passes.look_ahead(a, it.step, it.da, it.a[ahead]).raw
+        if self.hessian != "exact":
+            there = self.passes.evaluate(a, it.da, 1.0, it.a[ahead])
+        elif self.passes.reads_once and s.error_rate * s.length**2 <= iteration.PROMISING * s.largest:
+            there, error = self.passes.foresee(a, point, self.first, it.step, it.da, it.a[ahead])
+            s.error_rate = (error if error < math.inf else s.largest) / s.length**2
+            self.exact += 1
         else:
-            it.points[ahead] = self.passes.evaluate(a, it.da, 1.0, it.a[ahead]).raw
+            there = self.passes.look_ahead(a, it.step, it.da, it.a[ahead])
+        it.points[ahead] = there.raw
+        it.state.view(iteration.ITERATION)[0] = tuple(vars(s).values())
 
     def _propose_from_model(self, it: iteration.Iterate, a: Vector, point: Point, tol: float, null: Matrix) -> None:
         s = self.state

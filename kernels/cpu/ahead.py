@@ -1,158 +1,266 @@
-"""One pass for a Newton iteration: the read of A that forms A p yields all sums at a + A p, for data too large to be read twice.
+"""A step in one read: the read of A that forms A p also weighs the rows there, by a prediction of alpha and s (formulas/ahead.py).
 
-While no global quantity is known, the weights of the Hessian are those of three Gram matrices,
-
-    h = 2 (v^2 + e u)/alpha^2 - 2 e b/alpha - 2 s e/alpha + w^2,
-
-and while M is unknown too, they are rescaled as it grows, like the sums of `fold_gradient_sums`: docs/theory.md, "One read of A". The rows of
-A come in chunks, and a block of rows continues from chunk to chunk.
+What the read finds corrects everything but the Gram matrix, whose error is of the order of ||p||^2. See docs/theory.md, "A step in one read".
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
 from ..compiling.jit import parallel, part, serial, serial_twin
-from ..formulas.links import terms
-from ..formulas.records import VB, VU, W2A, V, as_point, as_state
-from ..formulas.rows import sum_weights
-from ..formulas.states import over_exp, rescale, rescaled
-from ..layouts.panel import ROWS, add_row_sum, add_row_sums, load_panel, row_products
-from ..registers.simd import LANES, first, fma, load_first, splat, store, store_first
-from ..registers.tile import add_gram, pack
-from .blocks import KINDS, block_rows
-from .passes import finish_hessian
-from .rows import finish_gradient, rescale_vectors
-from .vectors import add_domain, start_domain
+from ..formulas.ahead import (
+    Sampled,
+    add_curvature,
+    add_sampled,
+    add_sampled_slope,
+    corrected,
+    corrected_entry,
+    growth_ahead,
+    s_ahead,
+    s_of,
+    s_slope,
+    weights_error,
+)
+from ..formulas.links import growth, terms
+from ..formulas.records import VC, VF, W2A, W2A_AHEAD, Curvatures, H, Q, R, Residuals, V, as_point, as_state
+from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
+from ..formulas.states import kappa, over_exp
+from ..layouts.panel import ROWS, add_row_sum, load_panel, row_products
+from ..registers.simd import (
+    LANES,
+    absolute,
+    first,
+    fma,
+    lane,
+    load_first,
+    max_lanes,
+    maximum,
+    splat,
+    store,
+    store_first,
+    sum_lanes,
+    zeros,
+)
+from ..registers.tile import add_gram, add_row_sums_and_pack
+from .blocks import share
+from .rows import merge_vectors
+from .vectors import LARGEST
 
-# Rows of `weights` after those of the d-vectors: of the Gram matrices e, e b, v^2 + e u and w^2, the last of which does not depend on x.
-E, EB, VV, W2 = range(KINDS, KINDS + 4)
-WEIGHTS = KINDS + 4
+FARTHEST = 4.0  # alpha over its prediction, or the reverse: beyond, sums lack digits
+MOST_LOST = 8.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> and the gradient are differences of larger terms
+MOST_GROWTH = 100.0  # of M
+TRUSTED = 0.1  # the error of weights relative to the sum of |h|: beyond, the Hessian is formed again
+
+# Rows drawn for predictions: the terms of second order that they show are off by two in sqrt(SAMPLE), 4 %.
+SAMPLE, SEED = 2048, 0
+OFF, OFF_SQUARES = 0.1, 0.4  # the relative errors of <f, 1> and <f, f> in the sample, which are known: beyond, it does not speak for all rows
 
 
-class Ahead(NamedTuple):
-    """The states of blocks, and the arrays they write."""
+class Sample(NamedTuple):
+    """Rows drawn to stand for all in a prediction; without any, steps read A twice."""
 
-    sums: np.ndarray  # blocks x 9
-    vectors: np.ndarray  # blocks x 4 x padded d
-    grams: np.ndarray  # blocks x 3 or 4 x padded d x padded d
-    buffers: np.ndarray
-    packed: np.ndarray
-    weights: np.ndarray  # blocks x 8 x rows of a panel
+    rows: np.ndarray  # m: their numbers
+    A: np.ndarray  # d x m: a column for each
+    b: np.ndarray  # m
+    a: np.ndarray  # m: room for their A x
 
 
-class AheadBlock(NamedTuple):
-    """The rows of a block, start : stop, and its share."""
-
-    start: int
-    stop: int
-    sums: np.record
-    vectors: np.ndarray
-    grams: np.ndarray
-    buffer: np.ndarray
-    packed: np.ndarray
-    weights: np.ndarray
-
-
-@part
-def share_ahead(ahead, k, n):
-    """Block k of n rows."""
-    start, stop = block_rows(k, ahead.sums.shape[0], n)
-    return AheadBlock(start, stop, as_state(ahead.sums[k]), ahead.vectors[k], ahead.grams[k], ahead.buffers[k], ahead.packed[k], ahead.weights[k])
+def sample_rows(n):
+    """The numbers of the rows drawn, in order: one anywhere in each of equal parts of the rows."""
+    edges = np.arange(min(n, SAMPLE) + 1) * n // min(n, SAMPLE)
+    return edges[:-1] + np.random.default_rng(SEED).integers(np.diff(edges))
 
 
 @serial
-def rescale_grams(factor, grams):
-    """The Gram matrices, after M has grown by -log(factor)."""
-    for i in range(grams.shape[1]):
-        for j in range(grams.shape[2]):
-            grams[0, i, j] = rescaled(factor, grams[0, i, j])
-            grams[1, i, j] = rescaled(factor, grams[1, i, j])
-            grams[2, i, j] = rescaled(factor * factor, grams[2, i, j])
+def predict(link, here, v, q, p, a, sample, predicted):
+    """The point at x + p, with the M of `here`: alpha and s to first order by v = A^T v/alpha and q = A^T q/alpha, and beyond that by the sample."""
+    slope = qp = 0.0
+    for j in range(p.shape[0]):
+        slope += v[j] * p[j]
+        qp += q[j] * p[j]
+    predicted[:] = here
+    at = as_point(predicted)
+    growing, m = growth_ahead(slope), sample.rows.shape[0]
+    s = s_ahead(at.s, at.ff, slope, qp)
+    zero = splat(0.0)
+    now, slopes, then = Sampled(zero, zero, zero), Sampled(zero, zero, zero), Sampled(zero, zero, zero)
+    top, known = splat(link.low), factors(at)
+    for i in range(m):
+        sample.a[i] = a[sample.rows[i]]
+    for i in range(0, m, LANES):
+        (z,) = zeros(1)
+        for j in range(p.shape[0]):
+            z = fma(splat(p[j]), load_first(sample.A, j, i, m - i), z)
+        ai, bi = load_first(sample.a, 0, i, m - i), load_first(sample.b, 0, i, m - i)
+        top = maximum(growth(link, ai + z), top)
+        u, du, _, _ = terms(link, ai, known.shift, known.k)
+        y, _, _, _ = terms(link, ai + z, known.shift, known.k)
+        u, du, y = first(u * known.over_alpha, m - i), first(du * known.over_alpha, m - i), first(y * known.over_alpha, m - i)
+        now, slopes, then = add_sampled(now, u, bi), add_sampled_slope(slopes, u, du * z, bi), add_sampled(then, y, bi)
+    here_s, slope_s, there_s = total_of(now), total_of(slopes), total_of(then)
+    represents = abs(here_s.alpha * a.shape[0] - m) <= OFF * m and abs(here_s.uu - here_s.alpha * at.ff) <= OFF_SQUARES * here_s.alpha * at.ff
+    if represents and max_lanes(top) <= at.shift + MOST_GROWTH and there_s.alpha > 0.0:
+        scale = 1.0 / here_s.alpha  # a ratio has less variance
+        growing = 1.0 + slope + scale * (there_s.alpha - here_s.alpha - slope_s.alpha)
+        here_s, slope_s, there_s = scaled_by(scale, here_s), scaled_by(scale, slope_s), scaled_by(scale, there_s)
+        s += s_of(there_s) - s_of(here_s) - s_slope(here_s, slope_s)
+    at.alpha *= growing
+    at.s = s
 
 
 @serial
-def weigh_ahead(link, a, b, w, i, rows, shift, weights):
-    """The weights of the rows i : i + rows, times exp(-shift) or its square; 0 in the padding."""
-    k = splat(over_exp(shift))
-    for j in range(0, rows, LANES):
-        count = rows - j
-        aj, bj = load_first(a, 0, i + j, count), load_first(b, 0, i + j, count)
-        u, v, e, _ = terms(link, aj, splat(shift), k)
-        v, e = first(v, count), first(e, count)
-        v, vu, vb = sum_weights(u, v, bj)
-        store(weights, V, j, v)
-        store(weights, VU, j, vu)
-        store(weights, VB, j, vb)
-        store(weights, E, j, e)
-        store(weights, EB, j, e * bj)
-        store(weights, VV, j, fma(v, v, e * u))
+def total_of(sums):
+    """Sums over eight lanes."""
+    return Sampled(sum_lanes(sums.alpha), sum_lanes(sums.uu), sum_lanes(sums.ub))
+
+
+@serial
+def scaled_by(scale, sums):
+    """The sums times a number."""
+    return Sampled(scale * sums.alpha, scale * sums.uu, scale * sums.ub)
+
+
+@serial
+def start_ahead(link, sums, vectors, gram):
+    """The blocks' states before any row."""
+    for k in range(sums.shape[0]):
+        sums[k] = 0.0
+        as_state(sums[k]).shift = link.low
+    vectors[:] = 0.0
+    gram[:] = 0.0
+
+
+@serial
+def weigh_ahead(link, a, b, w, predicted, da, start, stop, out, sums, weights_out):
+    """out = a + da on the rows of a panel, their sums there, added to the state, and their weights."""
+    at = factors(predicted)
+    top, largest = splat(sums.shift), splat(sums.step)
+    alpha, magnitude, slope = zeros(3)
+    total = Residuals(splat(0.0), splat(0.0), splat(0.0), splat(0.0))
+    curvatures = Curvatures(splat(0.0), splat(0.0), splat(0.0))
+    for j in range(start, stop, LANES):
+        count = stop - j
+        step, bj = load_first(da, 0, j, count), load_first(b, 0, j, count)
+        aj = load_first(a, 0, j, count) + step
+        store_first(out, 0, j, count, aj)
+        below_all = first(splat(LARGEST), count) - splat(LARGEST)  # 0 in the rows; -LARGEST in the padding, which is never the maximum
+        top, largest = maximum(growth(link, aj) + below_all, top), maximum(absolute(step), largest)
+        u, v, e, size = terms(link, aj, at.shift, at.k)
+        u, v, e = first(u, count), first(v, count), first(e, count)
+        row = weights(u, v, e, bj, at)
+        f = u * at.over_alpha
+        alpha, magnitude = alpha + f, fma(first(size, count), at.over_alpha, magnitude)
+        slope = fma(row.v, step, slope)
+        total = add_residual(total, u, bj, at.over_alpha)
+        v, vf, vc = sum_weights(f, row.v, f - bj)
         if w.shape[0] > 0:
-            wj = load_first(w, 0, i + j, count)
-            store(weights, W2, j, wj * wj)
-            store(weights, W2A, j, wj * wj * aj)
+            wj = load_first(w, 0, j, count)
+            total, row = add_penalty(total, wj, aj), penalised(row, wj, aj)
+            store(weights_out, W2A_AHEAD, j - start, wj * wj * aj)
+        curvatures = add_curvature(curvatures, row.h, e, bj, at.over_alpha)
+        store(weights_out, H, j - start, row.h)
+        store(weights_out, V, j - start, v)
+        store(weights_out, VF, j - start, vf)
+        store(weights_out, VC, j - start, vc)
+    sums.shift, sums.step = max_lanes(top), max_lanes(largest)
+    sums.alpha += sum_lanes(alpha)
+    sums.magnitude += sum_lanes(magnitude)
+    sums.slope += sum_lanes(slope)
+    sums.squares += sum_lanes(total.squares)
+    sums.fc += sum_lanes(total.fc)
+    sums.ff += sum_lanes(total.ff)
+    sums.penalty += sum_lanes(total.penalty)
+    sums.weights += sum_lanes(curvatures.weights)
+    sums.bends += sum_lanes(curvatures.bends)
+    sums.bends_b += sum_lanes(curvatures.bends_b)
 
 
 @part
-def fold_ahead(link, A, p, a, b, w, da, out, block):
-    """da = A p, out = a + da, and the sums there of a block's rows, with as many Gram matrices as it has, added to its state."""
-    sums, vectors, grams, weights = block.sums, block.vectors, block.grams, block.weights
+def fold_ahead(link, A, p, a, b, w, predicted, da, out, block, gram):
+    """da = A p, out = a + da, and the sums there of a block's rows, added to its state."""
     for i in range(block.start, block.stop, ROWS):
         rows = min(ROWS, block.stop - i)
         panel = load_panel(A, i, rows, block.buffer)
         row_products(panel, p, rows, da, i, A, i + ROWS, True)
-        for j in range(i, i + rows, LANES):
-            count = i + rows - j
-            store_first(out, 0, j, count, load_first(a, 0, j, count) + load_first(da, 0, j, count))
-        factor = add_domain(link, out, da[:0], i, i + rows, sums, da[:0], da[:0])
-        if factor < 1.0:
-            rescale_vectors(factor, vectors)
-            rescale_grams(factor, grams)
-        weigh_ahead(link, out, b, w, i, rows, sums.shift, weights)
-        add_row_sums(panel, weights, rows, vectors, A, i + ROWS, False)
+        weigh_ahead(link, a, b, w, predicted, da, i, i + rows, out, block.sums, block.weights)
+        add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
         if w.shape[0] > 0:
-            add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + ROWS, False)
-        for g in range(grams.shape[0]):
-            pack(panel, weights[E + g], rows, block.packed)
-            add_gram(block.packed, panel, rows, grams[g], A, i + ROWS)
+            add_row_sum(panel, block.weights[W2A_AHEAD:], rows, block.vectors[W2A:], A, i + ROWS, False)
+        add_gram(block.packed, panel, rows, gram, A, i + ROWS)
 
 
 @parallel
-def look_ahead(link, A, p, a, b, w, da, out, ahead):
-    """`fold_ahead` over the rows of one chunk; the blocks' states continue from the given ones."""
+def read_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram):
+    """`fold_ahead` over all rows, or over those of one chunk: the blocks' states continue from the given ones."""
     n = A.shape[0]
-    for k in prange(ahead.sums.shape[0]):
-        fold_ahead(link, A, p, a, b, w, da, out, share_ahead(ahead, k, n))
+    for k in prange(scratch.vectors.shape[0]):
+        fold_ahead(link, A, p, a, b, w, as_point(predicted), da, out, share(scratch, k, n), gram[k])
 
 
 @serial
-def start_ahead(link, sums, vectors, grams):
-    """The blocks' states before any row."""
-    for k in range(sums.shape[0]):
-        start_domain(link, as_state(sums[k]))
-    vectors[:] = 0.0
-    grams[:] = 0.0
+def merge_ahead(sums):
+    """The sum of the blocks' states, into the first."""
+    total = as_state(sums[0])
+    for k in range(1, sums.shape[0]):
+        shift, step = max(total.shift, as_state(sums[k]).shift), max(total.step, as_state(sums[k]).step)
+        for i in range(sums.shape[1]):
+            sums[0, i] += sums[k, i]
+        total.shift, total.step = shift, step
 
 
 @serial
-def finish_ahead(sums, point, vectors, grams, hess):
-    """What `derivatives` leaves in vectors[0], and the Hessian, from the blocks' states and their point."""
-    at = as_point(point)
-    total = grams[0, 0]
-    for k in range(sums.shape[0]):
-        f = rescale(as_state(sums[k]).shift, at.shift)
-        ratio = f / at.alpha
-        for i in range(total.shape[0]):
-            for j in range(total.shape[1]):
-                entry = 0.0
-                if f > 0.0:
-                    entry = 2.0 * ratio * (ratio * grams[k, 2, i, j] - grams[k, 1, i, j] - at.s * grams[k, 0, i, j])
-                entry += grams[k, 3, i, j]
-                total[i, j] = entry if k == 0 else total[i, j] + entry
-    finish_gradient(sums, at, vectors)
-    finish_hessian(total, vectors, hess)
+def finish_ahead(link, predicted, w, sums, vectors, gram, point):
+    """The point, what `derivatives` leaves in vectors[0], and the Gram matrices for it, from the blocks' states.
+
+    Returns whether the prediction was good enough for the point, which must else be evaluated; and the error of the Gram matrix of columns
+    of unit RMS, about: infinite where it is not to be used.
+    """
+    merge_ahead(sums)
+    total, before, at = as_state(sums[0]), as_point(predicted), as_point(point)
+    rho = total.alpha
+    if not (1.0 / FARTHEST < rho < FARTHEST and total.shift <= before.shift + MOST_GROWTH):
+        return False, math.inf
+    delta = 1.0 / rho - 1.0
+    found = corrected(Residuals(total.squares, total.fc, total.ff, total.penalty), delta)
+    if not delta * delta * total.ff <= MOST_LOST * found.squares:
+        return False, math.inf
+    at.shift = min(total.shift, link.high)
+    at.k = lane(over_exp(at.shift), 0)
+    scale = before.alpha * math.exp(before.shift - at.shift)
+    at.alpha, at.slope, at.step = rho * scale, total.slope * scale, total.step
+    at.kappa = kappa(total.magnitude, rho)
+    at.squares, at.s, at.ff, at.fun = found.squares, found.fc, found.ff, loss(found)
+    merge_vectors(vectors)
+    for j in range(vectors.shape[2]):
+        v, q, r = corrected_entry(vectors[0, V, j], vectors[0, VF, j], vectors[0, VC, j], vectors[0, W2A, j], delta, at.s, 0.5 * at.ff)
+        vectors[0, V, j], vectors[0, Q, j], vectors[0, R, j] = v, q, r
+    scaled = w.shape[0] == 0  # with weights, most of the Gram matrix may be A^T diag(w^2) A, which does not follow alpha
+    if scaled:
+        grown = (1.0 + delta) ** 2
+        for k in range(gram.shape[0]):
+            for i in range(gram.shape[1]):
+                for j in range(gram.shape[2]):
+                    gram[k, i, j] *= grown
+    curvatures = Curvatures(total.weights, total.bends, total.bends_b)
+    error = weights_error(curvatures, delta, at.s, before.s, scaled)
+    return True, error if error <= TRUSTED * total.weights else math.inf
 
 
+@serial
+def look_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram, point):
+    """da = A p, out = a + da, the `point` there and its derivatives, in one read; returns what `finish_ahead` returns.
+
+    Not for one Gram matrix of all blocks: for so many columns steps take two reads.
+    """
+    if gram.ndim == 2:
+        return False, math.inf
+    else:  # noqa: RET505 - Numba leaves out the branch of the other type
+        start_ahead(link, scratch.sums, scratch.vectors, gram)
+        read_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram)
+        return finish_ahead(link, predicted, w, scratch.sums, scratch.vectors, gram, point)
+
+
+read_ahead_serial = serial_twin(read_ahead)
 look_ahead_serial = serial_twin(look_ahead)
-finish_ahead_serial = serial_twin(finish_ahead)

@@ -15,7 +15,7 @@ from ..layouts.panel import ROWS, padded
 from ..registers.simd import LANES
 from ..registers.tile import packed_blocks
 
-KINDS = 4  # of weights of a row, and of d-vectors: see formulas/records.py
+KINDS, WEIGHTS = 4, 5  # of d-vectors, and of weights of a row: see formulas/records.py
 MOST_BLOCKS = 128
 GRAM_NUMBERS, GRAM_SHARE = 2**21, 32  # of partial Gram matrices: 16 MB, or this part of A where that is more
 FEWEST_BLOCKS = 8  # where d is so large that they take more
@@ -59,7 +59,7 @@ class Workspace(NamedTuple):
     gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
     buffers: np.ndarray  # parts of blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # parts of blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/tile.py
-    weights: np.ndarray  # parts of blocks x 4 x rows of a panel
+    weights: np.ndarray  # parts of blocks x 5 x rows of a panel
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
 
 
@@ -85,7 +85,7 @@ class Block(NamedTuple):
     vectors: np.ndarray  # 4 x padded d
     buffer: np.ndarray  # rows of a panel x padded d
     packed: np.ndarray
-    weights: np.ndarray  # 4 x rows of a panel
+    weights: np.ndarray  # 5 x rows of a panel
 
 
 @part
@@ -125,7 +125,7 @@ def alloc_workspace(n, d, hessian, link=RSX):
         np.empty((blocks, gram, gram)),
         np.empty((blocks, ROWS, wide)),
         np.empty((blocks, packed, ROWS, LANES)),
-        np.zeros((blocks, KINDS, ROWS)),
+        np.zeros((blocks, WEIGHTS, ROWS)),
         link,
     )
 
@@ -134,12 +134,12 @@ def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
     packed = packed_blocks.py_func(wide) if wide <= PACKED_UP_TO else 0
-    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed) if panels else 0) + KINDS * ROWS)
+    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed) if panels else 0) + WEIGHTS * ROWS)
 
 
 def part_size(blocks, d):
     """The numbers that another part of each block takes in `shared`."""
-    return blocks * ROWS * (padded.py_func(d) + KINDS + LANES * packed_blocks.py_func(padded.py_func(d)))
+    return blocks * ROWS * (padded.py_func(d) + WEIGHTS + LANES * packed_blocks.py_func(padded.py_func(d)))
 
 
 def shared(work, parts):
@@ -163,7 +163,7 @@ def alloc_sparse_workspace(n, d, link=RSX):
         none,
         none,
         np.empty((blocks, 0, 0, LANES)),
-        np.zeros((blocks, KINDS, ROWS)),
+        np.zeros((blocks, WEIGHTS, ROWS)),
         link,
     )
 

@@ -11,7 +11,7 @@ from ..formulas.records import H, Q, R, Residuals, V, Weights, as_state
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
 from ..formulas.states import kappa, over_exp, rescale, rescaled
 from ..layouts.panel import ROWS
-from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
+from ..registers.simd import LANES, absolute, first, fma, lane, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, zeros
 
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -43,7 +43,7 @@ def add_domain(link, a, da, start, stop, sums, u_out, v_out):
         sums.magnitude = rescaled(factor, sums.magnitude)
         sums.slope = rescaled(factor, sums.slope)
         sums.shift = shift
-    k = splat(over_exp(shift))
+    k = over_exp(shift)
     alpha, magnitude, slope = zeros(3)
     largest = splat(0.0)
     for j in range(start, stop, LANES):
@@ -94,7 +94,7 @@ def merge_domains(sums, point):
             alpha += factor * state.alpha
             magnitude += factor * state.magnitude
             slope += factor * state.slope
-    point.shift, point.k, point.alpha, point.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha)
+    point.shift, point.k, point.alpha, point.kappa = shift, lane(over_exp(shift), 0), alpha, kappa(magnitude, alpha) if alpha > 0.0 else np.inf
     point.slope, point.step = slope, step
 
 

@@ -30,6 +30,14 @@ class Residuals(NamedTuple):
     penalty: Any  # 1/2 ||w * a||^2
 
 
+class Curvatures(NamedTuple):
+    """Sums over rows from which the error of predicted weights follows."""
+
+    weights: Any  # |h|
+    bends: Any  # e/alpha
+    bends_b: Any  # e |b|/alpha
+
+
 class Point(NamedTuple):
     """The numbers that the loss, the gradient and the Hessian at a = A x share."""
 
@@ -64,12 +72,13 @@ class Weights(NamedTuple):
     r: Any
 
 
-STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields, np.float64))
+STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields + Curvatures._fields, np.float64))
 POINT = record(**dict.fromkeys(Point._fields, np.float64))
 STATE_ROOM, POINT_ROOM = room(STATE), room(POINT)
 as_state, as_point = reader(STATE), reader(POINT)
 
 # Rows of a block's `weights`; the first three also of its d-vectors A^T v/alpha, A^T q/alpha and the gradient A^T r.
 V, Q, R, H = range(4)
-# Rows of both while alpha is not known: v^, v^ u^, v^ b and w^2 a.
+# Rows of both while alpha is not known: v^, v^ u^, v^ b and w^2 a; or, by a predicted alpha, v, v f, v c and w^2 a, whose weights stand behind h.
 VU, VB, W2A = range(1, 4)
+VF, VC, W2A_AHEAD = VU, VB, 4

@@ -6,12 +6,14 @@ Rows are summed before M = max m(a) is known: sums are held times exp(-M) of the
 import math
 
 from ..compiling.jit import formula
+from ..registers.exp import exp
+from ..registers.simd import maximum, splat
 
 
 @formula
 def over_exp(shift):
-    """k = exp(-M). A link whose M may be below 0 does not use it, because there it might overflow."""
-    return math.exp(min(-shift, 0.0))
+    """k = exp(-M), in every lane. A link whose M may be below 0 does not use it, because there it might overflow."""
+    return exp(-maximum(splat(shift), splat(0.0)))
 
 
 @formula
@@ -34,5 +36,5 @@ def rescaled_sums(factor, v, vu, vb):
 
 @formula
 def kappa(magnitude, alpha):
-    """How much of alpha cancels: the sum of the sizes of its summands, divided by alpha."""
-    return magnitude / alpha if alpha > 0.0 else math.inf
+    """How much of alpha > 0 cancels: the sum of the sizes of its summands, divided by alpha."""
+    return magnitude / alpha

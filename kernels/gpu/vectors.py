@@ -100,7 +100,7 @@ def merge_domains(sums, point):
     step = block_max(scratch, step)
     if t == 0:
         at = point[0]
-        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha)
+        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha) if alpha > 0.0 else math.inf
         at.slope, at.step = slope, step
 
 

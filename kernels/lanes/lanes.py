@@ -19,11 +19,11 @@ from ..formulas.finish import rank_2
 from ..formulas.links import growth, terms
 from ..formulas.records import Point, Residuals, Weights
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
+from ..formulas.states import kappa, over_exp
 from ..formulas.steps import is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from ..layouts.panel import padded
 from ..newton.iteration import ACCEPT, LONG
 from ..newton.verdict import EXACT_FIT, GO_ON, MINIMUM
-from ..registers.exp import exp
 from ..registers.simd import LANES, absolute, fma, load_first, maximum, register, splat, sqrt, store, transpose, zeros
 
 AT_A_TIME = 4  # rows, so that a sum is loaded and stored once for four of them
@@ -182,7 +182,7 @@ def evaluate_lanes(link, lanes, n):
         store(lanes.a, i, 0, a)
         top, largest = maximum(growth(link, a), top), maximum(absolute(da), largest)
     shift = splat(0.0) - maximum(splat(0.0) - top, splat(-link.high))
-    k = exp(splat(0.0) - shift)
+    k = over_exp(shift)
     alpha, magnitude, slope = zeros(3)
     for i in range(n):
         u, v, e, size = terms(link, register(lanes.a, i, 0), shift, k)
@@ -201,7 +201,7 @@ def evaluate_lanes(link, lanes, n):
     store(ahead.shift, 0, 0, shift)
     store(ahead.k, 0, 0, k)
     store(ahead.alpha, 0, 0, alpha)
-    store(ahead.kappa, 0, 0, magnitude * over_alpha)
+    store(ahead.kappa, 0, 0, kappa(magnitude, alpha))
     store(ahead.slope, 0, 0, slope)
     store(ahead.step, 0, 0, largest)
     store(ahead.squares, 0, 0, total.squares)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
 from ..compiling.records import reader, record, room
+from ..cpu.ahead import Sample, look_ahead, predict
 from ..cpu.blocks import block_count, scratch_of
 from ..formulas.records import POINT_ROOM, Q, R, V, as_point
 from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
@@ -32,6 +33,7 @@ SINGULAR_STEPS = 4  # likewise with a singular Hessian, or the last with a Hessi
 SATURATED = 5  # the terms of the Hessian cancel to rounding
 CONVERGED = 6
 NO_STEP = 7  # no part of the step lowers the loss
+INEXACT = 8  # another event, by a Hessian of predicted weights that the caller must form again
 
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
 SUSPECTS = 4  # so many in a row are an event
@@ -42,6 +44,10 @@ BACKTRACK = 0.4
 CHEAP_SEARCH = 32  # columns; below, an iteration costs no more than a search, which then runs only for refused steps
 FARTHEST = 2.0  # times max |A p|: how far the plane search may go; beyond, rows saturate too early
 MOST_BACKTRACKS = 40
+# Hessians of predicted weights: errors of the scaled Hessian.
+PROMISING = 0.1  # of the largest entry: a step is expected to leave up to that, by the square of its length
+SMALL_ERROR = 0.01  # of the smallest eigenvalue: decisions do not depend on it
+AS_EXACT = 1e-8  # of the largest entry: a result may have it
 
 ITERATION = record(
     radius=np.float64,  # the trust radius
@@ -62,6 +68,10 @@ ITERATION = record(
     singular_count=np.int64,
     saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
+    error=np.float64,  # of the Hessian: 0 unless its weights were predicted
+    foreseen=np.bool_,  # whether the workspace has the derivatives at the trial
+    error_ahead=np.float64,  # of that Hessian
+    error_rate=np.float64,  # the error of the last that was formed ahead, over ||p||^2
     now=np.int64,  # the index of the a at x among the three
 )
 as_iteration = reader(ITERATION)
@@ -82,6 +92,7 @@ class Problem(NamedTuple):
     null_is_known: bool
     tol: float
     norm_b: float
+    sample: Sample  # rows that predict a step; if there are any, steps are taken in one read of A
 
 
 class Iterate(NamedTuple):
@@ -91,6 +102,8 @@ class Iterate(NamedTuple):
     a: np.ndarray  # 3 x n: A x at the point, at the trial and at the point before; they rotate, ITERATION.now is the index of the first
     points: np.ndarray  # 3 x 10: the Point of each
     da: np.ndarray  # n: A p
+    v: np.ndarray  # d: A^T v/alpha at x
+    q: np.ndarray  # d: A^T q/alpha
     grad: np.ndarray  # d
     hess: np.ndarray  # d x d
     scaled_grad: np.ndarray  # d
@@ -113,6 +126,8 @@ def alloc_iterate(n, d, hessian):
         np.zeros((3, n)),
         np.zeros((3, POINT_ROOM)),
         np.empty(n),
+        np.empty(d),
+        np.empty(d),
         np.empty(d),
         np.empty(square),
         np.empty(d),
@@ -140,17 +155,19 @@ def needs_look(point, norm_b):
 
 
 @part
-def derive(problem, it, work):
-    """Gradient and Hessian at x, unscaled and scaled, and how far the Hessian's terms cancel."""
+def derive(foreseen, problem, it, work):
+    """Gradient and Hessian at x, unscaled and scaled, and how far the Hessian's terms cancel; without a read where they were foreseen."""
     s, scale = as_iteration(it.state), problem.scale
-    s.derived = True
-    s.derivatives += 1
-    s.passes += 1
-    derivatives(work.link, problem.A, it.a[s.now], problem.b, problem.w, it.points[s.now], work.gram, scratch_of(work))
+    s.derived, s.error = True, s.error_ahead
+    if not foreseen:
+        s.error = 0.0
+        s.derivatives += 1
+        s.passes += 1
+        derivatives(work.link, problem.A, it.a[s.now], problem.b, problem.w, it.points[s.now], work.gram, scratch_of(work))
     finish_hessian(work.gram, work.vectors, it.hess)
     squares = largest = norm = 0.0
     for i in range(scale.shape[0]):
-        it.grad[i] = work.vectors[0, R, i]
+        it.v[i], it.q[i], it.grad[i] = work.vectors[0, V, i], work.vectors[0, Q, i], work.vectors[0, R, i]
         it.scaled_grad[i] = it.grad[i] / scale[i]
         squares += it.scaled_grad[i] ** 2
         for j in range(scale.shape[0]):
@@ -160,12 +177,12 @@ def derive(problem, it, work):
             norm += scaled**2
     s.grad_norm = math.sqrt(squares)
     s.largest = largest + 0.0 * (squares + norm)  # NaN once a norm is not finite: the subproblem needs both
-    s.saturation = saturation(it.scaled_hess, work.vectors[0, V], work.vectors[0, Q], scale)
+    s.saturation = saturation(it.scaled_hess, it.v, it.q, scale)
 
 
 @part
 def propose(problem, it, work):
-    """The best step of the model within the radius, and the point there: one pass for A p."""
+    """The best step of the model within the radius, and the point there: one pass for A p, and for the derivatives if steps read A once."""
     s, scale, null = as_iteration(it.state), problem.scale, problem.null
     d = scale.shape[0]
     hess = it.scaled_hess
@@ -180,17 +197,34 @@ def propose(problem, it, work):
         it.step[i] = it.p[i] / scale[i]
         slope += it.scaled_grad[i] * it.p[i]
         squares += it.p[i] ** 2
-        log_alpha_slope += work.vectors[0, V, i] * it.step[i]
+        log_alpha_slope += it.v[i] * it.step[i]
         uphill += it.scaled_grad[i] * it.flattest[i]
     s.slope, s.length, s.log_alpha_slope = slope, math.sqrt(squares), log_alpha_slope
     if uphill > 0.0:
         for i in range(d):
             it.flattest[i] = -it.flattest[i]
-    products(problem.A, it.step, it.da, work.buffers)
     s.passes += 1
     s.evaluations += 1
-    ahead = after(s.now)
-    evaluate(work.link, it.a[s.now], it.da, 1.0, problem.b, problem.w, it.a[ahead], work.sums, it.points[ahead])
+    a, b, w, ahead = it.a[s.now], problem.b, problem.w, after(s.now)
+    found, s.foreseen = False, False
+    if problem.sample.rows.shape[0] > 0 and s.error_rate * squares <= PROMISING * s.largest:
+        s.derivatives += 1
+        predict(work.link, it.points[s.now], it.v, it.q, it.step, a, problem.sample, work.point)
+        found, s.error_ahead = look_ahead(
+            work.link, problem.A, it.step, a, b, w, work.point, it.da, it.a[ahead], scratch_of(work), work.gram, it.points[ahead]
+        )
+        s.foreseen = s.error_ahead < math.inf
+        s.error_rate = (s.error_ahead if s.foreseen else s.largest) / squares
+    else:
+        products(problem.A, it.step, it.da, work.buffers)
+    if not found:
+        evaluate(work.link, a, it.da, 1.0, b, w, it.a[ahead], work.sums, it.points[ahead])
+
+
+@part
+def is_certain(s):
+    """Whether an event counts: the Hessian is exact, or so nearly that decisions do not depend on it."""
+    return s.error <= max(0.0, SMALL_ERROR * s.min_eig)
 
 
 @part
@@ -235,6 +269,7 @@ def take(problem, it, work):
         if ratio >= ACCEPT and there.fun < np.inf and not may_cross(t * s.log_alpha_slope, t * there.slope / there.alpha):
             break
         t *= BACKTRACK
+        s.foreseen = False
         s.evaluations += 1
         evaluate(work.link, it.a[now], it.da, t, problem.b, problem.w, it.a[ahead], work.sums, it.points[ahead])
     else:
@@ -244,6 +279,7 @@ def take(problem, it, work):
     # With a rank below three the plane has nothing to add to p; with rank 1 it could lead across the pole.
     worthwhile = t < 1.0 if rank < CHEAP_SEARCH else not (s.newton and ratio >= GROW)
     if rank >= DIRECTIONS and worthwhile:
+        s.foreseen = False
         plane, target = Plane(it.a[now], it.da, it.a[after(ahead)]), Target(problem.b, problem.w)
         s.evaluations += search(work.link, plane, FARTHEST * full, it.a[ahead], target, it.points[ahead], it.y, work.sums, it.plane_sums)
     overflow = 0.0
@@ -269,30 +305,42 @@ def note(here, there, radius, s, row):
 def iterate(what, problem, it, work, records):
     """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
     s = as_iteration(it.state)
-    for row in range(records.shape[0]):
-        if what in (ITERATE, DERIVE):
-            derive(problem, it, work)
+    row, ends, foreseen = 0, False, False  # steps taken, whether that was the last, and whether it led to where derivatives were foreseen
+    while True:
+        last = what == DERIVE or (what == TAKE_LAST and ends)
+        if last:  # the derivatives that the caller gets
+            small = AS_EXACT * s.largest
+            foreseen, s.derived = foreseen and s.error_ahead <= small, s.derived and s.error <= small
+        if foreseen or (not s.derived and (last or (what == ITERATE and not ends))):
+            derive(foreseen, problem, it, work)
+        if ends:
+            return STEPPED
         if what in (ITERATE, DERIVE, PROPOSED) and not s.largest < np.inf:
             return NOT_FINITE
         if what == DERIVE:
             return STEPPED
         if what == ITERATE:
             propose(problem, it, work)
-        if what in (ITERATE, PROPOSED):
+        event, tests = STEPPED, what in (ITERATE, PROPOSED)
+        long_count, singular_count = s.long_count, s.singular_count
+        if tests:
             event = find_event(problem, it)
-            if event != STEPPED:
-                return event
         here, radius = as_point(it.points[s.now]), s.radius
-        if not take(problem, it, work):
-            return NO_STEP
+        if event == STEPPED and not take(problem, it, work):
+            event = NO_STEP
+        if event != STEPPED and not (tests and not is_certain(s)):
+            return event
+        if event != STEPPED:  # look again, with exact weights
+            s.long_count, s.singular_count, s.derived, foreseen = long_count, singular_count, False, False
+            if what == PROPOSED:
+                return INEXACT
+            continue
         there = as_point(it.points[s.now])
         note(here, there, radius, s, records[row])
         s.steps += 1
-        if what == TAKE_LAST:
-            derive(problem, it, work)
-        if needs_look(there, problem.norm_b):
-            break
-    return STEPPED
+        row += 1
+        foreseen = s.foreseen
+        ends = row == records.shape[0] or needs_look(there, problem.norm_b)
 
 
 derive_serial = serial_twin(derive)

@@ -12,6 +12,7 @@ from ..formulas.records import as_point
 from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
 from .iteration import (
     DERIVE,
+    INEXACT,
     ITERATE,
     LONG_STEPS,
     NO_STEP,
@@ -42,7 +43,8 @@ from .trust_region import NEGLIGIBLE_CURVATURE
     SATURATED_ROWS,  # the Hessian is rounding
     NO_DESCENT,
     NONFINITE,
-) = range(10)
+    NEEDS_EXACT,  # derivatives at x; then call again
+) = range(11)
 NO_RAY = -1
 
 AHEAD = 64  # units tried ahead on a ray, one by one; a unit makes max |A p| = 1
@@ -200,6 +202,8 @@ def advance(what, problem, flat_image, it, work, records):
             break
         if event == NOT_FINITE:
             return NONFINITE
+        if event == INEXACT:
+            return NEEDS_EXACT
         if event == SINGULAR:
             return NEEDS_NULL_SPACE
         if event == NO_STEP:
