@@ -426,12 +426,13 @@ def newton(
     """Minimise ||f(x) - b||^2 + 1/2 ||w * A x||^2 over x, f = u / <u, 1>, u = exp(A x) + A x (arXiv:2309.13482).
 
     A trust-region Newton method. The Hessian is one weighted Gram matrix of A and a rank-2 term; formed exactly, a step takes
-    two passes over A, or one where A is larger than 64 MB or on disk (docs/theory.md, "A step in one read"). For many columns it is cheaper to take the Gram matrix from a few rows, and to refine the step by exact
-    products with the Hessian. It stops only at points where the gradient is negligible and the Hessian is not negative (as far as
-    the rows drawn, or the products, show), and says so where the infimum is not attained. It is independent of the basis of A's column
-    space: columns are scaled to unit RMS, and where they are then nearly dependent (a condition of 20 or more), like raw years and
-    their squares, steps are taken in an orthonormal basis, which takes a copy of A where there is room for one; `kernel` of the
-    result says so (docs/theory.md, "Any basis of the columns"). Except for the rows drawn, it is independent of the order of A's rows.
+    two passes over A, or one where A is larger than 64 MB or on disk (docs/theory.md, "A step in one read"). For many columns it
+    is cheaper to take the Gram matrix from a few rows, and to refine the step by exact products with the Hessian. It stops only at
+    points where the gradient is negligible and the Hessian is not negative (as far as the rows drawn, or the products, show), and
+    says so where the infimum is not attained. It is independent of the basis of A's column space: columns are scaled to unit RMS,
+    and where they are then nearly dependent (a condition of 20 or more), like raw years and their squares, steps are taken in an
+    orthonormal basis, which takes a copy of A where there is room for one; `kernel` of the result says so (docs/theory.md, "Any
+    basis of the columns"). Except for the rows drawn, it is independent of the order of A's rows.
 
     Parameters
     ----------

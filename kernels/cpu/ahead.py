@@ -46,7 +46,7 @@ from ..registers.simd import (
 from ..registers.tile import add_gram, add_row_sums_and_pack
 from .blocks import share
 from .rows import merge_vectors
-from .vectors import LARGEST
+from .vectors import below_all
 
 FARTHEST = 4.0  # alpha over its prediction, or the reverse: beyond, sums lack digits
 MOST_LOST = 8.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> and the gradient are differences of larger terms
@@ -74,43 +74,6 @@ def sample_rows(n):
 
 
 @serial
-def predict(link, here, v, q, p, a, sample, predicted):
-    """The point at x + p, with the M of `here`: alpha and s to first order by v = A^T v/alpha and q = A^T q/alpha, and beyond that by the sample."""
-    slope = qp = 0.0
-    for j in range(p.shape[0]):
-        slope += v[j] * p[j]
-        qp += q[j] * p[j]
-    predicted[:] = here
-    at = as_point(predicted)
-    growing, m = growth_ahead(slope), sample.rows.shape[0]
-    s = s_ahead(at.s, at.ff, slope, qp)
-    zero = splat(0.0)
-    now, slopes, then = Sampled(zero, zero, zero), Sampled(zero, zero, zero), Sampled(zero, zero, zero)
-    top, known = splat(link.low), factors(at)
-    for i in range(m):
-        sample.a[i] = a[sample.rows[i]]
-    for i in range(0, m, LANES):
-        (z,) = zeros(1)
-        for j in range(p.shape[0]):
-            z = fma(splat(p[j]), load_first(sample.A, j, i, m - i), z)
-        ai, bi = load_first(sample.a, 0, i, m - i), load_first(sample.b, 0, i, m - i)
-        top = maximum(growth(link, ai + z), top)
-        u, du, _, _ = terms(link, ai, known.shift, known.k)
-        y, _, _, _ = terms(link, ai + z, known.shift, known.k)
-        u, du, y = first(u * known.over_alpha, m - i), first(du * known.over_alpha, m - i), first(y * known.over_alpha, m - i)
-        now, slopes, then = add_sampled(now, u, bi), add_sampled_slope(slopes, u, du * z, bi), add_sampled(then, y, bi)
-    here_s, slope_s, there_s = total_of(now), total_of(slopes), total_of(then)
-    represents = abs(here_s.alpha * a.shape[0] - m) <= OFF * m and abs(here_s.uu - here_s.alpha * at.ff) <= OFF_SQUARES * here_s.alpha * at.ff
-    if represents and max_lanes(top) <= at.shift + MOST_GROWTH and there_s.alpha > 0.0:
-        scale = 1.0 / here_s.alpha  # a ratio has less variance
-        growing = 1.0 + slope + scale * (there_s.alpha - here_s.alpha - slope_s.alpha)
-        here_s, slope_s, there_s = scaled_by(scale, here_s), scaled_by(scale, slope_s), scaled_by(scale, there_s)
-        s += s_of(there_s) - s_of(here_s) - s_slope(here_s, slope_s)
-    at.alpha *= growing
-    at.s = s
-
-
-@serial
 def total_of(sums):
     """Sums over eight lanes."""
     return Sampled(sum_lanes(sums.alpha), sum_lanes(sums.uu), sum_lanes(sums.ub))
@@ -120,6 +83,50 @@ def total_of(sums):
 def scaled_by(scale, sums):
     """The sums times a number."""
     return Sampled(scale * sums.alpha, scale * sums.uu, scale * sums.ub)
+
+
+@serial
+def fold_sample(link, p, a, sample, at):
+    """Sums over the sample at x, their slopes along p, and the sums at x + p, all in units of alpha at x; and M there."""
+    m, zero = sample.rows.shape[0], splat(0.0)
+    here, slopes, there = Sampled(zero, zero, zero), Sampled(zero, zero, zero), Sampled(zero, zero, zero)
+    top = splat(link.low)
+    for i in range(m):
+        sample.a[i] = a[sample.rows[i]]
+    for i in range(0, m, LANES):
+        count = m - i
+        (z,) = zeros(1)
+        for j in range(p.shape[0]):
+            z = fma(splat(p[j]), load_first(sample.A, j, i, count), z)
+        ai, b = load_first(sample.a, 0, i, count), load_first(sample.b, 0, i, count)
+        top = maximum(growth(link, ai + z) + below_all(count), top)
+        u, v, _, _ = terms(link, ai, at.shift, at.k)
+        y, _, _, _ = terms(link, ai + z, at.shift, at.k)
+        u, v, y = first(u * at.over_alpha, count), first(v * at.over_alpha, count), first(y * at.over_alpha, count)
+        here, slopes, there = add_sampled(here, u, b), add_sampled_slope(slopes, u, v * z, b), add_sampled(there, y, b)
+    return total_of(here), total_of(slopes), total_of(there), max_lanes(top)
+
+
+@serial
+def predict(link, here, v, q, p, a, sample, predicted):
+    """The point at x + p, with the M of `here`: alpha and s to first order by v = A^T v/alpha and q = A^T q/alpha, and beyond that by the sample."""
+    slope = qp = 0.0
+    for j in range(p.shape[0]):
+        slope += v[j] * p[j]
+        qp += q[j] * p[j]
+    predicted[:] = here
+    at = as_point(predicted)
+    alpha, s = growth_ahead(slope), s_ahead(at.s, at.ff, slope, qp)
+    now, slopes, then, top = fold_sample(link, p, a, sample, factors(at))
+    expected = sample.rows.shape[0] / a.shape[0]  # of the sums of all rows, which are 1 and <f, f>
+    represents = abs(now.alpha - expected) <= OFF * expected and abs(now.uu - now.alpha * at.ff) <= OFF_SQUARES * now.alpha * at.ff
+    if represents and top <= at.shift + MOST_GROWTH and then.alpha > 0.0:
+        scale = 1.0 / now.alpha  # ratios to a sum that is known have less variance
+        now, slopes, then = scaled_by(scale, now), scaled_by(scale, slopes), scaled_by(scale, then)
+        alpha = 1.0 + slope + (then.alpha - now.alpha - slopes.alpha)
+        s += s_of(then) - s_of(now) - s_slope(now, slopes)
+    at.alpha *= alpha
+    at.s = s
 
 
 @serial
@@ -145,8 +152,7 @@ def weigh_ahead(link, a, b, w, predicted, da, start, stop, out, sums, weights_ou
         step, bj = load_first(da, 0, j, count), load_first(b, 0, j, count)
         aj = load_first(a, 0, j, count) + step
         store_first(out, 0, j, count, aj)
-        below_all = first(splat(LARGEST), count) - splat(LARGEST)  # 0 in the rows; -LARGEST in the padding, which is never the maximum
-        top, largest = maximum(growth(link, aj) + below_all, top), maximum(absolute(step), largest)
+        top, largest = maximum(growth(link, aj) + below_all(count), top), maximum(absolute(step), largest)
         u, v, e, size = terms(link, aj, at.shift, at.k)
         u, v, e = first(u, count), first(v, count), first(e, count)
         row = weights(u, v, e, bj, at)

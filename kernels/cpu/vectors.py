@@ -19,6 +19,12 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 @serial
+def below_all(count):
+    """0 in the first `count` lanes, and -LARGEST in the padding behind them, which is then never the maximum."""
+    return first(splat(LARGEST), count) - splat(LARGEST)
+
+
+@serial
 def start_domain(link, sums):
     """The domain before any row."""
     sums.shift = link.low
@@ -33,8 +39,7 @@ def add_domain(link, a, da, start, stop, sums, u_out, v_out):
     """
     top = splat(sums.shift)
     for j in range(start, stop, LANES):
-        below_all = first(splat(LARGEST), stop - j) - splat(LARGEST)  # 0 in the rows; -LARGEST in the padding, which is never the maximum
-        top = maximum(growth(link, load_first(a, 0, j, stop - j)) + below_all, top)
+        top = maximum(growth(link, load_first(a, 0, j, stop - j)) + below_all(stop - j), top)
     shift = min(max_lanes(top), link.high)
     factor = 1.0
     if shift > sums.shift:
