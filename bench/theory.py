@@ -24,6 +24,17 @@ RADII = tuple(float(radius) for radius in np.geomspace(0.01, 100, 13))
 PROBLEMS, PAIRS = 20, 100  # for each radius, and for each of its problems and betas
 BETAS = (1.0, 6.0)
 DERIVATIVES = ("gradient", "Hessian")
+KINDS = (
+    "std(a) = 1",
+    "std(a) = 2",
+    "random b",
+    "weights w",
+    "softmax",
+    "correlated columns",
+    "heavy tails (t, 3 degrees)",
+    "one-hot b",
+)
+SOLVES = ((300, 3), (800, 5), (1000, 8), (5000, 13), (20_000, 16), (3000, 20), (5000, 24), (20_000, 31))
 
 
 def draw(rng, n, d, spread, target="spread"):
@@ -44,6 +55,45 @@ def alpha(A, x):
 
 
 # -- tables -----------------------------------------------------------------------------------------------------
+
+
+def counted_problems():
+    """Kinds of problems and, of each, A, b and options of `newton`, eight sizes."""
+    for kind, (n, d) in itertools.product(KINDS, SOLVES):
+        rng = np.random.default_rng([n, d])
+        A = rng.standard_t(3, (n, d)) if kind == "heavy tails (t, 3 degrees)" else rng.standard_normal((n, d))
+        if kind == "correlated columns":
+            A = (rng.standard_normal((n, 3)) @ rng.standard_normal((3, d)) + 0.1 * A) / 3
+        x = rng.standard_normal(d) * (2.0 if kind == "std(a) = 2" else 1.0) / math.sqrt(d)
+        options = {"link": "softmax"} if kind == "softmax" else {"w": rng.random(n) / n} if kind == "weights w" else {}
+        b = rng.random(n) if kind == "random b" else fastrsx.predict(A, x, link=options.get("link", "rsx")) * rng.uniform(0.5, 1.5, n)
+        yield kind, A, np.eye(1, n, rng.integers(n))[0] if kind == "one-hot b" else b / b.sum(), options
+
+
+def one_read():
+    """Steps, reads and Hessians of solves whose steps take two reads of A, and one."""
+    kept, counts, ends = fastrsx.planning.READ_ONCE_FROM, {}, []
+    for kind, A, b, options in counted_problems():
+        results = []
+        for least in (math.inf, 0):
+            fastrsx.planning.READ_ONCE_FROM = least
+            results.append(fastrsx.newton(A, b, kernel="serial", **options))
+        two, one = results
+        ends.append(two.status is one.status and (not two.success or abs(one.fun - two.fun) <= 1e-9 * two.fun))
+        counts.setdefault(kind, []).append([[result.nit, result.npass, result.nhev] for result in results])
+    fastrsx.planning.READ_ONCE_FROM = kept
+    lines = ["| problems | steps | reads of A | Hessians |", "|---" * 4 + "|"]
+    counts["all"] = [pair for pairs in counts.values() for pair in pairs]
+    for kind, pairs in counts.items():
+        (two, one), name = np.sum(pairs, axis=0), f"{kind} ({len(pairs)})"
+        lines.append(f"| {name} | " + " | ".join(f"{before}, {after}" for before, after in zip(two, one, strict=True)) + " |")
+    sizes = ", ".join(f"{n} x {d}" for n, d in SOLVES)
+    caption = (
+        f"Steps in two reads, then in one, with the read that scales columns: sums over problems of {sizes}. A is Gaussian unless said otherwise, "
+        f"b an f(x) with errors of up to a half in each row. {sum(ends)} of {len(ends)} pairs ended with the same status and, where that is "
+        "success, the same loss."
+    )
+    return "\n".join([*lines, "", caption])
 
 
 def indefinite():
@@ -178,6 +228,7 @@ def fill(name, text):
 
 
 def main():
+    fill("one read", one_read())
     fill("indefinite", indefinite())
     fill("weights", weights())
     largest = tightness()

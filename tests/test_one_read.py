@@ -192,10 +192,13 @@ def test_bits_do_not_depend_on_threads_and_layouts(at_any_size, kind):
     A, b, options = problem(kind, 5000, 12)
     solves = [fastrsx.newton(A, b, kernel=kernel, **options) for kernel in ("serial", "parallel")]
     solves += [fastrsx.newton(layout(A), b, kernel="serial", **options) for layout in (np.asfortranarray, lambda A: np.repeat(A, 2, axis=1)[:, ::2])]
-    for found in solves[1:]:
-        np.testing.assert_array_equal(found.x, solves[0].x)
-        np.testing.assert_array_equal(found.hess, solves[0].hess)
-        assert (found.fun, found.nit, found.npass, found.nhev) == (solves[0].fun, solves[0].nit, solves[0].npass, solves[0].nhev)
+    single = A.astype(np.float32)
+    pairs = [(found, solves[0]) for found in solves[1:]]
+    pairs.append(tuple(fastrsx.newton(each, b, kernel="serial", **options) for each in (single, single.astype(np.float64))))
+    for found, expected in pairs:
+        np.testing.assert_array_equal(found.x, expected.x)
+        np.testing.assert_array_equal(found.hess, expected.hess)
+        assert (found.fun, found.nit, found.npass, found.nhev) == (expected.fun, expected.nit, expected.npass, expected.nhev)
 
 
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray], ids="CF")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..compiling.jit import formula
 from ..registers.simd import absolute, fma
+from .finish import derivative_entries
 from .records import Curvatures, Residuals
 
 
@@ -74,8 +75,7 @@ def corrected(sums, delta):
 def corrected_entry(v, vf, vc, w2a, delta, s, half_ff):
     """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v~, A^T (v~ f~), A^T (v~ c~) and A^T (w^2 a)."""
     grown = 1.0 + delta
-    v, vf, vc = grown * v, grown * grown * vf, grown * (vc + delta * vf)
-    return v, vf + vc - (s + half_ff) * v, 2.0 * (vc - s * v) + w2a
+    return derivative_entries(grown * v, grown * grown * vf, grown * (vc + delta * vf), w2a, s, half_ff)
 
 
 @formula

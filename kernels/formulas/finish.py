@@ -5,13 +5,19 @@ from ..registers.simd import fma
 
 
 @formula
+def derivative_entries(v, vf, vc, w2a, s, half_ff):
+    """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v/alpha, A^T (v f)/alpha, A^T (v c)/alpha and A^T (w^2 a)."""
+    return v, vf + vc - (s + half_ff) * v, 2.0 * (vc - s * v) + w2a
+
+
+@formula
 def gradient_entry(v, vu, vb, w2a, point):
-    """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a).
+    """The same from those of A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a).
 
     See docs/theory.md, "One read of A".
     """
-    v, vu, vb = v / point.alpha, vu / point.alpha / point.alpha, vb / point.alpha
-    return v, 2.0 * vu - vb - (point.s + 0.5 * point.ff) * v, 2.0 * (vu - vb - point.s * v) + w2a
+    vf = vu / point.alpha / point.alpha
+    return derivative_entries(v / point.alpha, vf, vf - vb / point.alpha, w2a, point.s, 0.5 * point.ff)
 
 
 @formula
