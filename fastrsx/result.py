@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.special import ndtr, ndtri
 
-from . import inputs
+from . import inputs, plots
 from .inputs import Matrix, Vector
 
 
@@ -97,6 +97,35 @@ class History(list[Record]):
     def column(self, name: str) -> np.ndarray:
         """One field of every record, as an array."""
         return np.array([getattr(record, name) for record in self])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the norm of the gradient and the promised decrease of each step, on a logarithmic scale; needs matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; new axes of pyplot by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ValueError
+            Without a step.
+
+        Examples
+        --------
+        >>> import fastrsx
+        >>> from matplotlib.figure import Figure
+        >>> result = fastrsx.newton([[1.0], [0.0]], [0.8, 0.2])
+        >>> result.history.plot(Figure().subplots()).get_xlabel()
+        'step'
+        """
+        if not self:
+            raise ValueError("the history has no step to draw")
+        return plots.history(ax, self.column("grad_norm"), self.column("decrement"))
 
     def __str__(self) -> str:
         return "\n".join([HEADER, *(record.row(i) for i, record in enumerate(self))])
@@ -262,6 +291,41 @@ class NewtonResult(OptimizeResult):
         return "\n".join(
             f"{name:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths[1:], strict=True)) for name, *row in rows
         )
+
+    def plot_fit(self, ax: Any = None) -> Any:
+        """Draw b over the fitted f(x), a point for each row of A, or hexagons for more than 20,000; needs matplotlib.
+
+        Both axes are logarithmic where all entries are positive. Points on the line are fitted exactly.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; new axes of pyplot by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ValueError
+            For a result that was copied or pickled, or has A on a GPU or a cluster, or an x at which f is not finite.
+
+        Examples
+        --------
+        >>> import fastrsx
+        >>> from matplotlib.figure import Figure
+        >>> result = fastrsx.newton([[1.0], [0.0]], [0.8, 0.2])
+        >>> result.plot_fit(Figure().subplots()).get_ylabel()
+        'b'
+        """
+        target_and_fit = self.__dict__.get("_target_and_fit")  # see `fastrsx.uncertainty`
+        if target_and_fit is None:
+            raise ValueError("there is no fit to draw: this result was copied or loaded, without the A and b that it is drawn from")
+        b, f = target_and_fit(self.x)
+        if not np.isfinite(f).all():
+            raise ValueError(f"there is no fit to draw: the solve ended as {Status(self.status).name}, at an x where f is not finite")
+        return plots.fit(ax, b, f)
 
     @property
     def _labels(self) -> list[str]:

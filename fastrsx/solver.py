@@ -387,6 +387,7 @@ class _Solver:
             result.x[self.unseen] = 0.0
         original = self.problem if self.variables is None else self.variables.original
         result.__dict__["_covariance"] = functools.partial(uncertainty.covariance, original, newton)
+        result.__dict__["_target_and_fit"] = functools.partial(uncertainty.target_and_fit, original)
         self.result = result
         self.call_back()
         if self.verbose > 0:

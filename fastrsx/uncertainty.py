@@ -26,6 +26,13 @@ def inverse(H: Matrix, problem: Problem, what: str) -> Matrix:
     return np.asarray(axes / sizes @ axes.T)
 
 
+def target_and_fit(problem: Problem, x: Vector) -> tuple[Vector, Vector]:
+    """b and f(x), for `NewtonResult.plot_fit`."""
+    if problem.plan.loader in (*ON_GPU, "dask"):
+        raise ValueError("plot_fit needs A in memory: draw b over Problem.predict(x)")
+    return problem.b, problem.predict(x)
+
+
 def covariance(problem: Problem, solve: Callable[..., Any], x: Vector, kind: str, resamples: int, seed: int) -> Matrix:
     """See `NewtonResult.covariance`; `solve` is `newton`."""
     if problem.plan.loader in (*ON_GPU, "dask"):

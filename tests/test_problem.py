@@ -364,7 +364,7 @@ def test_plan_says_why():
     assert fastrsx.plan(small).kernel == "serial"
     assert fastrsx.plan(large, num_threads=1)[:3] == ("serial", "exact", 1)
     assert "one thread" in fastrsx.plan(large, num_threads=1).reason
-    assert fastrsx.plan(large, kernel="serial").reason == "kernel='serial' was asked for"
+    assert fastrsx.plan(large, kernel="serial").reason == "kernel='serial' was asked for; steps in one read of A"
     assert fastrsx.plan(small, kernel="parallel").kernel == "parallel"
     assert fastrsx.plan(small, kernel="parallel").reason == "kernel='parallel' was asked for"
     assert fastrsx.plan(small, kernel="parallel", num_threads=1).threads == 1
