@@ -13,6 +13,7 @@ from report import between_markers, svg_pyplot
 from scipy.linalg import eigvalsh
 
 import fastrsx
+import fastrsx.planning
 
 PAGE = Path(__file__).parent.parent / "docs" / "theory.md"
 SPREADS = (0.03, 0.1, 0.3, 1.0, 3.0)  # std(A x)
