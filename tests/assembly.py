@@ -34,6 +34,7 @@ PACKED, PACKED32 = types.Array(types.float64, 3, "C"), types.Array(types.float32
 LINK, BOOL = typeof(LINKS["rsx"]), types.boolean
 AHEAD = (types.Array(types.float64, 2, "C", readonly=True), INT)
 COMING = types.NamedTuple((*AHEAD, INT), mixed.Coming)
+TRIAL = types.NamedTuple((VECTOR,) * 5, ahead.Trial)
 WIDE = (PACKED32, INT, INT, INT, INT, MATRIX, MATRIX, COMING)
 
 TILES, CORNERS = (PACKED, PANEL, INT, INT, INT, MATRIX, *AHEAD, INT), (PACKED, PANEL, INT, INT, MATRIX, *AHEAD, INT)
@@ -55,7 +56,7 @@ KERNELS = {
         "fold_residuals": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, from_dtype(STATE)),
         "panel_weights": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, MATRIX),
     },
-    "ahead": {"weigh_ahead": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), VECTOR, INT, INT, VECTOR, from_dtype(STATE), MATRIX)},
+    "ahead": {"weigh_ahead": (LINK, TRIAL, from_dtype(POINT), INT, INT, from_dtype(STATE), MATRIX)},
     "cholesky": {"dot": (VECTOR, VECTOR, INT), "add_multiple": (VECTOR, types.float64, VECTOR, INT)},
 }
 MODULES = {"gram": tile, "sums": tile, "mixed": mixed, "exp": vectors, "ahead": ahead, "cholesky": cholesky}

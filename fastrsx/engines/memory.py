@@ -207,8 +207,8 @@ class Passes:
         self.count += 1
         work, predicted, point = self.workspace(), np.empty(records.POINT_ROOM), np.empty(records.POINT_ROOM)
         ahead.predict(work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
-        given = (work.link, self.source, p, a, self.b, self.w, predicted, da, out)
-        found, error = self.run(ahead.look_ahead, *given, self._scratch, work.gram, point)
+        trial = ahead.Trial(a, self.b, self.w, da, out)
+        found, error = self.run(ahead.look_ahead, work.link, self.source, p, trial, predicted, self._scratch, work.gram, point)
         self.evaluations += found
         there = Point(point) if found else self.evaluate(a, da, 1.0, out)
         self._foreseen = there.identity, error

@@ -152,7 +152,8 @@ class PartsPasses(Passes):
         ahead.start_ahead(link, sums, vectors, gram)
         for which, part in parts:
             scratch = part._scratch._replace(sums=sums, vectors=vectors)
-            self.run(ahead.read_ahead, link, part.source, p, a[which], part.b, part.w, predicted, da[which], out[which], scratch, gram)
+            trial = ahead.Trial(a[which], part.b, part.w, da[which], out[which])
+            self.run(ahead.read_ahead, link, part.source, p, trial, predicted, scratch, gram)
         point = np.empty(POINT_ROOM)
         found, error = ahead.finish_ahead(link, predicted, self.w, sums, vectors, gram, point)
         return Point(point) if found else None, error

@@ -67,6 +67,16 @@ class Sample(NamedTuple):
     a: np.ndarray  # m: room for their A x
 
 
+class Trial(NamedTuple):
+    """The n-vectors of a step."""
+
+    a: np.ndarray  # A x
+    b: np.ndarray
+    w: np.ndarray
+    da: np.ndarray  # A p, an output
+    out: np.ndarray  # A (x + p), an output
+
+
 def sample_rows(n):
     """The numbers of the rows drawn, in order: one anywhere in each of equal parts of the rows."""
     edges = np.arange(min(n, SAMPLE) + 1) * n // min(n, SAMPLE)
@@ -140,8 +150,9 @@ def start_ahead(link, sums, vectors, gram):
 
 
 @serial
-def weigh_ahead(link, a, b, w, predicted, da, start, stop, out, sums, weights_out):
+def weigh_ahead(link, trial, predicted, start, stop, sums, weights_out):
     """out = a + da on the rows of a panel, their sums there, added to the state, and their weights."""
+    a, b, w, da, out = trial
     at = factors(predicted)
     top, largest = splat(sums.shift), splat(sums.step)
     alpha, magnitude, slope = zeros(3)
@@ -184,25 +195,25 @@ def weigh_ahead(link, a, b, w, predicted, da, start, stop, out, sums, weights_ou
 
 
 @part
-def fold_ahead(link, A, p, a, b, w, predicted, da, out, block, gram):
+def fold_ahead(link, A, p, trial, predicted, block, gram):
     """da = A p, out = a + da, and the sums there of a block's rows, added to its state."""
     for i in range(block.start, block.stop, ROWS):
         rows = min(ROWS, block.stop - i)
         panel = load_panel(A, i, rows, block.buffer)
-        row_products(panel, p, rows, da, i, A, i + ROWS, True)
-        weigh_ahead(link, a, b, w, predicted, da, i, i + rows, out, block.sums, block.weights)
+        row_products(panel, p, rows, trial.da, i, A, i + ROWS, True)
+        weigh_ahead(link, trial, predicted, i, i + rows, block.sums, block.weights)
         add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
-        if w.shape[0] > 0:
+        if trial.w.shape[0] > 0:
             add_row_sum(panel, block.weights[W2A_AHEAD:], rows, block.vectors[W2A:], A, i + ROWS, False)
         add_gram(block.packed, panel, rows, gram, A, i + ROWS)
 
 
 @parallel
-def read_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram):
+def read_ahead(link, A, p, trial, predicted, scratch, gram):
     """`fold_ahead` over all rows, or over those of one chunk: the blocks' states continue from the given ones."""
     n = A.shape[0]
     for k in prange(scratch.vectors.shape[0]):
-        fold_ahead(link, A, p, a, b, w, as_point(predicted), da, out, share(scratch, k, n), gram[k])
+        fold_ahead(link, A, p, trial, as_point(predicted), share(scratch, k, n), gram[k])
 
 
 @serial
@@ -255,7 +266,7 @@ def finish_ahead(link, predicted, w, sums, vectors, gram, point):
 
 
 @serial
-def look_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram, point):
+def look_ahead(link, A, p, trial, predicted, scratch, gram, point):
     """da = A p, out = a + da, the `point` there and its derivatives, in one read; returns what `finish_ahead` returns.
 
     Not for one Gram matrix of all blocks: for so many columns steps take two reads.
@@ -264,8 +275,8 @@ def look_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram, point):
         return False, math.inf
     else:  # noqa: RET505 - Numba leaves out the branch of the other type
         start_ahead(link, scratch.sums, scratch.vectors, gram)
-        read_ahead(link, A, p, a, b, w, predicted, da, out, scratch, gram)
-        return finish_ahead(link, predicted, w, scratch.sums, scratch.vectors, gram, point)
+        read_ahead(link, A, p, trial, predicted, scratch, gram)
+        return finish_ahead(link, predicted, trial.w, scratch.sums, scratch.vectors, gram, point)
 
 
 read_ahead_serial = serial_twin(read_ahead)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
 from ..compiling.records import reader, record, room
-from ..cpu.ahead import Sample, look_ahead, predict
+from ..cpu.ahead import Sample, Trial, look_ahead, predict
 from ..cpu.blocks import block_count, scratch_of
 from ..formulas.records import POINT_ROOM, Q, R, V, as_point
 from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
@@ -210,9 +210,8 @@ def propose(problem, it, work):
     if problem.sample.rows.shape[0] > 0 and s.error_rate * squares <= PROMISING * s.largest:
         s.derivatives += 1
         predict(work.link, it.points[s.now], it.v, it.q, it.step, a, problem.sample, work.point)
-        found, s.error_ahead = look_ahead(
-            work.link, problem.A, it.step, a, b, w, work.point, it.da, it.a[ahead], scratch_of(work), work.gram, it.points[ahead]
-        )
+        trial = Trial(a, b, w, it.da, it.a[ahead])
+        found, s.error_ahead = look_ahead(work.link, problem.A, it.step, trial, work.point, scratch_of(work), work.gram, it.points[ahead])
         s.foreseen = s.error_ahead < math.inf
         s.error_rate = (s.error_ahead if s.foreseen else s.largest) / squares
     else:
