@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels import dense, solve
-from fastrsx.kernels.cpu.ahead import Sample
+from fastrsx.kernels.cpu.ahead import no_sample
 from fastrsx.kernels.formulas import steps as kernel_steps
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.dependence import PROMISED
@@ -38,11 +38,6 @@ from .verdicts import Stop
 MOST_STEPS = 16  # of a small problem in one call of the kernel
 FAR = 100.0  # times max |a|: the longest step since A x was formed at which a still has its digits
 NO_COLUMNS = np.empty(0, dtype=np.intp)
-
-
-def no_sample(d: int) -> Sample:
-    """For steps that read A twice."""
-    return Sample(np.empty(0, np.int64), np.empty((d, 0)), EMPTY, EMPTY)
 
 
 def unseen_columns(problem: Problem) -> np.ndarray:
@@ -78,7 +73,7 @@ class _Solver:
         self.work = self.passes.workspace(exact)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.rows = self.passes.source if self.steps is None else inputs.read_only(np.empty((0, d)))  # of A, for `advance`
-        self.sample = self.passes.sample if self.steps is None and self.passes.reads_once else no_sample(d)
+        self.sample = self.passes.sample if self.steps is None and self.passes.reads_once else no_sample.py_func(d)
         self.norm_b = self.passes.norm_b
         alone = problem.plan.kernel != "serial" or callback is not None or verbose > 1 or problem._traits.flat_along_x
         together = 1 if alone else MOST_STEPS

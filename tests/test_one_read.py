@@ -230,14 +230,10 @@ def test_a_verdict_is_given_by_exact_weights(at_any_size, monkeypatch, layout):
 def test_events_wait_for_exact_weights():
     """A Hessian with an error above a hundredth of its smallest eigenvalue decides nothing."""
     state = np.zeros(iteration.ITERATION_ROOM)
-    s = as_iteration(state)
+    s = iteration.as_iteration(state)
     for error, min_eig, certain in ((0.0, -1.0, True), (1e-3, 1.0, True), (1e-3, 1e-2, False), (1e-12, 0.0, False), (1e-12, -1.0, False)):
         s.error, s.min_eig = error, min_eig
         assert iteration.is_certain.py_func(s) == certain
-
-
-def as_iteration(state):
-    return state.view(iteration.ITERATION)[0]
 
 
 def test_sampled_rows_are_spread_over_all():

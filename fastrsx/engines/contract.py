@@ -103,7 +103,7 @@ class Foreseen(NamedTuple):
 
     first: Derivatives
     hess: Matrix
-    error: float  # of the Hessian, relative to the sum of |h|
+    error: float  # of the Hessian in columns of unit RMS, about
 
 
 class Engine(Protocol):

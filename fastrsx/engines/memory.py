@@ -204,15 +204,20 @@ class Passes:
 
     def foresee(self, a: Vector, here: Point, first: Derivatives, p: Vector, da: Vector, out: Vector) -> tuple[Point, float]:
         """The same and the derivatives there, in one read, by a prediction from the point and the derivatives at a; the error of the Hessian."""
-        self.count += 1
-        work, predicted, point = self.workspace(), np.empty(records.POINT_ROOM), np.empty(records.POINT_ROOM)
-        ahead.predict(work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
-        trial = ahead.Trial(a, self.b, self.w, da, out)
-        found, error = self.run(ahead.look_ahead, work.link, self.source, p, trial, predicted, self._scratch, work.gram, point)
-        self.evaluations += found
-        there = Point(point) if found else self.evaluate(a, da, 1.0, out)
+        predicted = np.empty(records.POINT_ROOM)
+        ahead.predict(self._work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
+        point, error = self._look(p, ahead.Trial(a, self.b, self.w, da, out), predicted)
+        self.evaluations += point is not None
+        there = self.evaluate(a, da, 1.0, out) if point is None else point
         self._foreseen = there.identity, error
         return there, error
+
+    def _look(self, p: Vector, trial: ahead.Trial, predicted: Vector) -> tuple[Point | None, float]:
+        """The point by a prediction, if that was good enough, and the error of the Hessian there; the sums stay where `_grams_ahead` says."""
+        self.count += 1
+        work, point = self.workspace(), np.empty(records.POINT_ROOM)
+        found, error = self.run(ahead.look_ahead, work.link, self.source, p, trial, predicted, self._scratch, work.gram, point)
+        return Point(point) if found else None, error
 
     def foreseen(self, point: Point) -> Foreseen | None:
         """The derivatives that `foresee` has formed at this point, once; None where it has not, or not well enough."""

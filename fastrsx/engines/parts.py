@@ -119,7 +119,8 @@ class PartsPasses(Passes):
         if self.reads_once:
             zero = np.zeros(n)
             point = self.evaluate(zero)  # alpha and s there are known, so nothing is predicted
-            _, error = self._look(zero, point.raw, np.zeros(d), np.empty(n), zero, self._sampled(parts))
+            trial = ahead.Trial(zero, self.b, self.w, np.empty(n), zero)
+            _, error = self._look(np.zeros(d), trial, point.raw, self._sampled(parts))
             self._foreseen = point.identity, error
         else:
             for _ in parts:
@@ -129,20 +130,10 @@ class PartsPasses(Passes):
             inputs.refuse_column(self.data.A, bad, names)
         return scale
 
-    def foresee(self, a: Vector, here: Point, first: Derivatives, p: Vector, da: Vector, out: Vector) -> tuple[Point, float]:
-        """da = A p, out = a + da, the point there and its derivatives, in one read; the error of the Hessian."""
-        predicted = np.empty(POINT_ROOM)
-        ahead.predict(self._work.link, here.raw, first.v, first.q, p, a, self.sample, predicted)
-        point, error = self._look(a, predicted, p, da, out, self._parts())
-        self.evaluations += point is not None
-        there = self.evaluate(a, da, 1.0, out) if point is None else point
-        self._foreseen = there.identity, error
-        return there, error
-
     def _look(
-        self, a: Vector, predicted: Vector, p: Vector, da: Vector, out: Vector, parts: Iterable[tuple[slice, Passes]]
+        self, p: Vector, trial: ahead.Trial, predicted: Vector, parts: Iterable[tuple[slice, Passes]] | None = None
     ) -> tuple[Point | None, float]:
-        """The point by a prediction, if that was good enough, and the error of the Hessian there; the sums stay in the states."""
+        """The same, in one read of the given parts or of all."""
         if not self._states:
             count, wide = len(self.part._work.sums), padded(self.shape[1])
             shapes = ((count, STATE_ROOM), (count, blocks.KINDS, wide), (count, wide, wide))
@@ -150,10 +141,10 @@ class PartsPasses(Passes):
                 self._states = tuple(map(np.zeros, shapes))
         link, (sums, vectors, gram) = self._work.link, self._states
         ahead.start_ahead(link, sums, vectors, gram)
-        for which, part in parts:
+        for which, part in self._parts() if parts is None else parts:
             scratch = part._scratch._replace(sums=sums, vectors=vectors)
-            trial = ahead.Trial(a[which], part.b, part.w, da[which], out[which])
-            self.run(ahead.read_ahead, link, part.source, p, trial, predicted, scratch, gram)
+            rows = ahead.Trial(trial.a[which], part.b, part.w, trial.da[which], trial.out[which])
+            self.run(ahead.read_ahead, link, part.source, p, rows, predicted, scratch, gram)
         point = np.empty(POINT_ROOM)
         found, error = ahead.finish_ahead(link, predicted, self.w, sums, vectors, gram, point)
         return Point(point) if found else None, error

@@ -67,6 +67,12 @@ class Sample(NamedTuple):
     a: np.ndarray  # m: room for their A x
 
 
+@serial
+def no_sample(d):
+    """For steps that read A twice."""
+    return Sample(np.empty(0, np.int64), np.empty((d, 0)), np.empty(0), np.empty(0))
+
+
 class Trial(NamedTuple):
     """The n-vectors of a step."""
 

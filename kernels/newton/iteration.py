@@ -327,9 +327,10 @@ def iterate(what, problem, it, work, records):
         here, radius = as_point(it.points[s.now]), s.radius
         if event == STEPPED and not take(problem, it, work):
             event = NO_STEP
-        if event != STEPPED and not (tests and not is_certain(s)):
-            return event
-        if event != STEPPED:  # look again, with exact weights
+        if event != STEPPED:
+            if not tests or is_certain(s):
+                return event
+            # Look again, with exact weights.
             s.long_count, s.singular_count, s.derived, foreseen = long_count, singular_count, False, False
             if what == PROPOSED:
                 return INEXACT

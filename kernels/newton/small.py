@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiling.jit import serial
-from ..cpu.ahead import Sample
+from ..cpu.ahead import no_sample
 from ..cpu.blocks import Workspace, alloc_workspace
 from ..cpu.passes import MOST_ENTRY, columns_serial, evaluate_serial, products_serial
 from ..formulas.links import RSX
@@ -92,8 +92,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
             verdict = verdict_at(it.points[s.now], norm_b, work.link)
             # The null space is not computed, so True. Numba would give a literal a type of its own.
             what, null_is_known = np.int64(ITERATE), fun < np.inf
-            sample = Sample(np.empty(0, np.int64), np.empty((scale.shape[0], 0)), np.empty(0), np.empty(0))
-            problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b, sample)
+            problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b, no_sample(scale.shape[0]))
             while verdict == GO_ON and nit < max_iter:
                 verdict = advance_serial(what, problem, it.da[:0], it, work, small.records)
                 nit += s.steps
