@@ -54,7 +54,7 @@ class DaskPasses(Passes):
         self.w: NVector = Pieces(n if w.size else 0)
         self.b.parts, self.w.parts = [Field(each, 0) for each in self.targets], [Field(each, 1) for each in self.targets]
         self._a, self._zeros = Pieces(n), Pieces(n)
-        (zeros,) = self._keep([[task(tasks.zeros, chunk) for chunk in self.chunks]])
+        (zeros,) = self._keep([[task(tasks.zeros, target) for target in self.targets]])
         self._zeros.parts = self._a.parts = [Field(each, 0) for each in zeros]
         self._ahead: tuple[Point, list[Matrix]] | None = None  # the point of the last trial, and the sums there
         self._plane_ahead: tuple[tuple[float, ...], Any] = (), None  # the same of the search in a plane

@@ -64,8 +64,8 @@ def trial(link: Any, a: Vector, da: Vector, t: float) -> Trial:
     return Trial(out if da.size else a, da, sums)
 
 
-def zeros(chunk: Any) -> Trial:
-    return Trial(np.zeros(chunk.shape[0]), EMPTY, np.zeros((0, records.STATE_ROOM)))
+def zeros(target: Target) -> Trial:
+    return Trial(np.zeros(target.b.shape[0]), EMPTY, np.zeros((0, records.STATE_ROOM)))
 
 
 def hold(chunk: Any, b: Any, w: Any) -> Target:
