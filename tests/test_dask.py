@@ -1,5 +1,7 @@
 """A in chunks of rows that dask computes: the answer in memory, the same bits on any scheduler, and errors that name the chunk."""
 
+import collections
+import gc
 import os
 import signal
 import sys
@@ -11,6 +13,7 @@ from scipy import sparse
 
 import fastrsx
 from fastrsx.cli import main
+from fastrsx.solver import _Solver
 
 dask = pytest.importorskip("dask", reason="needs dask")
 da = pytest.importorskip("dask.array", reason="needs dask[array]")
@@ -190,7 +193,7 @@ def test_a_step_is_one_round_trip(cluster):
     problem = fastrsx.Problem(in_chunks(A), b)
     passes = problem._passes
     trips = []
-    solver = fastrsx.solver._Solver(problem, 1e-10, 100, 100, 0, lambda intermediate_result: trips.append(passes.trips), 0)
+    solver = _Solver(problem, 1e-10, 100, 100, 0, lambda intermediate_result: trips.append(passes.trips), 0)
     result = solver.run(None)
     assert result.success
     steps = np.diff(trips[:-1])  # the last call comes after the report
@@ -236,7 +239,28 @@ def test_only_numbers_vectors_and_matrices_of_columns_travel(cluster, monkeypatc
         assert result.success
     assert max(arrived) <= 8 * (8**2 + 12 * 8) + 4096
     moved = [size for sizes in cluster.run(large).values() for size in sizes]
-    assert len(moved) < result.nit  # one where a chunk moves, but none in each step
+    assert len(moved) < 4 * result.nit  # some where a chunk moves to an idle worker, but not one of each chunk in each step
+
+
+def test_workers_hold_a_and_six_vectors(cluster):
+    A, b = example(n=40_000, d=8, seed=1)
+    limit = A.nbytes + 6 * b.nbytes + 2**18
+    held, before = [], set()
+
+    def sizes():
+        found = cluster.run(lambda dask_worker: {str(key): size_of(value) for key, value in dask_worker.data.items()})
+        return {key: size for each in found.values() for key, size in each.items() if key not in before}  # a copy on another worker counts once
+
+    def look(intermediate_result):
+        deadline = time.monotonic() + 20.0
+        while (total := sum(sizes().values())) > limit and time.monotonic() < deadline:  # what is released goes a moment later
+            time.sleep(0.05)
+        held.append(total)
+
+    gc.collect()
+    before = set(sizes())
+    assert fastrsx.newton(in_chunks(A, (10_000,) * 4), b, callback=look).success
+    assert A.nbytes + 2 * b.nbytes < max(held) <= limit
 
 
 class Killer:
@@ -259,9 +283,19 @@ def test_a_killed_worker_costs_no_bit(cluster):
     expected = bits(fastrsx.newton(in_chunks(A), b))
     chunks = in_chunks(A).persist()
     killer = Killer(cluster, distributed.futures_of(chunks)[0].key)
+    computed = collections.Counter()
+
+    class Count(distributed.SchedulerPlugin):
+        def transition(self, key, start, finish, *args, **kwargs):
+            computed[str(key)] += (start, finish) == ("processing", "memory")
+
+    count = Count()  # the scheduler is in this process
+    cluster.cluster.scheduler.add_plugin(count, name="count")
     found = fastrsx.newton(chunks, b, callback=killer)
+    cluster.cluster.scheduler.remove_plugin("count")
     assert killer.killed
     assert bits(found) == expected
+    assert max(count for key, count in computed.items() if "fastrsx" in key) > 1  # computed again, from the chunk's own source
 
 
 def test_without_workers_a_solve_ends_and_goes_on_elsewhere(monkeypatch, tmp_path):
