@@ -13,9 +13,10 @@ from fastrsx.kernels.formulas import rows
 from fastrsx.kernels.formulas.records import Factors
 
 from . import inputs
-from .bounds import SLACK, Ball, exp_or_inf
+from .bounds import SLACK, Ball, ball_arguments, exp_or_inf
 from .engines import contract
 from .inputs import Matrix, Vector
+from .linking import Link, as_link
 from .planning import check_kernel
 from .problem import Problem
 from .rank import tolerance, triangular_factor
@@ -91,7 +92,17 @@ def _range_of_rank_2(v: Vector, q: Vector) -> EigenvalueRange:
     return EigenvalueRange(*ends, len(v) * float(np.finfo(float).eps) * across)
 
 
-def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", num_threads: int | None = None, seed: int = 0) -> Curvature:
+def curvature(
+    A: Any,
+    b: Any,
+    x: Any,
+    *,
+    w: Any = None,
+    link: str | Link = "rsx",
+    kernel: str = "auto",
+    num_threads: int | None = None,
+    seed: int = 0,
+) -> Curvature:
     """Eigenvalue ranges of the Hessian at x, of its two parts, and of the Gauss-Newton matrix.
 
     Hess = A^T diag(2 D + w^2) A - 2 (v q^T + q v^T) (arXiv:2309.13482, rederived; see `Problem.factors`), and in the Gauss-Newton
@@ -105,6 +116,8 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
         In the domain <u, 1> > 0.
     w : (n,) array_like or float, optional
         Weights of the regulariser.
+    link : {"rsx", "softmax", "linear"} or Link, optional
+        As in `Problem`.
     kernel, num_threads : optional
         As in `newton`.
     seed : int, optional
@@ -132,7 +145,7 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
     """
     inputs.refuse_elsewhere("A", A)
     check_kernel(kernel, num_threads)
-    problem = Problem(A, b, w=w, kernel=kernel, num_threads=num_threads)
+    problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     seed = inputs.as_count("seed", seed, 0)
     x = _inside(problem, x)
     d = len(x)
@@ -160,7 +173,8 @@ def curvature(A: Any, b: Any, x: Any, *, w: Any = None, kernel: str = "auto", nu
 def _inside(problem: Problem, x: Any) -> Vector:
     x = problem._as_x(x)
     if not problem.value(x) < np.inf:
-        raise ValueError("x lies outside the domain <u, 1> > 0, u = exp(A x) + A x; x = 0 lies in it")
+        where = "u = exp(A x) + A x; x = 0 lies in it" if problem.link == "rsx" else f"link={problem.link!r}, or A x overflows"
+        raise ValueError(f"x lies outside the domain <u, 1> > 0, {where}")
     return x
 
 
@@ -179,7 +193,16 @@ def gauss_newton(problem: Problem, x: Vector) -> Matrix:
     return 2 * sum_of_squares(problem, v, f, v, 0.5 * problem.w**2 if problem.w.size else 0.0)
 
 
-def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, beta: float | None = None, margin: float = 0.0) -> Vector:
+def psd_weights(
+    A: Any,
+    b: Any,
+    x: Any = None,
+    *,
+    radius: float | None = None,
+    beta: float | None = None,
+    margin: float = 0.0,
+    link: str | Link = "rsx",
+) -> Vector:
     """Weights w with which the Hessian is at least margin times the identity, at x or on a ball: there, `newton(A, b, w=w)` is convex.
 
     With z = A y, y^T Hess y = sum((2 D_i + w_i^2) z_i^2) - 4 <v, z> <q, z>/alpha^2. The largest eigenvalue of the symmetric part of v q^T is
@@ -196,6 +219,10 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
 
     each maximum over the set bounded as in `lipschitz_bounds`: true, not tight, and growing like (radius/beta)^2.
 
+    For link="softmax" one constant serves every x of any length, so neither is needed (docs/theory.md, "The theorem, measured"):
+
+        w^2 = 3/4 (1 + max b - min b) + margin/sigma^2.
+
     Parameters
     ----------
     A : (n, d) array_like
@@ -203,9 +230,11 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
     x : (d,) array_like, optional
         In the domain <u, 1> > 0. Either x or radius.
     radius, beta : float, optional
-        Of the ball, and the least <u, 1>; both above 0.
+        Of the ball, and the least <u, 1>; both above 0. The softmax needs no beta.
     margin : float, optional
         At least 0. A margin above 0 needs an A of full column rank.
+    link : {"rsx", "softmax", "linear"} or Link, optional
+        As in `Problem`; a `Link` at a point alone.
 
     Returns
     -------
@@ -214,8 +243,8 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
     Raises
     ------
     ValueError, TypeError
-        For input that `Problem` refuses, an x outside the domain, a margin that no weights can give, and weights beyond the 1e150 that
-        `Problem` takes.
+        For input that `Problem` refuses, an x outside the domain, a margin that no weights can give, a `Link` on a ball, and weights
+        beyond the 1e150 that `Problem` takes.
 
     Examples
     --------
@@ -233,17 +262,26 @@ def psd_weights(A: Any, b: Any, x: Any = None, *, radius: float | None = None, b
     >>> w = fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=0.1)
     >>> fastrsx.curvature(A, b, x, w=w).hessian.smallest >= 0.1
     True
+
+    Of the softmax, everywhere:
+
+    >>> w = fastrsx.psd_weights(A, b, link="softmax")
+    >>> w.max() < 1.5**0.5, fastrsx.curvature(A, b, 10 * x, w=w, link="softmax").hessian.is_psd
+    (True, True)
     """
-    if (x is None) == (radius is None):
+    link = as_link(link)
+    everywhere = link == "softmax" and x is None and radius is None
+    if (x is None) == (radius is None) and not everywhere:
         raise ValueError(f"{'neither' if x is None else 'both'} of x and radius given; pass x for weights at a point, radius and beta for a ball")
-    if (radius is None) != (beta is None):
+    if (radius is None) != (beta is None) and not (link == "softmax" and beta is None):
         raise ValueError(f"beta is {beta!r} and radius {radius!r}; beta, the least <u, 1>, goes with radius, and only with it")
     if not 0 <= inputs.as_number("margin", margin) < np.inf:
         raise ValueError(f"margin is {margin!r}; it must be at least 0 and finite")
     inputs.refuse_elsewhere("A", A)
-    problem = Problem(A, b)
+    ball = None if radius is None else ball_arguments(radius, beta, link)
+    problem = Problem(A, b, link=link)
     if x is None:
-        log_w = _log_weight_on_ball(problem, inputs.as_positive("radius", radius), inputs.as_positive("beta", beta), margin)
+        log_w = _log_weight(problem, ball, margin)
         w = np.full(len(problem.b), exp_or_inf(log_w))
     else:
         w = np.sqrt(_squared_weights_at(problem, _inside(problem, x), margin))
@@ -266,10 +304,15 @@ def _squared_weights_at(problem: Problem, x: Vector, margin: float) -> Vector:
     return squares
 
 
-def _log_weight_on_ball(problem: Problem, radius: float, beta: float, margin: float) -> float:
+def _log_weight(problem: Problem, ball: tuple[float, float | None] | None, margin: float) -> float:
+    """The logarithm of one weight for all rows and all x on a ball of some radius and beta; without a ball everywhere, for the softmax."""
     singular = svdvals(triangular_factor(problem.A))
-    ball = Ball.of(problem, radius, beta, float(singular[0]))
-    log_square = float(np.logaddexp(math.log(2) + ball.bend.most.size, math.log(4) + ball.p.norm.size + ball.q.norm.size))
+    log_square = math.inf
+    if ball is not None:
+        bounded = Ball.of(problem, *ball, float(singular[0]))
+        log_square = float(np.logaddexp(math.log(2) + bounded.bend.most.size, math.log(4) + bounded.p.norm.size + bounded.q.norm.size))
+    if problem.link == "softmax":
+        log_square = min(log_square, math.log(0.75 * (1 + float(np.ptp(problem.b)))))
     if margin > 0:
         log_square = float(np.logaddexp(log_square, math.log(margin) - 2 * math.log(_smallest_singular(problem.A, singular, margin))))
     return 0.5 * (log_square + SLACK * (1 + abs(log_square)))

@@ -12,42 +12,47 @@ import naive
 from fastrsx import convexity
 from fastrsx.bounds import Ball
 
+LINKS = ("rsx", "softmax", "linear")
 THEORY = Path(__file__).parent.parent / "docs" / "theory.md"
 
 
-def random_problem(seed, n, d, spread=0.5):
+def random_problem(seed, n, d, spread=0.5, link="rsx"):
     rng = np.random.default_rng([seed, n, d])
     A, b = rng.standard_normal((n, d)), rng.dirichlet(np.ones(n))
     x = spread * rng.standard_normal(d) / np.sqrt(d)
+    if link == "linear":
+        return A, b, x * np.sign(A.sum(axis=0) @ x)
     while naive.Naive(A, b, x).alpha <= 0.1 * n:
         x *= 0.5
     return A, b, x
 
 
-def parts(A, b, x, w):
+def parts(A, b, x, w, link):
     """The Hessian, its two parts and the Gauss-Newton matrix, in double."""
-    ref = naive.Naive(A, b, x, w=w)
+    ref = naive.Naive(A, b, x, w=w, link=link)
     rank_2 = -2 * (np.outer(*ref.V) + np.outer(*ref.V[::-1]))
     J = (ref.v[:, None] * ref.A - np.outer(ref.f, ref.v @ ref.A)) / ref.alpha
     gauss_newton = 2 * J.T @ J + ref.A.T @ (ref.w[:, None] ** 2 * ref.A)
     return [matrix.astype(float) for matrix in (ref.hess, ref.hess - rank_2, rank_2, gauss_newton)]
 
 
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize(("n", "d", "exact_up_to"), [(7, 1, 1000), (9, 2, 1000), (40, 5, 1000), (300, 17, 1000), (40, 5, 4), (300, 17, 4)])
-def test_curvature_is_that_of_the_formulas(monkeypatch, n, d, exact_up_to, weighted):
+def test_curvature_is_that_of_the_formulas(monkeypatch, n, d, exact_up_to, weighted, link):
     monkeypatch.setattr(convexity, "EXACT_UP_TO", exact_up_to)
-    A, b, x = random_problem(0, n, d)
+    A, b, x = random_problem(0, n, d, link=link)
     w = np.linspace(0, 0.1, n) if weighted else None
-    found = fastrsx.curvature(A, b, x, w=w)
-    for eigenvalues, matrix in zip(found, parts(A, b, x, w), strict=True):
+    found = fastrsx.curvature(A, b, x, w=w, link=link)
+    for eigenvalues, matrix in zip(found, parts(A, b, x, w, link), strict=True):
         expected = np.linalg.eigvalsh(matrix)
-        tol = 1e-7 * abs(expected).max()
+        tol = 1e-7 * abs(expected).max() + 1e-14  # linear with d = 1: f is constant, and all is rounding
         assert eigenvalues.smallest == pytest.approx(expected[0], abs=tol)
         assert eigenvalues.largest == pytest.approx(expected[-1], abs=tol)
         if abs(expected[0]) > 10 * tol:
             assert eigenvalues.is_psd == (expected[0] > 0)
-    assert found.gauss_newton.is_psd
+    if link != "linear" or d > 1:
+        assert found.gauss_newton.is_psd
 
 
 def test_the_hessian_is_often_indefinite_and_the_gauss_newton_part_never():
@@ -66,23 +71,37 @@ def is_definite(H):
     return True
 
 
-def small_problems(count):
+def small_problems(count, link="rsx"):
     """`count` times (A, b, x, margin), and the generator of random numbers."""
     rng = np.random.default_rng(0)
     for seed in range(count):
         d = int(rng.integers(1, 6))
         n = int(rng.integers(d + 1, 25))
-        A, b, x = random_problem(seed, n, d, spread=float(rng.uniform(0.1, 3)))
+        A, b, x = random_problem(seed, n, d, spread=float(rng.uniform(0.1, 3)), link=link)
         yield A, b, x, 10.0 ** rng.uniform(-6, 1), rng
 
 
-def test_psd_weights_make_a_thousand_hessians_definite():
+@pytest.mark.parametrize(("link", "count"), [("rsx", 1000), ("softmax", 300), ("linear", 300)])
+def test_psd_weights_make_hessians_definite(link, count):
     indefinite = 0
-    for A, b, x, margin, _ in small_problems(1000):
-        w = fastrsx.psd_weights(A, b, x, margin=margin)
-        assert is_definite(naive.Naive(A, b, x, w=w).hess - margin * np.eye(len(x)))
-        indefinite += not is_definite(naive.Naive(A, b, x).hess)
-    assert indefinite > 300
+    for A, b, x, margin, _ in small_problems(count, link):
+        w = fastrsx.psd_weights(A, b, x, margin=margin, link=link)
+        assert is_definite(naive.Naive(A, b, x, w=w, link=link).hess - margin * np.eye(len(x)))
+        indefinite += not is_definite(naive.Naive(A, b, x, link=link).hess)
+    assert indefinite > 0.3 * count
+
+
+def test_one_weight_makes_every_hessian_of_the_softmax_definite():
+    indefinite = 0
+    for A, b, x, margin, rng in small_problems(300, "softmax"):
+        target = (b, rng.standard_normal(len(b)), np.eye(1, len(b))[0])[rng.integers(3)]
+        w = fastrsx.psd_weights(A, target, margin=margin, link="softmax")
+        near = fastrsx.psd_weights(A, target, radius=np.linalg.norm(x), margin=margin, link="softmax")
+        assert (near <= w).all()
+        for weights, at in ((w, 10.0 ** rng.uniform(-1, 2) * x), (near, x), (near, -rng.random() * x)):
+            assert is_definite(naive.Naive(A, target, at, w=weights, link="softmax").hess - margin * (1 - 1e-9) * np.eye(len(x)))
+            indefinite += not is_definite(naive.Naive(A, target, at, link="softmax").hess)
+    assert indefinite > 100
 
 
 def test_psd_weights_without_a_margin():
@@ -101,29 +120,33 @@ def test_psd_weights_without_a_margin():
         fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=1e-3)
 
 
-def test_psd_weights_of_a_ball_make_every_hessian_on_it_definite():
+@pytest.mark.parametrize("link", LINKS)
+def test_psd_weights_of_a_ball_make_every_hessian_on_it_definite(link):
     indefinite = 0
-    for A, b, x, margin, rng in small_problems(100):
+    for A, b, x, margin, rng in small_problems(100, link):
         n, d = A.shape
-        radius, beta = np.linalg.norm(x), 0.1 * n
-        w = fastrsx.psd_weights(A, b, radius=radius, beta=beta, margin=margin)
+        radius = np.linalg.norm(x)
+        beta = 0.3 * float(naive.Naive(A, b, x, link=link).alpha) if link == "linear" else 0.1 * n
+        w = fastrsx.psd_weights(A, b, radius=radius, beta=beta, margin=margin, link=link)
         assert w.shape == (n,)
         assert (w == w[0]).all()
-        for scale in (1.0, rng.random(), 0.0):
+        for scale in (1.0, rng.random(), 0.0 if link != "linear" else 0.5):
             y = rng.standard_normal(d)
             for at in (scale * x, scale * radius / np.linalg.norm(y) * y):
-                ref = naive.Naive(A, b, at, w=w)
+                ref = naive.Naive(A, b, at, w=w, link=link)
                 if ref.alpha < beta:
                     continue
                 assert is_definite(ref.hess - margin * np.eye(d))
-                assert (w >= fastrsx.psd_weights(A, b, at, margin=margin)).all()
-                indefinite += not is_definite(naive.Naive(A, b, at).hess)
+                if link != "softmax":  # its bound is not a bound of the one at a point
+                    assert (w >= fastrsx.psd_weights(A, b, at, margin=margin, link=link)).all()
+                indefinite += not is_definite(naive.Naive(A, b, at, link=link).hess)
     assert indefinite > 50
 
 
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("radius", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-def test_lipschitz_bounds_hold_on_random_pairs(radius, weighted):
+def test_lipschitz_bounds_hold_on_random_pairs(radius, weighted, link):
     rng = np.random.default_rng(0)
     n, d, beta = 12, 3, 2.0
     tightest = np.zeros(2)
@@ -135,13 +158,49 @@ def test_lipschitz_bounds_hold_on_random_pairs(radius, weighted):
         step = rng.standard_normal(d)
         y = x + 10.0 ** rng.uniform(-6, 0) * step
         y *= min(1.0, radius / np.linalg.norm(y))
-        at_x, at_y = naive.Naive(A, b, x, w=w), naive.Naive(A, b, y, w=w)
-        if min(at_x.alpha, at_y.alpha) < beta:
+        at_x, at_y = (naive.Naive(A, b, at, w=w, link=link) for at in (x, y))
+        least = float(min(at_x.alpha, at_y.alpha)) if link == "linear" else beta
+        if least <= 0 or min(at_x.alpha, at_y.alpha) < least:
             continue
-        bounds = fastrsx.lipschitz_bounds(A, b, radius, beta, w=w)
+        bounds = fastrsx.lipschitz_bounds(A, b, radius, None if link == "softmax" else least, w=w, link=link)
         tightest = np.maximum(tightest, slopes(at_x, at_y, x, y) / bounds[:2])
         assert (tightest <= 1).all()
     assert (tightest > 1e-5).all()  # some pairs were tried
+
+
+@pytest.mark.parametrize("link", ["softmax", "linear"])
+def test_the_parts_are_bounded_for_other_links(link):
+    rng, tightest = np.random.default_rng(0), np.zeros((4, 2, 2))
+    for k in range(400):
+        n, d = int(rng.integers(2, 40)), int(rng.integers(1, 4))
+        A, b = rng.standard_normal((n, d)) * rng.uniform(0.1, 2), rng.dirichlet(np.ones(n))
+        if k % 2:
+            A[:, 0] = 1.0
+        x = 10.0 ** rng.uniform(-2, 1) * unit(rng, d)
+        if link == "linear":
+            x *= np.sign(A.sum(axis=0) @ x)
+        y = x + 10.0 ** rng.uniform(-4, 0) * np.linalg.norm(x) * unit(rng, d)
+        at_x, at_y = (naive.Naive(A, b, at, link=link) for at in (x, y))
+        beta = float(min(at_x.alpha, at_y.alpha))
+        if not beta > 0:
+            continue
+        radius = max(map(np.linalg.norm, (x, y)))
+        ball = Ball.of(fastrsx.Problem(A, b, link=link), radius, None if link == "softmax" else beta, np.linalg.norm(A, 2))
+        for part_x, part_y, bound, tight in zip(parts_of(at_x), parts_of(at_y), ball, tightest, strict=True):
+            for i, (norm, (size, slope)) in enumerate(zip((np.inf, 2), np.exp(bound), strict=True)):
+                size_found, slope_found = np.linalg.norm(part_x, norm), np.linalg.norm(part_x - part_y, norm) / np.linalg.norm(x - y)
+                assert size_found <= size * (1 + 1e-12)
+                assert slope_found <= slope * (1 + 1e-9)
+                tight[i] = np.maximum(tight[i], (size_found / max(size, 1e-300), slope_found / max(slope, 1e-300)))
+    used = [0, 1, 3] if link == "linear" else [0, 1, 2, 3]  # e = 0
+    assert (tightest[used] > 0.05).all(), tightest
+
+
+def test_the_constants_of_the_softmax_do_not_grow():
+    A, b = np.random.default_rng(0).standard_normal((12, 3)), np.full(12, 1 / 12)
+    small, large, larger = (fastrsx.lipschitz_bounds(A, b, radius, link="softmax") for radius in (0.01, 1e2, 1e9))
+    assert large == larger == fastrsx.lipschitz_bounds(A, b, 1e9, 1e-9, link="softmax")
+    assert small.hessian < large.hessian / 10
 
 
 def test_the_parts_are_bounded_beside_the_pole():
@@ -249,6 +308,9 @@ def test_lipschitz_bounds_that_overflow_have_logarithms():
     assert 4 * 610 * np.log(10) < bounds.log_gradient < bounds.log_hessian < 8000
 
 
+OWN = fastrsx.Link(lambda a, M: (a, 1.0, 0.0))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -267,6 +329,14 @@ def test_lipschitz_bounds_that_overflow_have_logarithms():
         (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, margin=np.inf), ValueError, "^margin"),
         (lambda A, b: fastrsx.psd_weights(A, b, radius=1e100, beta=1.0), ValueError, r"^weights of .*beyond 1e\+150"),
         (lambda A, b: fastrsx.psd_weights(A, b, radius=1e300, beta=1e-300), ValueError, "^weights of inf"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0, link="linear"), ValueError, "^beta is None"),
+        (lambda A, b: fastrsx.psd_weights(A, b, link="linear"), ValueError, "neither of x and radius"),
+        (lambda A, b: fastrsx.psd_weights(A, b, radius=1.0, beta=1.0, link=OWN), ValueError, "^link is Link.*ask for a point x"),
+        (lambda A, b: fastrsx.psd_weights(A, b, [0.0], link="logit"), ValueError, "^link"),
+        (lambda A, b: fastrsx.curvature(A, b, [0.0], link="linear"), ValueError, "outside the domain.*link='linear'"),
+        (lambda A, b: fastrsx.lipschitz_bounds(A, b, 1, 1, link=OWN), ValueError, "^link is Link.*which a Link does not give"),
+        (lambda A, b: fastrsx.lipschitz_bounds(A, b, 1), ValueError, "^beta is None; it must be the least <u, 1>"),
+        (lambda A, b: fastrsx.lipschitz_bounds(A, b, 1, -1, link="softmax"), ValueError, "^beta"),
         (lambda A, b: fastrsx.lipschitz_bounds(A, b, 0, 1), ValueError, "radius"),
         (lambda A, b: fastrsx.lipschitz_bounds(A, b, 1, np.nan), ValueError, "beta"),
     ],
