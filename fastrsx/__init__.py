@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .batch import BatchResult, newton_batch
     from .bounds import LipschitzBounds, lipschitz_bounds
     from .checkpoint import Checkpoint
+    from .converging import Contraction, Convergence, convergence
     from .convexity import Curvature, EigenvalueRange, curvature, psd_weights
     from .linking import Link, LinkCheck, check_link
     from .planning import Plan, plan
@@ -30,6 +31,9 @@ _MODULE_OF = {
     "Link": "linking",
     "LinkCheck": "linking",
     "check_link": "linking",
+    "Contraction": "converging",
+    "Convergence": "converging",
+    "convergence": "converging",
     "Curvature": "convexity",
     "LipschitzBounds": "bounds",
     "EigenvalueRange": "convexity",
@@ -52,6 +56,8 @@ _MODULE_OF = {
 __all__ = [
     "BatchResult",
     "Checkpoint",
+    "Contraction",
+    "Convergence",
     "Curvature",
     "EigenvalueRange",
     "Factors",
@@ -65,6 +71,7 @@ __all__ = [
     "Record",
     "Status",
     "check_link",
+    "convergence",
     "curvature",
     "lipschitz_bounds",
     "newton",

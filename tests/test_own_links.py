@@ -102,6 +102,22 @@ def identity(a):
     return a
 
 
+def test_curvature_weights_and_convergence():
+    rng = np.random.default_rng(0)
+    A, x = rng.standard_normal((300, 4)), np.array([0.5, -0.4, 0.3, 0.2])
+    b = fastrsx.predict(A, x, link=COSH) * rng.uniform(0.8, 1.2, 300)
+    found = fastrsx.convergence(A, b / b.sum(), x, link=COSH, kernel="serial")
+    least = np.linalg.eigvalsh(Naive(A, b / b.sum(), found.x, link=naive_cosh).hess.astype(float))[0]
+    assert found.least_eigenvalue == pytest.approx(least, rel=1e-9)
+    assert np.isnan(found.lipschitz_bound)
+    assert found.contractions["exact"].end == "floor"
+    assert fastrsx.curvature(A, b / b.sum(), found.x, link=COSH, kernel="serial").hessian.smallest == pytest.approx(least, rel=1e-9)
+    far = 4 * x
+    assert np.linalg.eigvalsh(Naive(A, b, far, link=naive_cosh).hess.astype(float))[0] < 0
+    w = fastrsx.psd_weights(A, b, far, link=COSH)
+    assert fastrsx.curvature(A, b, far, w=w, link=COSH, kernel="serial").hessian.is_psd
+
+
 def test_a_loss_that_is_constant_along_a_direction_has_a_minimum():
     """The softmax does not change when a constant is added to all rows."""
     A, b = problem(50, 2)
