@@ -158,6 +158,7 @@ class Ball(NamedTuple):
     cs: _BoundedVector  # c - s
     bend: _BoundedVector  # e * (c - s)/alpha, the part of D that may be negative
     q: _BoundedVector  # q/alpha
+    vfc: _BoundedVector  # v * (f + c)/alpha, all of q but what is along v
 
     @classmethod
     def of(cls, problem: Problem, radius: float, beta: float | None, spectral: float) -> "Ball":
@@ -167,7 +168,7 @@ class Ball(NamedTuple):
         c = f.plus(sizes.constant(_log(float(np.abs(problem.b).max())), _log(float(np.linalg.norm(problem.b)))))
         cs = c.plus(sizes.everywhere(f.norm.times(c.norm)))
         q = p.times(f.plus(cs).plus(sizes.everywhere(f.norm.times(f.norm))))
-        return cls(p, cs, e.times(cs), q)
+        return cls(p, cs, e.times(cs), q, p.times(f.plus(c)))
 
 
 def ball_arguments(radius: Any, beta: Any, link: str | Link) -> tuple[float, float | None]:

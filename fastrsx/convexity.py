@@ -213,11 +213,12 @@ def psd_weights(
     with n-vectors v, q, D at x (arXiv:2309.13482, rederived) and sigma the smallest singular value of A. D, v and q do not depend on w.
 
     With radius and beta instead of x, one weight serves all rows and all x with ||x|| <= radius and <u, 1> >= beta. As
-    D_i >= e_i (c_i - s)/alpha and v.q <= ||v|| ||q||, no x there needs more than
+    D_i >= e_i (c_i - s)/alpha, v.q <= ||v|| ||q|| and q = v * (f + c) - (s + <f, f>/2) v, no x there needs more than
 
-        w^2 = 2 max |e_i (c_i - s)/alpha| + 4 max ||v/alpha|| max ||q/alpha|| + margin/sigma^2,
+        w^2 = 2 max |e_i (c_i - s)/alpha| + 4 max ||v/alpha|| min(max ||q/alpha||, max ||v * (f + c)/alpha|| + ||b||^2 max ||v/alpha||/6)
+              + margin/sigma^2,
 
-    each maximum over the set bounded as in `lipschitz_bounds`: true, not tight, and growing like (radius/beta)^2.
+    each maximum over the set bounded as in `lipschitz_bounds`: true, not tight, and growing like (radius/beta)^3, as what is needed does.
 
     For link="softmax" one constant serves every x of any length, so neither is needed (docs/theory.md, "The theorem, measured"):
 
@@ -310,7 +311,10 @@ def _log_weight(problem: Problem, ball: tuple[float, float | None] | None, margi
     log_square = math.inf
     if ball is not None:
         bounded = Ball.of(problem, *ball, float(singular[0]))
-        log_square = float(np.logaddexp(math.log(2) + bounded.bend.most.size, math.log(4) + bounded.p.norm.size + bounded.q.norm.size))
+        v, norm_b = bounded.p.norm.size, float(np.linalg.norm(problem.b))
+        along = v + (2 * math.log(norm_b) - math.log(6) if norm_b > 0 else -math.inf)
+        q = min(bounded.q.norm.size, float(np.logaddexp(bounded.vfc.norm.size, along)))
+        log_square = float(np.logaddexp(math.log(2) + bounded.bend.most.size, math.log(4) + v + q))
     if problem.link == "softmax":
         log_square = min(log_square, math.log(0.75 * (1 + float(np.ptp(problem.b)))))
     if margin > 0:

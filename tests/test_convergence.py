@@ -173,6 +173,63 @@ def test_print_shows_all():
     ]
 
 
+def softmax_hessian(rng):
+    """The template's B at a random a, of 1/2 ||c||^2, for b >= 0 with a sum of at most 1; and a."""
+    n = int(rng.integers(2, 30))
+    a = rng.standard_normal(n) * 10.0 ** rng.uniform(-1, 1)
+    b = (rng.dirichlet(np.full(n, 10.0 ** rng.uniform(-2, 1))), np.eye(1, n, int(np.argsort(a)[-2]))[0], np.zeros(n))[rng.integers(3)]
+    return naive.Naive(np.eye(n), b, a, link="softmax").hess.astype(float) / 2, a
+
+
+def test_the_hessian_of_the_softmax_stays_within_a_constant_of_0():
+    rng, extremes = np.random.default_rng(0), np.zeros(2)
+    for _ in range(2000):
+        eigenvalues = np.linalg.eigvalsh(softmax_hessian(rng)[0])
+        assert -0.75 <= eigenvalues[0] <= eigenvalues[-1] <= 1  # proven
+        extremes = np.array([min(extremes[0], eigenvalues[0]), max(extremes[1], eigenvalues[-1])])
+    p = (9 + np.array([-1, 1]) * np.sqrt(33)) / 24
+    attained = 4 * p * (1 - p) ** 2 * (3 * p - 1)
+    assert (np.abs(extremes) <= np.abs(attained) + 1e-12).all()
+    assert (np.abs(extremes) >= 0.9 * np.abs(attained)).all()
+    for share, value, end in zip(p, attained, (0, -1), strict=True):
+        B = naive.Naive(np.eye(2), [1.0, 0.0], np.log([share, 1 - share]), link="softmax").hess.astype(float) / 2
+        assert np.linalg.eigvalsh(B)[end] == pytest.approx(value, rel=1e-12)
+
+
+def is_within_a_tenth(B, squared_weight):
+    """Whether W^2 is B + W^2 up to 10 %."""
+    W2 = squared_weight * np.eye(len(B))
+    return all(np.linalg.eigvalsh(matrix)[0] >= 0 for matrix in (W2 - 0.9 * (B + W2), 1.1 * (B + W2) - W2))
+
+
+def test_the_templates_weights_are_enough_and_a_constant_is():
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        B, a = softmax_hessian(rng)
+        assert np.linalg.eigvalsh(B + 0.75 * np.eye(len(a)))[0] >= 0  # the template: 20
+        assert is_within_a_tenth(B, 9.0)
+        radius_2 = max(100.0, abs(a).max())  # ||a|| <= R^2, R >= 10
+        scale = np.exp(-radius_2)
+        assert is_within_a_tenth(scale * (B + np.diag(np.exp(a))), 200.0)  # with the term <exp(a), 1> of its loss
+
+
+def test_beside_the_pole_no_constant_is():
+    """The least eigenvalue of B grows like 1/alpha^3, the largest like 1/alpha^4, with the constants of docs/theory.md."""
+    b = np.full(2, 0.5)
+    t = 3.0
+    for alpha, tol in ((1e-2, 0.05), (1e-4, 5e-4)):
+        s = np.longdouble(np.log(t))
+        for _ in range(10):
+            s -= (np.exp(s) + s + np.exp(-np.longdouble(t)) - t - alpha) / (np.exp(s) + 1)
+        ref = naive.Naive(np.eye(2), b, a=[s, -np.longdouble(t)])
+        u, v, e = (y.astype(float) for y in (ref.u, ref.v, ref.e))
+        across = np.array([v[1], -v[0]]) / np.linalg.norm(v)
+        least, largest = np.linalg.eigvalsh(ref.hess.astype(float))
+        assert float(ref.alpha) == pytest.approx(alpha, rel=1e-9)
+        assert least * alpha**3 == pytest.approx(-2 * (u @ u) * (e @ across**2), rel=tol)
+        assert largest * alpha**4 == pytest.approx(6 * (u @ u) * (v @ v), rel=tol)
+
+
 def with_intercept(A):
     return np.column_stack([A, np.ones(len(A))])
 

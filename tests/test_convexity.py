@@ -143,6 +143,16 @@ def test_psd_weights_of_a_ball_make_every_hessian_on_it_definite(link):
     assert indefinite > 50
 
 
+def test_the_weights_of_a_ball_grow_like_the_needed_ones_beside_the_pole():
+    b, alphas = np.full(2, 0.5), (1e-2, 1e-4)
+    points = [beside_the_pole(3.0, alpha) for alpha in alphas]
+    needed = [-np.linalg.eigvalsh(naive.Naive(POLE, b, x).hess.astype(float))[0] for x in points]
+    found = [fastrsx.psd_weights(POLE, b, radius=np.linalg.norm(x), beta=0.999 * alpha)[0] ** 2 for x, alpha in zip(points, alphas, strict=True)]
+    assert needed[1] / needed[0] == pytest.approx(1e6, rel=0.1)
+    assert found[1] / found[0] == pytest.approx(1e6, rel=0.2)
+    assert (np.array(found) > needed).all()
+
+
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("radius", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
@@ -170,7 +180,7 @@ def test_lipschitz_bounds_hold_on_random_pairs(radius, weighted, link):
 
 @pytest.mark.parametrize("link", ["softmax", "linear"])
 def test_the_parts_are_bounded_for_other_links(link):
-    rng, tightest = np.random.default_rng(0), np.zeros((4, 2, 2))
+    rng, tightest = np.random.default_rng(0), np.zeros((5, 2, 2))
     for k in range(400):
         n, d = int(rng.integers(2, 40)), int(rng.integers(1, 4))
         A, b = rng.standard_normal((n, d)) * rng.uniform(0.1, 2), rng.dirichlet(np.ones(n))
@@ -192,7 +202,7 @@ def test_the_parts_are_bounded_for_other_links(link):
                 assert size_found <= size * (1 + 1e-12)
                 assert slope_found <= slope * (1 + 1e-9)
                 tight[i] = np.maximum(tight[i], (size_found / max(size, 1e-300), slope_found / max(slope, 1e-300)))
-    used = [0, 1, 3] if link == "linear" else [0, 1, 2, 3]  # e = 0
+    used = [0, 1, 3, 4] if link == "linear" else [0, 1, 2, 3, 4]  # e = 0
     assert (tightest[used] > 0.05).all(), tightest
 
 
@@ -204,7 +214,7 @@ def test_the_constants_of_the_softmax_do_not_grow():
 
 
 def test_the_parts_are_bounded_beside_the_pole():
-    """Also v/alpha, c - s, e * (c - s)/alpha, q/alpha, with beta the least alpha of the two points, or a thousandth of it."""
+    """Also v/alpha, c - s, e * (c - s)/alpha, q/alpha and v * (f + c)/alpha, with beta the least alpha of the two points, or a thousandth of it."""
     rng = np.random.default_rng(0)
     n, d = 12, 3
     ratios, tightest = [], np.zeros(2)
@@ -253,7 +263,8 @@ def at_the_rim(A, inside, outside, beta):
 
 
 def parts_of(at):
-    return [part.astype(float) for part in (at.v / at.alpha, at.c - at.s, at.e * (at.c - at.s) / at.alpha, at.q / at.alpha)]
+    parts = at.v / at.alpha, at.c - at.s, at.e * (at.c - at.s) / at.alpha, at.q / at.alpha, at.v * (at.f + at.c) / at.alpha
+    return [part.astype(float) for part in parts]
 
 
 def slopes(at_x, at_y, x, y):
