@@ -1,7 +1,7 @@
 """How fast Newton's method converges to a minimum: what the papers' theorem assumes and what it claims, measured."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -189,6 +189,8 @@ def convergence(
     inputs.refuse_elsewhere("A", A)
     check_kernel(kernel, num_threads)
     seed, max_iter = inputs.as_count("seed", seed, 0), inputs.as_count("max_iter", max_iter, 1)
+    if not isinstance(rows, Iterable):
+        raise TypeError(f"rows is {rows!r}; it must be a sequence of integers, such as (20, 80)")
     multiples = [inputs.as_count(f"rows[{i}]", factor, 1) for i, factor in enumerate(rows)]
     problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
     if problem._traits.flat_along_x:

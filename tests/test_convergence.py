@@ -120,6 +120,14 @@ def test_without_the_rank_2_term_steps_contract_no_faster_than_its_share():
     assert means["diagonal, 80 d rows"] > 0.7 * share > means["sampled, 80 d rows"]
 
 
+def test_with_the_weights_of_the_theorem_the_rank_2_term_is_negligible():
+    A, b, _ = noisy(n=2000, link="softmax")
+    found = fastrsx.convergence(A, b, np.full(A.shape[1], 0.1), w=np.sqrt(18.0), link="softmax")  # the sandwich, for a loss without 1/2
+    assert found.distance < found.radius_bound
+    assert found.contractions["diagonal"].factors.max() < 0.01
+    assert fastrsx.predict(A, found.x, link="softmax") == pytest.approx(1 / 2000, rel=0.01)  # whatever b is
+
+
 def test_draws_follow_the_seed():
     A, b, x0 = noisy()
     first, again, other = (fastrsx.convergence(A, b, x0, seed=seed).contractions for seed in (1, 1, 2))
@@ -254,6 +262,12 @@ def test_bad_arguments(call, message):
     A, b, _ = noisy()
     with pytest.raises(ValueError, match=message):
         call(A, b)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"rows": 20}, "^rows is 20"), ({"rows": (2.5,)}, r"^rows\[0\]"), ({"seed": "a"}, "^seed")])
+def test_bad_types(options, message):
+    with pytest.raises(TypeError, match=message):
+        fastrsx.convergence(*noisy()[:2], **options)
 
 
 def test_nothing_of_the_callers_is_changed():

@@ -225,6 +225,7 @@ def test_what_needs_a_in_memory_says_so(hessian, precision, message):
     [
         lambda A, b: fastrsx.curvature(A, b, [0.0, 0.0]),
         lambda A, b: fastrsx.lipschitz_bounds(A, b, radius=1.0, beta=1.0),
+        lambda A, b: fastrsx.convergence(A, b),
         lambda A, b: fastrsx.newton_batch([A], [b]),
         lambda A, b: fastrsx.psd_weights(A, b, [0.0, 0.0]),
         lambda A, b: fastrsx.Problem(np.ones((4, 2)), b),

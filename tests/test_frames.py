@@ -409,6 +409,7 @@ DOORS = {  # for vectors with an entry for each column: the vector's name, and a
     "newton_batch": ("x0", lambda A, b, x0: fastrsx.newton_batch([A], [b], [x0], max_iter=1).x),
     "curvature": ("x", fastrsx.curvature),
     "psd_weights": ("x", fastrsx.psd_weights),
+    "convergence": ("x0", lambda A, b, x0: fastrsx.convergence(A, b, x0, w=0.1, kernel="serial").x),
 }
 
 
@@ -516,6 +517,7 @@ ROW_DOORS = {  # for vectors with an entry for each row
     "psd_weights": lambda A, b, w: fastrsx.psd_weights(A, b, np.zeros(D)),
     "psd_weights, ball": lambda A, b, w: fastrsx.psd_weights(A, b, radius=1.0, beta=1.0),
     "lipschitz_bounds": lambda A, b, w: fastrsx.lipschitz_bounds(A, b, 1.0, 1.0, w=w),
+    "convergence": lambda A, b, w: fastrsx.convergence(A, b, np.full(D, 0.1), w=w, kernel="serial").x,
     "newton_batch": lambda A, b, w: fastrsx.newton_batch([A, A], [b, b], w=[w, w]).x,
 }
 

@@ -424,6 +424,7 @@ def test_no_door_computes_a_collection_of_dask(kind):
             lambda v: fastrsx.curvature(v, B, x),
             lambda v: fastrsx.psd_weights(v, B, x),
             lambda v: fastrsx.lipschitz_bounds(v, B, 1.0, 1.0),
+            lambda v: fastrsx.convergence(v, B),
             lambda v: fastrsx.newton_batch([v], [B]),
             lambda v: fastrsx.newton_batch(v, [B]),
         ],
