@@ -27,7 +27,7 @@ ALPHAS = (1.0, 0.1, 0.01, 0.001)
 SIZES = ((100_000, 16), (100_000, 64), (50_000, 256), (20_000, 512))
 DENSITY = 0.05  # of the sparse ones
 PAIRS = 300
-REPEATS = 9
+REPEATS = 30
 FARTHEST = 100.0  # start
 
 
