@@ -197,7 +197,7 @@ def lipschitz_bounds(A: Any, b: Any, radius: float, beta: float | None = None, *
     - Of x and y in the set, let y be the one with the larger alpha. As alpha is convex everywhere, alpha(y) - alpha(x) <= <A^T v(y), y - x>,
       so that (alpha(y) - alpha(x))/alpha(y) <= ||A|| P ||y - x||.
     - g(x)/alpha(x) - g(y)/alpha(y) = (g(x) - g(y))/alpha(y) + (g(x)/alpha(x)) (alpha(y) - alpha(x))/alpha(y), with g = e, a, 1. The first
-      term is at most m |a_i(x) - a_i(y)| in row i for g = e, by the mean value theorem for exp. So u/alpha and v/alpha have bounded slopes.
+      term is at most ``m |a_i(x) - a_i(y)|`` in row i for g = e, by the mean value theorem for exp. So u/alpha and v/alpha have bounded slopes.
     - Sums and products of bounded functions with bounded slopes are so too: c, s, D, q/alpha, gradient and Hessian.
     - For u = a, e = 0 and alpha(y) - alpha(x) = <A^T 1, y - x>.
     - For u = exp(a), no f_i is above m = min(1, exp(radius (max ||A_i|| + ||A^T 1||/n))/n). As alpha > 0 on the whole ball, the derivative

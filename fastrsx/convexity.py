@@ -51,7 +51,7 @@ class Curvature(NamedTuple):
     Attributes
     ----------
     hessian : EigenvalueRange
-        Of the Hessian, which is `diagonal` + `rank_2`.
+        Of the Hessian, which is ``diagonal`` + ``rank_2``.
     diagonal : EigenvalueRange
         Of A^T diag(2 D + w^2) A.
     rank_2 : EigenvalueRange
@@ -206,21 +206,21 @@ def psd_weights(
     """Weights w with which the Hessian is at least margin times the identity, at x or on a ball: there, `newton(A, b, w=w)` is convex.
 
     With z = A y, y^T Hess y = sum((2 D_i + w_i^2) z_i^2) - 4 <v, z> <q, z>/alpha^2. The largest eigenvalue of the symmetric part of v q^T is
-    (v.q + ||v|| ||q||)/2, so it suffices that
+    (v.q + ||v|| ||q||)/2, so it suffices that ::
 
         w_i^2 = max(0, -2 D_i) + 2 max(0, v.q + ||v|| ||q||)/alpha^2 + margin/sigma^2,
 
     with n-vectors v, q, D at x (arXiv:2309.13482, rederived) and sigma the smallest singular value of A. D, v and q do not depend on w.
 
     With radius and beta instead of x, one weight serves all rows and all x with ||x|| <= radius and <u, 1> >= beta. As
-    D_i >= e_i (c_i - s)/alpha, v.q <= ||v|| ||q|| and q = v * (f + c) - (s + <f, f>/2) v, no x there needs more than
+    D_i >= e_i (c_i - s)/alpha, v.q <= ||v|| ||q|| and q = v * (f + c) - (s + <f, f>/2) v, no x there needs more than ::
 
         w^2 = 2 max |e_i (c_i - s)/alpha| + 4 max ||v/alpha|| min(max ||q/alpha||, max ||v * (f + c)/alpha|| + ||b||^2 max ||v/alpha||/6)
               + margin/sigma^2,
 
     each maximum over the set bounded as in `lipschitz_bounds`: true, not tight, and growing like (radius/beta)^3, as what is needed does.
 
-    For link="softmax" one constant serves every x of any length, so neither is needed (docs/theory.md, "The theorem, measured"):
+    For link="softmax" one constant serves every x of any length, so neither is needed (docs/theory.md, "The theorem, measured") ::
 
         w^2 = 3/4 (1 + max b - min b) + margin/sigma^2.
 

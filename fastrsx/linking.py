@@ -103,7 +103,7 @@ class LinkCheck(NamedTuple):
     Attributes
     ----------
     first, second : float
-        The largest errors of u' and u'', against differences of u and u', relative to 1 + |u| + |u'| + |u''|.
+        The largest errors of u' and u'', against differences of u and u', relative to ``1 + |u| + |u'| + |u''|``.
     shift : float
         The largest relative error of the triple at M = 2.5, against exp(-2.5) times that at M = 0; 0 where M is always 0.
     vectorised : bool

@@ -14,7 +14,7 @@ from .inputs import Matrix, Vector
 
 
 class Status(IntEnum):
-    """How a solve ended; `sentence` says it in words, and what to do."""
+    """How a solve ended; ``sentence`` says it in words, and what to do."""
 
     CONVERGED = 0
     EXACT_FIT = 1
@@ -64,7 +64,7 @@ class Record(NamedTuple):
     radius : float
         The trust radius.
     step : float
-        max |A p| of the step p that was taken.
+        ``max |A p|`` of the step p that was taken.
     seconds : float
         Since the solve began, when the step was reported: a small problem reports up to 16 steps together, unless it has a
         callback or a table to show them one by one.

@@ -460,10 +460,10 @@ def newton(
         How many rows to draw, at least d; by default 20 d, or a fiftieth of n where that is more. With n or more, all are taken.
     precision : {"double", "mixed"}, optional
         "mixed" sums the exact Hessian in float32 within 128 rows of A and in float64 across them, for dense A of up to 1024 columns: in about
-        half the time from 64 columns on. Its entries are then off by at most 131 2^-24 sum_k |h_k A_ki A_kj|; steps may take more iterations,
+        half the time from 64 columns on. Its entries are then off by at most ``131 2^-24 sum_k |h_k A_ki A_kj|``; steps may take more iterations,
         but losses and gradients are those of float64, and so is the Hessian that judges an apparent minimum.
     tol : float, optional
-        The last step p is taken when its decrease is at most tol times the loss and max |A p| at most sqrt(tol).
+        The last step p is taken when its decrease is at most tol times the loss and ``max |A p|`` at most sqrt(tol).
     max_iter : int, optional
         The most steps.
     kernel : {"auto", "parallel", "serial", "cuda"}, optional
