@@ -32,7 +32,7 @@ html_math_renderer = "mathml"  # without scripts from elsewhere
 # -- the API, from docstrings ---------------------------------------------------------------------------------
 default_role = "autolink"
 autodoc_typehints = "none"  # the docstrings have them, in the words of users
-nitpick_ignore_regex = [("py:obj", r"(math|scipy)\..*")]  # other projects' pages are not fetched
+nitpick_ignore_regex = [("py:obj", r"(math|scipy)\..*")]  # no other project's pages are fetched
 numpydoc_show_class_members = False  # the template lists them
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -15,6 +15,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from scipy.sparse import csr_array
 
 import fastrsx
+from fastrsx.cli import build_parser
 
 # -- formulas -------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,22 @@ class Plans(Directive):
         return what.replace("`", "``"), f"{A.shape[0]:,} x {A.shape[1]:,}", plan.hessian, str(plan)
 
 
+# -- the command line -----------------------------------------------------------------------------------------
+
+
+class CommandHelp(Directive):
+    """The help of a command, as a terminal of 90 columns shows it."""
+
+    optional_arguments = 1
+
+    def run(self):
+        os.environ["COLUMNS"] = "90"
+        parser = build_parser()
+        if self.arguments:
+            parser = next(action for action in parser._actions if action.dest == "command").choices[self.arguments[0]]
+        return [nodes.literal_block(text := parser.format_help(), text, language="none")]
+
+
 # -- files beside docs/ -----------------------------------------------------------------------------------------
 
 DOCS = Path(__file__).parent
@@ -126,14 +143,11 @@ def skips(app, what, name, member, skip, options):
 
 # -- the gallery ----------------------------------------------------------------------------------------------
 
-ORDER = [
-    f"plot_{name}.py"
-    for name in ("cars", "landscape", "no_minimum", "uncertainty", "convergence", "sampled", "digits", "catsup", "cities", "file", "dask")
-]  # of its pages
+ORDER = ("cars", "landscape", "no_minimum", "uncertainty", "convergence", "sampled", "digits", "catsup", "cities", "file", "dask")  # of its pages
 
 
 def in_order(name):
-    return ORDER.index(name)
+    return ORDER.index(name.removeprefix("plot_").removesuffix(".py"))
 
 
 def picture_style(gallery_conf, name):
@@ -158,6 +172,7 @@ def picture_style(gallery_conf, name):
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displayed_math, None))
     app.add_directive("plans", Plans)
+    app.add_directive("command-help", CommandHelp)
     app.add_autodoc_attrgetter(types.ModuleType, of_module)
     app.connect("source-read", bring)
     app.connect("autodoc-skip-member", skips)

@@ -13,7 +13,7 @@ import fastrsx.kernels
 
 ROOT = Path(__file__).parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "embedding.md"
-PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]) if page.name != "CHANGELOG.md"]
+PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")]) if page.name != "CHANGELOG.md"]
 in_checkout = pytest.mark.skipif(not README.exists(), reason="the documentation lies beside the tests only in a checkout")
 PACKAGES = (fastrsx, fastrsx.kernels)
 ON_GPU = ("fastrsx.engines.cuda", "fastrsx.kernels.cuda", "fastrsx.kernels.gpu")  # need numba-cuda

@@ -2,8 +2,8 @@
 Market shares of cars
 =====================
 
-The demo of the package: 2217 models sold in the United States from 1971 to 1990, and the share of the market that each of them had.
-Five numbers describe a car. Which of them sell it?
+The demo of the package: 2217 models sold in the United States from 1971 to 1990, and the share of the market that each of them
+had. Five numbers describe a car. Which of them sell it?
 """
 
 import matplotlib.pyplot as plt
@@ -23,9 +23,9 @@ for name, x in zip(cars.names, result.x, strict=True):
     print(f"{name:<6} {x:+.3f}")
 
 # %%
-# The columns are standardised, so the coefficients compare: a low price and space sell a car, and the other three count little. Five numbers
-# do not know a single model: four fifths of the squared distance remain. But they order the market, as the tenths on the left
-# show. For the dearest cars the fit falls below 0, which f may do; ``link="softmax"`` would not.
+# The columns are standardised, so the coefficients compare: a low price and space sell a car, and the other three count little.
+# Five numbers do not know a single model: four fifths of the squared distance remain. But they order the market, as the tenths on
+# the left show. For the dearest cars the fit falls below 0, which f may do; ``link="softmax"`` would not.
 
 tenths = np.array_split(np.argsort(fitted), 10)
 by_price = np.array_split(np.argsort(cars.A[:, 0]), 10)

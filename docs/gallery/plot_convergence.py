@@ -2,8 +2,8 @@
 Newton's steps against SciPy's solvers
 ======================================
 
-The same loss for three solvers: `fastrsx.newton`, and SciPy's L-BFGS-B and trust-exact, which get value, gradient and Hessian from `fastrsx.Problem`. What
-costs time is reading A, so reads of A are what is counted here. They are the same on every machine.
+The same loss for three solvers: `fastrsx.newton`, and SciPy's L-BFGS-B and trust-exact, which get value, gradient and Hessian
+from `fastrsx.Problem`. What costs time is reading A, so reads of A are what is counted here. They are the same on every machine.
 """
 
 import matplotlib.pyplot as plt
@@ -41,9 +41,10 @@ curves["SciPy trust-exact"] = watched("trust-exact", gtol=1e-12)
 curves["SciPy L-BFGS-B"] = watched("L-BFGS-B", ftol=1e-16, gtol=1e-14, maxiter=400)
 
 # %%
-# With the same derivatives SciPy's trust-exact comes to the same minimum; it takes more reads, since `fastrsx.newton` evaluates rejected steps without a read
-# and corrects poor ones by a search in a plane. L-BFGS-B builds its picture of the curvature from gradients, and columns as unequal as these take it
-# far more reads: it was stopped after 400 steps, when its loss was still more than a thousandth above the minimum.
+# With the same derivatives SciPy's trust-exact comes to the same minimum; it takes more reads, since `fastrsx.newton` evaluates
+# rejected steps without a read and corrects poor ones by a search in a plane. L-BFGS-B builds its picture of the curvature from
+# gradients, and columns as unequal as these take it far more reads: it was stopped after 400 steps, when its loss was still more
+# than a thousandth above the minimum.
 
 figure, axes = plt.subplots()
 for (name, curve), color, style in zip(curves.items(), ("C3", "C0", "C1"), ("o-", "s-", "-"), strict=True):

@@ -2,8 +2,8 @@
 A dask cluster on a laptop
 ==========================
 
-A dask array is solved where its chunks lie. The scheduler may be a cluster's, or that of this process with two threads, as here: the calls are the
-same. For workers of their own, start ``distributed.Client(n_workers=2, threads_per_worker=1)`` first.
+A dask array is solved where its chunks lie. The scheduler may be a cluster's, or that of this process with two threads, as here:
+the calls are the same. For workers of their own, start ``distributed.Client(n_workers=2, threads_per_worker=1)`` first.
 """
 
 import dask
@@ -36,8 +36,8 @@ for workers in (1, 2, 4):
 print("different answers from 1, 2 and 4 workers:", len(answers))
 
 # %%
-# Each step is one round trip: all chunks form A p for the step, then, without asking again, the gradient and the Hessian at the new point.
-# The answer has the same bits on any number of workers, since states of chunks merge in the order of the chunks.
+# Each step is one round trip: all chunks form A p for the step, then, without asking again, the gradient and the Hessian at the
+# new point. The answer has the same bits on any number of workers, since states of chunks merge in the order of the chunks.
 
 KINDS = {"look": ("C0", "A p, and alpha at the new point"), "differentiate": ("C3", "gradient and Hessian there")}
 lanes = {worker: lane for lane, worker in enumerate(dict.fromkeys(task.worker_id for task in profile.results))}

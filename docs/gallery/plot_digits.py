@@ -2,8 +2,8 @@
 1797 digits in one batch
 ========================
 
-An image of 8 x 8 pixels is a distribution: each pixel has a share of the ink. So each of scikit-learn's 1797 digits is a small problem
-of its own, 64 shares explained by 27 smooth waves, and `fastrsx.newton_batch` solves them all at once.
+An image of 8 x 8 pixels is a distribution: each pixel has a share of the ink. So each of scikit-learn's 1797 digits is a small
+problem of its own, 64 shares explained by 27 smooth waves, and `fastrsx.newton_batch` solves them all at once.
 """
 
 import time
@@ -30,8 +30,9 @@ print("part of the squared distance that is removed, by digit:")
 print("  ".join(f"{digit}: {np.median(removed[digits.target == digit]):.0%}" for digit in range(10)))
 
 # %%
-# For each digit the image whose fit is the median one, and the part of its squared distance from an even grey that 27 waves remove. A one is a smooth
-# stroke and loses least; an eight has two holes of a single pixel, which waves of this length blur. All 1797 problems ended in a minimum.
+# For each digit the image whose fit is the median one, and the part of its squared distance from an even grey that 27 waves
+# remove. A one is a smooth stroke and loses least; an eight has two holes of a single pixel, which waves of this length blur. All
+# 1797 problems ended in a minimum.
 
 figure, axes = plt.subplots(2, 10, figsize=(8.4, 2.1), sharex=True, sharey=True)
 for digit, (above, below) in enumerate(axes.T):

@@ -2,9 +2,9 @@
 A file larger than the memory
 =============================
 
-A memory map that is large beside the free memory is not loaded: `fastrsx.newton` streams it from its file, chunk by chunk, and a step reads it once.
-To show this in seconds, the file here has half a gigabyte, and the package is told that only 400 MB are free. A larger file takes more
-time, and six more numbers in memory for each row.
+A memory map that is large beside the free memory is not loaded: `fastrsx.newton` streams it from its file, chunk by chunk, and a
+step reads it once. To show this in seconds, the file here has half a gigabyte, and the package is told that only 400 MB are free.
+A larger file takes more time, and six more numbers in memory for each row.
 """
 
 import tempfile
@@ -63,8 +63,8 @@ print("largest difference of x:", np.abs(streamed.x - mapped.x).max())
 folder.cleanup()
 
 # %%
-# Through the map every page of the file that is read stays in memory for as long as there is room. Streaming keeps the chunks at hand, the n-vectors
-# and the sums, and x is the same to rounding.
+# Through the map every page of the file that is read stays in memory for as long as there is room. Streaming keeps the chunks at
+# hand, the n-vectors and the sums, and x is the same to rounding.
 
 figure, axes = plt.subplots()
 axes.plot(*of_map, color="C0", label="read in place, through the map")

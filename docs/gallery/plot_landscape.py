@@ -2,8 +2,9 @@
 The loss as a landscape
 =======================
 
-With two coefficients the loss can be drawn: here an intercept and a slope, for fourteen things. It is not convex, and it is not defined
-everywhere. Where alpha, the sum of u = exp(Ax) + Ax, is not above 0 there is no loss, and towards that region rises a pole.
+With two coefficients the loss can be drawn: here an intercept and a slope, for fourteen things. It is not convex, and it is not
+defined everywhere. Where alpha, the sum of u = exp(Ax) + Ax, is not above 0 there is no loss, and towards that region rises a
+pole.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +25,9 @@ print(result.summary())
 print(f"x = {result.x.round(3)}; the Hessian is indefinite at {bent.sum()} of {len(path)} points of the path")
 
 # %%
-# The Hessian is indefinite at x = 0 and at the next points, where a plain Newton step may lead to a saddle point. Within its trust region the method
-# follows the negative curvature, first towards the pole and then beside it, and comes into the valley that holds the minimum.
+# The Hessian is indefinite at x = 0 and at the next points, where a plain Newton step may lead to a saddle point. Within its
+# trust region the method follows the negative curvature, first towards the pole and then beside it, and comes into the valley
+# that holds the minimum.
 
 first, second = np.linspace(-1.5, 4.0, 221), np.linspace(-3.0, 2.5, 221)
 loss = np.array([[problem.value([x, y]) for x in first] for y in second])

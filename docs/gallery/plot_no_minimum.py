@@ -2,8 +2,8 @@ r"""
 A loss without a minimum
 ========================
 
-Twenty products, of which three are on sale, and all buyers take one of these, in equal parts. The larger the coefficient of "on sale", the
-better the fit, and no coefficient is large enough: the loss falls for ever, along a ray.
+Twenty products, of which three are on sale, and all buyers take one of these, in equal parts. The larger the coefficient of "on
+sale", the better the fit, and no coefficient is large enough: the loss falls for ever, along a ray.
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +21,9 @@ print(result.status.name)
 print(result.message)
 
 # %%
-# The message names the column. Weights w add :math:`\frac12 \lVert w * Ax \rVert^2` to the loss, which grows along every direction
-# that A sees, so there is a minimum again. How large should w be? The smaller it is, the better the fit and the longer x.
+# The message names the column. Weights w add :math:`\frac12 \lVert w * Ax \rVert^2` to the loss, which grows along every
+# direction that A sees, so there is a minimum again. How large should w be? The smaller it is, the better the fit and the longer
+# x.
 
 weights = [0.003, 0.01, 0.03, 0.1]
 solved = {w: fastrsx.newton(A, b, w=w) for w in weights}

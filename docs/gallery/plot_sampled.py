@@ -2,8 +2,9 @@ r"""
 A Hessian from a few rows
 =========================
 
-With hundreds of columns most of a Newton step is the Gram matrix :math:`G = A^T \mathrm{diag}(|h|) A`. A few rows give nearly the same matrix, if
-they are drawn well. How many does it take, and which? The measure is eps: all eigenvalues of :math:`G^{-1} \tilde G` lie within 1 ± eps.
+With hundreds of columns most of a Newton step is the Gram matrix :math:`G = A^T \mathrm{diag}(|h|) A`. A few rows give nearly the
+same matrix, if they are drawn well. How many does it take, and which? The measure is eps: all eigenvalues of :math:`G^{-1} \tilde
+G` lie within 1 ± eps.
 """
 
 import matplotlib.pyplot as plt
@@ -47,8 +48,9 @@ for way, draws in found.items():
 
 # %%
 # Drawn by weight times leverage, 20 rows for each column, 640 of the 20,000, give an eps of about 0.2: that is what
-# ``hessian="sampled"`` draws by default. Conjugate gradients on the exact Hessian, with such a matrix as preconditioner,
-# need a few products for a step. Rows drawn uniformly are of no use here: a few long rows carry the matrix, and draws miss them, or count them for too many others.
+# ``hessian="sampled"`` draws by default. Conjugate gradients on the exact Hessian, with such a matrix as preconditioner, need a
+# few products for a step. Rows drawn uniformly are of no use here: a few long rows carry the matrix, and draws miss them, or
+# count them for too many others.
 
 figure, axes = plt.subplots()
 for (way, draws), color in zip(found.items(), ("C3", "C0", "0.5"), strict=True):

@@ -2,8 +2,9 @@
 How sure is x?
 ==============
 
-Shares are measured with errors, which are larger where shares are larger. Here the truth is known, so the errors can be drawn a thousand times, and
-`fastrsx.newton_batch` solves all thousand problems. The ellipses are what one of these problems says of itself.
+Shares are measured with errors, which are larger where shares are larger. Here the truth is known, so the errors can be drawn a
+thousand times, and `fastrsx.newton_batch` solves all thousand problems. The ellipses are what one of these problems says of
+itself.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +27,9 @@ for kind, covariance in covariances.items():
     print(f"{kind:14}", *(f"{s:12.4f}" for s in np.sqrt(np.diagonal(covariance))))
 
 # %%
-# The sandwich and the bootstrap take the error of each row from its own residual, and their ellipses have the size and the tilt of the cloud. The
-# least-squares form assumes one variance for all rows. That is not so here, and its errors are less than half of the true ones.
+# The sandwich and the bootstrap take the error of each row from its own residual, and their ellipses have the size and the tilt
+# of the cloud. The least-squares form assumes one variance for all rows. That is not so here, and its errors are less than half
+# of the true ones.
 
 turn = np.linspace(0, 2 * np.pi, 200)
 figure, axes = plt.subplots(figsize=(8.2, 4.6))
