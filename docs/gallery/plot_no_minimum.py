@@ -2,8 +2,9 @@ r"""
 A loss without a minimum
 ========================
 
-Twenty products, of which three are on sale, and all buyers take one of these, in equal parts. The larger the coefficient of "on
-sale", the better the fit, and no coefficient is large enough: the loss falls for ever, along a ray.
+Twenty products, of which three are on sale, and all buyers take one of these, in equal parts. The
+larger the coefficient of "on sale", the better the fit, and no coefficient is large enough: the
+loss falls for ever, along a ray.
 """
 
 import matplotlib.pyplot as plt
@@ -21,15 +22,17 @@ print(result.status.name)
 print(result.message)
 
 # %%
-# The message names the column. Weights w add :math:`\frac12 \lVert w * Ax \rVert^2` to the loss, which grows along every
-# direction that A sees, so there is a minimum again. How large should w be? The smaller it is, the better the fit and the longer
-# x.
+# The message names the column. Weights w add :math:`\frac{1}{2} \lVert w * Ax \rVert^2` to the
+# loss, which grows along every direction that A sees, so there is a minimum again. How large
+# should w be? The smaller it is, the better the fit and the longer x.
 
 weights = [0.003, 0.01, 0.03, 0.1]
 solved = {w: fastrsx.newton(A, b, w=w) for w in weights}
 for w, restored in solved.items():
     share = fastrsx.predict(A, restored.x)[:3].sum()
-    print(f"w = {w:<5}  {restored.status.name}  x = {restored.x.round(3)}  fitted share of the three: {share:.1%}")
+    print(
+        f"w = {w:<5}  {restored.status.name}  x = {restored.x.round(3)}  fitted share: {share:.1%}"
+    )
 
 # %%
 # The loss at x = (t, 0), which is the ray, for each w.
@@ -43,8 +46,14 @@ for k, (w, restored) in enumerate(solved.items()):
     values = [problem.value([t, 0]) for t in along]
     axes.plot(along, values, color=shade)
     axes.plot(restored.x[0], restored.fun, "o", color=shade)
-    axes.annotate(f"w = {w:g}", (11, values[-1]), (4, 0), textcoords="offset points", color=shade, va="center")
+    axes.annotate(
+        f"w = {w:g}", (11, values[-1]), (4, 0), textcoords="offset points", color=shade, va="center"
+    )
 axes.set(
-    yscale="log", xlabel='coefficient of "on sale"', ylabel="loss", xlim=(0, 11), title="Without w the loss falls for ever; each w has a minimum"
+    yscale="log",
+    xlabel='coefficient of "on sale"',
+    ylabel="loss",
+    xlim=(0, 11),
+    title="Without w the loss falls for ever; each w has a minimum",
 )
 plt.show()

@@ -2,9 +2,10 @@ r"""
 A Hessian from a few rows
 =========================
 
-With hundreds of columns most of a Newton step is the Gram matrix :math:`G = A^T \mathrm{diag}(|h|) A`. A few rows give nearly the
-same matrix, if they are drawn well. How many does it take, and which? The measure is eps: all eigenvalues of :math:`G^{-1} \tilde
-G` lie within 1 ± eps.
+With hundreds of columns most of a Newton step is the Gram matrix :math:`G = A^T
+\mathrm{diag}(|h|) A`. A few rows give nearly the same matrix, if they are drawn well. How many
+does it take, and which? The measure is eps: all eigenvalues of :math:`G^{-1} \tilde G` lie within
+1 ± eps.
 """
 
 import matplotlib.pyplot as plt
@@ -33,7 +34,7 @@ def probabilities(scores, rows):
 
 
 def eps(scores, rows):
-    """The error of one draw: rows are taken at whole numbers along the line on which their probabilities lie end to end."""
+    """The error of one draw: probabilities lie end to end, each whole number takes a row."""
     p = probabilities(scores, rows)
     taken = np.diff(np.floor(np.cumsum(p) + rng.random()), prepend=0) > 0
     sampled = A[taken].T @ ((h / p)[taken, None] * A[taken])
@@ -42,15 +43,19 @@ def eps(scores, rows):
 
 multiples = np.array([3, 5, 10, 20, 40, 80, 160])
 ways = {"by weight times leverage": h * leverage, "by weight": h, "uniformly": np.ones(n)}
-found = {way: [[eps(scores, k * d) for _ in range(15)] for k in multiples] for way, scores in ways.items()}
+found = {
+    way: [[eps(scores, k * d) for _ in range(15)] for k in multiples]
+    for way, scores in ways.items()
+}
 for way, draws in found.items():
     print(f"{way:<26}", "  ".join(f"{value:.2f}" for value in np.median(draws, axis=1)))
 
 # %%
-# Drawn by weight times leverage, 20 rows for each column, 640 of the 20,000, give an eps of about 0.2: that is what
-# ``hessian="sampled"`` draws by default. Conjugate gradients on the exact Hessian, with such a matrix as preconditioner, need a
-# few products for a step. Rows drawn uniformly are of no use here: a few long rows carry the matrix, and draws miss them, or
-# count them for too many others.
+# Drawn by weight times leverage, 20 rows for each column, 640 of the 20,000, give an eps of about
+# 0.2: that is what ``hessian="sampled"`` draws by default. Conjugate gradients on the exact
+# Hessian, with such a matrix as preconditioner, need a few products for a step. Rows drawn
+# uniformly are of no use here: a few long rows carry the matrix, and draws miss them, or count
+# them for too many others.
 
 figure, axes = plt.subplots()
 for (way, draws), color in zip(found.items(), ("C3", "C0", "0.5"), strict=True):
@@ -59,7 +64,11 @@ for (way, draws), color in zip(found.items(), ("C3", "C0", "0.5"), strict=True):
     axes.plot(multiples, middle, "o-", color=color, label=f"drawn {way}")
 axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
 axes.set(
-    xscale="log", yscale="log", xlabel="rows drawn, over columns", ylabel="eps", title="Rows drawn well are few: median and quartiles of 15 draws"
+    xscale="log",
+    yscale="log",
+    xlabel="rows drawn, over columns",
+    ylabel="eps",
+    title="Rows drawn well are few: median and quartiles of 15 draws",
 )
 axes.set_xticks(multiples, map(str, multiples))
 axes.set_yticks([0.03, 0.1, 0.5, 1, 10, 100], ["0.03", "0.1", "0.5", "1", "10", "100"])
