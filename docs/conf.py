@@ -62,6 +62,7 @@ html_title = "fastrsx"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "fastrsx"},
     "header_links_before_dropdown": 6,
