@@ -133,6 +133,11 @@ def of_module(module, name, *default):
     return getattr(found, "py_func", found)
 
 
+def link_pages(app, what, name, member, options, lines):
+    """Lead the names of pages in docstrings to the pages."""
+    lines[:] = [re.sub(r"docs/(\w+)\.md", r":doc:`docs/\1.md </\1>`", line) for line in lines]
+
+
 def skips(app, what, name, member, skip, options):
     """Fields of named tuples, which class docstrings describe."""
     return True if type(member).__name__ == "_tuplegetter" else None
@@ -172,5 +177,6 @@ def setup(app):
     app.add_directive("command-help", CommandHelp)
     app.add_autodoc_attrgetter(types.ModuleType, of_module)
     app.connect("source-read", bring)
+    app.connect("autodoc-process-docstring", link_pages)
     app.connect("autodoc-skip-member", skips)
     return {"parallel_read_safe": True}

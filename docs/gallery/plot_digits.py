@@ -39,7 +39,7 @@ print(
 # an even grey that 27 waves remove. A one is a smooth stroke and loses least; an eight has two
 # holes of a single pixel, which waves of this length blur. All 1797 problems ended in a minimum.
 
-figure, axes = plt.subplots(2, 10, figsize=(8.4, 2.1), sharex=True, sharey=True)
+figure, axes = plt.subplots(2, 10, figsize=(8.4, 2.4), sharex=True, sharey=True)
 for digit, (above, below) in enumerate(axes.T):
     rank = np.argsort(np.where(digits.target == digit, removed, np.nan))
     k = rank[(digits.target == digit).sum() // 2]  # the median one
@@ -51,6 +51,9 @@ for digit, (above, below) in enumerate(axes.T):
     for axis in (above, below):
         axis.set(xticks=(), yticks=())
         axis.spines[:].set_visible(False)
+figure.suptitle(
+    "Part of the squared distance that the fit removes", x=0.01, ha="left", size="medium"
+)
 axes[0, 0].set_ylabel("ink")
 axes[1, 0].set_ylabel("fitted")
 plt.show()

@@ -61,7 +61,7 @@ axes.plot(
 )
 axes.plot(*path[~bent].T, "o", color="C1", label="it is positive")
 axes.text(-1.02, -0.2, "alpha ≤ 0:\nno loss", ha="center", backgroundcolor="0.85")
-axes.annotate("x = 0", path[0], (6, -12), textcoords="offset points", color="white")
+axes.annotate("x = 0", path[0], (6, -12), textcoords="offset points")
 axes.annotate("minimum", path[-1], (8, -4), textcoords="offset points", color="white")
 axes.set(xlabel="intercept", ylabel="slope", title="Newton's path from 0 to the minimum")
 axes.legend(loc="lower right", frameon=True, framealpha=0.9)

@@ -62,7 +62,6 @@ for (way, draws), color in zip(found.items(), ("C3", "C0", "0.5"), strict=True):
     low, middle, high = np.quantile(draws, (0.25, 0.5, 0.75), axis=1)
     axes.fill_between(multiples, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot(multiples, middle, "o-", color=color, label=f"drawn {way}")
-axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
 axes.set(
     xscale="log",
     yscale="log",
