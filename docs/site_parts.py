@@ -84,12 +84,12 @@ class Plans(Directive):
 
 
 class CommandHelp(Directive):
-    """The help of a command, as a terminal of 90 columns shows it."""
+    """The help of a command, as a terminal of 80 columns shows it."""
 
     optional_arguments = 1
 
     def run(self):
-        os.environ["COLUMNS"] = "90"
+        os.environ["COLUMNS"] = "80"
         parser = build_parser()
         if self.arguments:
             parser = next(action for action in parser._actions if action.dest == "command").choices[self.arguments[0]]
