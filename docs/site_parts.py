@@ -71,6 +71,7 @@ class Plans(Directive):
         rows = [("What you have", "n x d", "hessian", "what `newton(A, b)` runs"), ("---", "--:", "---", "---"), *map(self.row, PLANNED)]
         table = nodes.Element()
         self.state.nested_parse(StringList([f"| {' | '.join(cells)} |" for cells in rows], source="plans"), 0, table)
+        table[0]["classes"].append("plans")
         return table.children
 
     @staticmethod
