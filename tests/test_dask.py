@@ -247,8 +247,13 @@ def test_workers_hold_a_and_six_vectors(cluster):
     limit = A.nbytes + 6 * b.nbytes + 2**18
     held, before = [], set()
 
+    def on_worker(dask_worker):  # which cannot import this file
+        from dask.sizeof import sizeof
+
+        return {str(key): sizeof(value) for key, value in dask_worker.data.items()}
+
     def sizes():
-        found = cluster.run(lambda dask_worker: {str(key): size_of(value) for key, value in dask_worker.data.items()})
+        found = cluster.run(on_worker)
         return {key: size for each in found.values() for key, size in each.items() if key not in before}  # a copy on another worker counts once
 
     def look(intermediate_result):
