@@ -239,12 +239,12 @@ def test_only_numbers_vectors_and_matrices_of_columns_travel(cluster, monkeypatc
         assert result.success
     assert max(arrived) <= 8 * (8**2 + 12 * 8) + 4096
     moved = [size for sizes in cluster.run(large).values() for size in sizes]
-    assert len(moved) < 4 * result.nit  # some where a chunk moves to an idle worker, but not one of each chunk in each step
+    assert len(moved) < result.nit  # some where a chunk moves to an idle worker, but none in each step
 
 
-def test_workers_hold_a_and_six_vectors(cluster):
+def test_workers_hold_a_and_eight_vectors(cluster):
     A, b = example(n=40_000, d=8, seed=1)
-    limit = A.nbytes + 6 * b.nbytes + 2**18
+    limit = A.nbytes + 8 * b.nbytes + 2**18
     held, before = [], set()
 
     def on_worker(dask_worker):  # which cannot import this file

@@ -44,7 +44,7 @@ print("different answers from 1, 2 and 4 workers:", len(answers))
 # workers, since states of chunks merge in the order of the chunks.
 
 KINDS = {
-    "product": ("C0", "A p"),
+    "look": ("C0", "A p, and alpha at the new point"),
     "differentiate": ("C3", "gradient and Hessian there"),
 }
 lanes = {

@@ -30,7 +30,7 @@ from .graphs import Field, NVector, Pieces, task, tree, value_of
 from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
-WORTH_MS = 20.0  # of work in a chunk on one thread: below, its five tasks, 1 ms each for a scheduler, are more than a quarter
+WORTH_MS = 20.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, are more than a fifth
 RENEWED_EVERY = 8  # steps: then A x is formed anew, and what it came from is forgotten
 
 
@@ -101,7 +101,7 @@ class DaskPasses(Passes):
 
     def _point_of(self, trials: list[Any]) -> Any:
         """The point of trials, a task."""
-        domain = task(tasks.join, [task(tasks.whole, Field(each, 1)) for each in trials])
+        domain = task(tasks.join, [task(tasks.whole, Field(each, 2)) for each in trials])
         sums = [task(tasks.residuals, Field(each, 0), target, domain, self.link) for each, target in zip(trials, self.targets, strict=True)]
         return task(tasks.finish, domain, sums)
 
@@ -197,7 +197,7 @@ class DaskPasses(Passes):
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
         """The gradient in a second read, but the same round trip."""
         self.evaluations += 1
-        return self._look_ahead([task(tasks.project, chunk, x, self.link) for chunk in self.chunks], [], self.a, False)[:2]
+        return self._look_ahead([task(tasks.project, chunk, x, self.link) for chunk in self.chunks], self.a, None, False)[:2]
 
     def look_ahead(self, a: NVector, p: Vector, da: NVector, out: NVector) -> Point:
         """Also the derivatives there, on the assumption that the trial is accepted: in the same round trip."""
@@ -205,33 +205,30 @@ class DaskPasses(Passes):
         self._steps += 1
         assert self._iterate is not None
         is_renewed = self._steps % RENEWED_EVERY == 0
-        parts = self._products(self._iterate.x) if is_renewed else a.parts
-        steps = self._products(p)
-        trials = [task(tasks.trial, self.link, *each, 1.0) for each in zip(parts, steps, strict=True)]
-        point, _, sums, da.parts = self._look_ahead(trials, steps, out, True)
+        x, step = self._iterate.x.copy(), p.copy()
+        parts = [None] * len(self.chunks) if is_renewed else a.parts
+        trials = [task(tasks.look, chunk, part, x, step, self.link) for chunk, part in zip(self.chunks, parts, strict=True)]
+        point, _, sums = self._look_ahead(trials, out, da, True)
         self._ahead = (point, sums) if point.fun < np.inf else None
         self.count += is_renewed
         return point
 
-    def _look_ahead(self, trials: list[Any], steps: list[Any], out: NVector, with_gram: bool) -> tuple[Point, Derivatives | None, Any, list[Any]]:
-        """The point and the derivatives at trials, their sums, and the steps, kept."""
+    def _look_ahead(self, trials: list[Any], out: NVector, da: NVector | None, with_gram: bool) -> tuple[Point, Derivatives | None, Any]:
         self.count += 2
         point = self._point_of(trials)
         sums = self._differentiated([Field(each, 0) for each in trials], point, with_gram)
-        (raw, sums), (kept, steps) = self._compute(task(tasks.together, point, sums), trials, steps)
+        (raw, sums), (kept,) = self._compute(task(tasks.together, point, sums), trials)
         out.parts = [Field(each, 0) for each in kept]
-        return Point(np.array(raw)), None if sums is None else _first(sums), sums, steps
+        if da is not None:
+            da.parts = [Field(each, 1) for each in kept]
+        return Point(np.array(raw)), None if sums is None else _first(sums), sums
 
     # -- sums over rows ---------------------------------------------------------------------------------------
 
     def products(self, x: Vector, out: NVector) -> None:
         self.count += 1
-        (out.parts,) = self._keep([self._products(np.asarray(x, dtype=float))])
-
-    def _products(self, x: Vector) -> list[Any]:
-        """The parts of A x, tasks."""
-        x = x.copy()
-        return [task(tasks.product, chunk, x, self.link) for chunk in self.chunks]
+        (kept,) = self._keep([[task(tasks.product, chunk, np.array(x, dtype=float), self.link) for chunk in self.chunks]])
+        out.parts = [Field(each, 0) for each in kept]
 
     def _parts(self, vector: Any) -> list[Any]:
         """The parts of an n-vector of ours or of the caller's."""

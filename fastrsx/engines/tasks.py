@@ -26,9 +26,10 @@ class Target(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A x at a trial point, and the states of its blocks."""
+    """A step on a chunk: A (x + p) and A p; and the states of its blocks."""
 
     a: Vector
+    da: Vector
     sums: Matrix
 
 
@@ -60,7 +61,7 @@ def passes_of(chunk: Any, link: Any, target: Target = NO_TARGET) -> Passes:
 def trial(link: Any, a: Vector, da: Vector, t: float) -> Trial:
     out, sums = np.empty(len(a)), np.zeros((block_count.py_func(len(a), 1), records.STATE_ROOM))
     chunks.chunk_domain(link, a, da, t, out if da.size else a, sums)
-    return Trial(out if da.size else a, sums)
+    return Trial(out if da.size else a, da, sums)
 
 
 def zeros(target: Target) -> Vector:
@@ -72,21 +73,33 @@ def hold(chunk: Any, b: Any, w: Any) -> Target:
     return Target(*(EMPTY if part is None else np.array(part, dtype=np.float64) for part in (b, w)))
 
 
-def product(chunk: Any, x: Vector, link: Any) -> Vector:
-    out = np.empty(chunk.shape[0])
-    passes_of(chunk, link).products(x.copy(), out)
-    return out
-
-
 def project(chunk: Any, x: Vector, link: Any) -> Trial:
     """The trial at A x."""
-    return trial(link, product(chunk, x, link), EMPTY, 0.0)
+    a = np.empty(chunk.shape[0])
+    passes_of(chunk, link).products(x.copy(), a)
+    return trial(link, a, EMPTY, 0.0)
+
+
+def look(chunk: Any, a: Vector | None, x: Vector, p: Vector, link: Any) -> Trial:
+    """The trial at A x + A p; a is A x unless that is to be formed anew."""
+    work, da = passes_of(chunk, link), np.empty(chunk.shape[0])
+    if a is None:
+        a = np.empty(len(da))
+        work.products(x.copy(), a)
+    work.products(p.copy(), da)
+    return trial(link, a, da, 1.0)
+
+
+def product(chunk: Any, x: Vector, link: Any) -> Trial:
+    a = np.empty(chunk.shape[0])
+    passes_of(chunk, link).products(x.copy(), a)
+    return Trial(a, EMPTY, np.zeros((0, records.STATE_ROOM)))
 
 
 def combination(here: Vector, da: Vector, before: Vector, y: Vector, link: Any) -> Trial:
     out, sums = np.empty(len(here)), np.zeros((block_count.py_func(len(here), 1), records.STATE_ROOM))
     chunks.chunk_combination(link, Plane(here, da, before), y.copy(), out, sums)
-    return Trial(out, sums)
+    return Trial(out, EMPTY, sums)
 
 
 def plane_sums(here: Vector, da: Vector, before: Vector, a: Vector, target: Target, point: Vector, link: Any) -> list[Vector] | None:
