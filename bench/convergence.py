@@ -112,8 +112,7 @@ def contraction(all_found):
         factors, steps = {}, {}
         for seed, u in enumerate(directions(len(near.x))):
             start = near.x + min(1.0, near.radius) * u
-            w = problem.w if problem.w.size else None
-            found = fastrsx.convergence(problem.A, problem.b, start, w=w, link=problem.link, rows=ROWS, seed=seed)
+            found = fastrsx.convergence(problem.A, problem.b, start, w=problem._given_w, link=problem.link, rows=ROWS, seed=seed)
             for hessian, run in found.contractions.items():
                 factors.setdefault(hessian, []).extend(run.factors)
                 steps.setdefault(hessian, []).append([run.iterations(part * found.distance) or math.inf for part in PARTS])
@@ -125,7 +124,7 @@ def contraction(all_found):
     lines.append("| | log(\\|\\|x0 - x*\\|\\|/eps) | | | | | " + " | ".join(f"{-math.log(part):.1f}" for part in PARTS) + " |")
     caption = (
         f"Factors ||x+ - x*||/||x - x*|| of all measurable steps of {RUNS} runs, each from another direction at the distance 0.1 l/M (at most 1), "
-        "with rows drawn anew for each step; and the median number of steps to a part of ||x0 - x*||, a dash where that is not reached in 60 steps."
+        "with rows drawn anew for each step; and the median number of steps to a part of ||x0 - x*||; a dash: not within 60 steps."
     )
     return "\n".join([*lines, "", caption])
 

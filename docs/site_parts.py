@@ -51,7 +51,7 @@ def sparse(n, d, entries):
     return csr_array((np.ones(n * entries), np.tile(np.arange(entries), n), np.arange(n + 1) * entries), shape=(n, d))
 
 
-PLANNED = {  # what is in hand, and a stand-in for A, of which a plan reads shape, dtype and layout alone
+PLANNED = {  # an A of each kind that takes no memory: a plan reads shape, dtype and layout alone
     "a small table": lambda: empty(2_000, 5),
     "many rows, few columns": lambda: empty(1_000_000, 16),
     "hundreds of columns": lambda: empty(100_000, 256),

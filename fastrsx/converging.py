@@ -220,10 +220,8 @@ def _newton_step(problem: Problem, grad: Vector, hess: Matrix) -> Vector:
 
 def _minimum(problem: Problem, start: Vector) -> tuple[Vector, float]:
     """The minimum that `newton` finds from a start, after Newton steps as long as each is less than half of the one before; and its floor."""
-    w = problem.w if problem.w.size else None
-    result = newton(
-        problem.A, problem.b, start, w=w, link=problem.link, hessian="exact", tol=TOL, kernel=problem.plan.kernel, num_threads=problem._num_threads
-    )
+    w, kernel, num_threads = problem._given_w, problem.plan.kernel, problem._num_threads
+    result = newton(problem.A, problem.b, start, w=w, link=problem.link, hessian="exact", tol=TOL, kernel=kernel, num_threads=num_threads)
     if not result.success:
         raise ValueError(f"newton finds no minimum from x0: {result.status.name}. {result.message}")
     x, length = result.x, math.inf
@@ -303,8 +301,8 @@ def _lipschitz(problem: Problem, iterates: Matrix, x: Vector, floor: float) -> t
         return math.inf, math.inf  # a pole is on the way
     if isinstance(problem.link, Link):
         return most, math.nan
-    w = problem.w if problem.w.size else None
-    return most, lipschitz_bounds(problem.A, problem.b, radius, min(least_alpha, float(np.finfo(float).max)), w=w, link=problem.link).hessian
+    beta = min(least_alpha, float(np.finfo(float).max))
+    return most, lipschitz_bounds(problem.A, problem.b, radius, beta, w=problem._given_w, link=problem.link).hessian
 
 
 def _alpha(problem: Problem, x: Vector) -> float:

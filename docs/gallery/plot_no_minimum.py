@@ -2,9 +2,9 @@ r"""
 A loss without a minimum
 ========================
 
-Twenty products, of which three are on sale, and all buyers take one of these, in equal parts. The
-larger the coefficient of "on sale", the better the fit, and no coefficient is large enough: the
-loss falls for ever, along a ray.
+Three of twenty products are on sale. All buyers take one of the three, in equal parts. The larger
+the coefficient of "on sale", the better the fit, and no coefficient is large enough: the loss falls
+for ever, along a ray.
 """
 
 import matplotlib.pyplot as plt
