@@ -21,11 +21,11 @@ def room(dtype):
 
 
 def reader(dtype):
-    """The function that sees an array of `room(dtype)` numbers as a record, to read and to write; compiled, it costs nothing."""
-    kind = from_dtype(dtype)
+    """The function that sees the first `room(dtype)` numbers of an array as a record, to read and to write; compiled, it costs nothing."""
+    kind, numbers_of_one = from_dtype(dtype), room(dtype)
 
     def see(numbers):
-        return numbers.view(dtype)[0]
+        return numbers[:numbers_of_one].view(dtype)[0]
 
     @type_callable(see)
     def typed(context):

@@ -12,11 +12,11 @@ def factors(point):
 
 
 @formula
-def weights(u, v, e, b, at):
-    """h, v/alpha, q/alpha and r of a row, without w (docs/theory.md, "Derivatives")."""
+def weights(u, v, e, b, at, omega=1.0):
+    """h, v/alpha, q/alpha and r of a row with the residual weight omega, without w (docs/theory.md, "Derivatives" and "Many softmaxes")."""
     f, v = u * at.over_alpha, v * at.over_alpha
-    cs = f - b - at.s
-    return Weights(2.0 * fma(v, v, e * at.over_alpha * cs), v, v * (f + cs - at.half_ff), 2.0 * (v * cs))
+    cs = omega * (f - b) - at.s
+    return Weights(2.0 * fma(omega * v, v, e * at.over_alpha * cs), v, v * (omega * f + cs - at.half_ff), 2.0 * (v * cs))
 
 
 @formula
@@ -32,17 +32,18 @@ def loss(sums):
 
 
 @formula
-def sum_weights(u, v, b):
-    """The weights of the sums A^T y while alpha is not known: v, v u and v b."""
-    return v, v * u, v * b
+def sum_weights(u, v, b, omega=1.0):
+    """The weights of the sums A^T y while alpha is not known: v, v u and v b, the last two times omega."""
+    return v, v * (omega * u), v * (omega * b)
 
 
 @formula
-def add_residual(sums, u, b, over_alpha):
-    """The sums with f = u/alpha and c = f - b of one more row."""
+def add_residual(sums, u, b, over_alpha, omega=1.0):
+    """The sums with f = u/alpha and c = omega (f - b) of one more row."""
     f = u * over_alpha
-    c = f - b
-    return Residuals(fma(c, c, sums.squares), fma(f, c, sums.fc), fma(f, f, sums.ff), sums.penalty)
+    left = f - b
+    c = omega * left
+    return Residuals(fma(c, left, sums.squares), fma(f, c, sums.fc), fma(omega * f, f, sums.ff), sums.penalty)
 
 
 @formula
