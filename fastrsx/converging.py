@@ -220,7 +220,7 @@ def _newton_step(problem: Problem, grad: Vector, hess: Matrix) -> Vector:
 
 def _minimum(problem: Problem, start: Vector) -> tuple[Vector, float]:
     """The minimum that `newton` finds from a start, after Newton steps as long as each is less than half of the one before; and its floor."""
-    w, kernel, num_threads = problem._given_w, problem.plan.kernel, problem._num_threads
+    w, kernel, num_threads = problem._like_this["w"], problem.plan.kernel, problem._num_threads
     result = newton(problem.A, problem.b, start, w=w, link=problem.link, hessian="exact", tol=TOL, kernel=kernel, num_threads=num_threads)
     if not result.success:
         raise ValueError(f"newton finds no minimum from x0: {result.status.name}. {result.message}")
@@ -302,7 +302,7 @@ def _lipschitz(problem: Problem, iterates: Matrix, x: Vector, floor: float) -> t
     if isinstance(problem.link, Link):
         return most, math.nan
     beta = min(least_alpha, float(np.finfo(float).max))
-    return most, lipschitz_bounds(problem.A, problem.b, radius, beta, w=problem._given_w, link=problem.link).hessian
+    return most, lipschitz_bounds(problem.A, problem.b, radius, beta, w=problem._like_this["w"], link=problem.link).hessian
 
 
 def _alpha(problem: Problem, x: Vector) -> float:

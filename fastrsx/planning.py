@@ -77,6 +77,12 @@ class Plan(NamedTuple):
             return self
         return self._replace(reason=f"{self.reason}; steps in one read of A")
 
+    def in_groups(self, groups: int | None, gathered: bool) -> "Plan":
+        """The same plan, which says that u is normalised within groups of rows."""
+        if groups is None:
+            return self
+        return self._replace(reason=f"{self.reason}; u normalised within {groups} group{'s' * (groups != 1)} of rows{', gathered' * gathered}")
+
     def in_basis(self, condition: float) -> "Plan":
         """The same plan for steps in an orthonormal basis of the columns, which have that condition."""
         why = f"steps in an orthonormal basis of the columns, as these are nearly dependent (condition {condition:.1e} once scaled)"

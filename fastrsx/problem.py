@@ -14,11 +14,13 @@ from . import frames, inputs
 from .engines import passes_over
 from .engines.contract import Derivatives, Point, rank_2, rank_2_times
 from .engines.memory import EMPTY
+from .grouping import Groups, as_groups, as_row_weights, refuse_masked
 from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
-from .loading import as_data, chunks, load
+from .loading import as_data, as_rows, chunks, load
 from .planning import ON_GPU, check_kernel, choose, size_of
 from .system import cluster, device, threads
+from .system.memory import room_for
 
 LEAST_NORM_TOL = 1e-12  # of max |a|: a change that the loss does not show
 
@@ -36,6 +38,11 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def one_group(n: int) -> Groups:
+    """All rows in one group."""
+    return Groups(np.array([0, n]), [""], None)
 
 
 def _for_columns(name: str, value: Any, d: int, names: frames.Names) -> Vector:
@@ -56,7 +63,7 @@ class Factors(NamedTuple):
     D : (n,) array, on the GPU where A is
         v^2/alpha^2 + e (c - s)/alpha + w^2/2; may be negative.
     v, q : (d,) array
-        A^T v/alpha and A^T q/alpha: the rank-2 term.
+        A^T v/alpha and A^T q/alpha: the rank-2 term. With groups (groups, d), a row for each, and the term is v^T q + q^T v.
     names : tuple of str, or None
         The columns of A, where it is a table that names them.
 
@@ -117,6 +124,14 @@ class Problem:
         The target.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
+    groups : (n,) array_like, optional
+        A label for each row: a market, a year, a choice set. u is then normalised within each group of rows, and all share x: f sums to 1 in
+        each group, and the domain is alpha > 0 in each. Integers, strings, categories; rows of a group may lie apart, and are then gathered
+        once in copies of A, b and the weights (`plan` says so). For A in memory or on disk.
+    multiplicity : (n,) array_like or float, optional
+        How many times each row counts in u: u_i = m_i (exp(a_i) + a_i). At least 0; a row with 0 is masked.
+    residual_weights : (n,) array_like or float, optional
+        Weights of the residuals, at least 0: the loss is sum r_i (f_i - b_i)^2.
     link : {"rsx", "softmax", "linear"} or Link, optional
         u = exp(a) + a, or for comparison u = exp(a) or u = a, a = A x; or a `Link` of your own.
     kernel : {"auto", "parallel", "serial", "cuda"}, optional
@@ -128,7 +143,9 @@ class Problem:
     ----------
     A : (n, d) array
     b : (n,) array
-    w : (n,) array, empty without weights
+    w, multiplicity, residual_weights : (n,) array, empty without weights
+    groups : array or list, or None
+        The labels of groups, in the order in which rows have them first.
     names : tuple of str, or None
         The columns of A, where it is a table that names them.
     link : str or Link
@@ -155,7 +172,21 @@ class Problem:
     [0.324, -0.037]
     """
 
-    def __init__(self, A: Any, b: Any, *, w: Any = None, link: str | Link = "rsx", kernel: str = "auto", num_threads: int | None = None) -> None:
+    _order: Any = None  # of the caller's rows here, where those of a group lay apart
+
+    def __init__(
+        self,
+        A: Any,
+        b: Any,
+        *,
+        w: Any = None,
+        groups: Any = None,
+        multiplicity: Any = None,
+        residual_weights: Any = None,
+        link: str | Link = "rsx",
+        kernel: str = "auto",
+        num_threads: int | None = None,
+    ) -> None:
         kernel, num_threads = check_kernel(kernel, num_threads, "cuda")
         self._data = load(as_data(A), kernel)
         self.A = self._data.A
@@ -184,6 +215,7 @@ class Problem:
         frames.check_rows(A, "w", frames.index_of(w))
         self.link = as_link(link)
         self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
+        self._read_groups(A, groups, multiplicity, residual_weights)
         self._num_threads = num_threads
         self._prepare()
         with self._running():
@@ -191,11 +223,42 @@ class Problem:
         if w_there:
             self.w = self._passes.w
 
+    def _read_groups(self, A: Any, groups: Any, multiplicity: Any, residual_weights: Any) -> None:
+        """Take over which rows share a softmax, and gather those that lie apart."""
+        n, loader = self.A.shape[0], self._data.loader.name
+        given = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
+        first = next((name for name, value in given.items() if value is not None), "")
+        if first and (loader == "dask" or loader in ON_GPU):
+            where = "in chunks of dask" if loader == "dask" else "on a GPU"
+            raise ValueError(f"{first} is given, and A is {where}: groups of rows and their weights are for A in memory or on disk")
+        for name, value in given.items():
+            frames.check_rows(A, name, frames.index_of(value))
+        self.multiplicity = as_row_weights("multiplicity", multiplicity, n)
+        self.residual_weights = as_row_weights("residual_weights", residual_weights, n)
+        self._groups = groups if groups is None or isinstance(groups, Groups) else as_groups(groups, n)
+        if self._groups is not None and self._groups.order is not None:
+            self._gather(self._groups.order)
+        refuse_masked(self._groups or one_group(n), self.multiplicity)
+        self.plan = self.plan.in_groups(None if self._groups is None else self._groups.count, self._order is not None)
+
+    def _gather(self, order: Any) -> None:
+        """Copies of A, b, w and the other weights with the rows in this order."""
+        if self.plan.loader == "stream":
+            raise ValueError("groups has rows of one group that lie apart, and A is on disk: sort its rows by group")
+        passes_over(self._data, self.b, self.w, self.plan).column_scale(self.names)  # refuses an entry by the caller's number of its row
+        with room_for("a copy of A with the rows of each group together", self.A.shape[0] * self.A.shape[1]):
+            self._data = load(self.A[order], "auto" if self.plan.kernel == "cuda" else self.plan.kernel)
+        self.A, self.b = self._data.A, self.b[order]
+        self.w, self.multiplicity, self.residual_weights = (
+            each[order] if each.size else each for each in (self.w, self.multiplicity, self.residual_weights)
+        )
+        self._order = order
+
     def _prepare(self) -> None:
         self._lock = threading.RLock()
         link = kernel_link(self.link)
         self._traits: Traits = link.traits
-        self._passes = passes_over(self._data, self.b, self.w, self.plan, link)
+        self._passes = passes_over(self._data, self.b, self.w, self.plan, link, self._grouped)
         self._a = self._passes.a
         self._key: bytes | None = None  # of the last x, and what is known there
         self._point: Point
@@ -206,7 +269,7 @@ class Problem:
     def __getstate__(self) -> dict[str, Any]:
         if any(map(device.is_on_gpu, (self.A, self.b, self.w))):
             raise TypeError("a Problem with arrays on a GPU cannot be pickled; make one with arrays in memory and kernel='cuda'")
-        kept = ("A", "b", "w", "names", "link", "plan", "_num_threads", "_column_scale")
+        kept = ("A", "b", "w", "names", "link", "plan", "multiplicity", "residual_weights", "_groups", "_order", "_num_threads", "_column_scale")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -223,9 +286,45 @@ class Problem:
         return self._passes.count
 
     @property
-    def _given_w(self) -> Any:
-        """w as an argument of another problem or solve: None without."""
-        return self.w if self.w.size else None
+    def _like_this(self) -> dict[str, Any]:
+        """The arguments of another problem or solve with the same rows."""
+        weights = {"w": self.w, "multiplicity": self.multiplicity, "residual_weights": self.residual_weights}
+        groups = None if self._groups is None else self._groups._replace(order=None)  # the rows are gathered by now
+        return {name: value if value.size else None for name, value in weights.items()} | {"groups": groups, "link": self.link}
+
+    @property
+    def _grouped(self) -> tuple[Any, ...]:
+        """What the engine for groups needs; empty where one softmax of all rows is all there is."""
+        one = self._groups is None or self._groups.count == 1
+        if one and not self.multiplicity.size and not self.residual_weights.size:
+            return ()
+        return (self._groups or one_group(self.A.shape[0])).offsets, self.multiplicity, self.residual_weights
+
+    @property
+    def groups(self) -> Any:
+        """The labels of groups, in the order of `alpha`; None without groups."""
+        return None if self._groups is None else self._groups.labels
+
+    def _alphas(self, point: Point) -> tuple[Any, Any]:
+        """alpha and log(alpha) at a point: arrays with groups, else numbers."""
+        shape = () if self._groups is None else (self._groups.count,)
+        alpha, log_alpha = (np.reshape(each, shape) for each in (point.alpha, point.log_alpha))
+        return (alpha, log_alpha) if shape else (float(alpha), float(log_alpha))
+
+    def _in_callers_order(self, vector: Any) -> Any:
+        """An n-vector in the order of the caller's rows."""
+        if self._order is None:
+            return vector
+        out = np.empty_like(vector)
+        out[self._order] = vector
+        return out
+
+    def _over_group(self, z: Vector) -> Any:
+        """The sum of z over the group of each row."""
+        if self._groups is None:
+            return z.sum()
+        offsets = self._groups.offsets
+        return np.repeat(np.add.reduceat(z, offsets[:-1]), np.diff(offsets))
 
     def _running(self) -> AbstractContextManager[Any]:
         """A context to run kernels in: one thread at a time, on the requested number of threads; serial kernels do not start any."""
@@ -308,14 +407,16 @@ class Problem:
         with self._running():
             self._move_to(x, derivatives=True)
             if self._first is None:
-                v, q = np.zeros((2, self.A.shape[1]))
+                v, q = np.zeros((2, *([self._groups.count] if self._groups else []), self.A.shape[1]))
                 return Factors(self.A, self._passes.to_caller(np.zeros(self.A.shape[0])), v, q, self.names)
             D = self._passes.diagonal(self._a, self._point)
-            return Factors(self.A, self._passes.to_caller(D), self._first.v.copy(), self._first.q.copy(), self.names)
+            passes: Any = self._passes  # that for groups says more than an Engine
+            v, q = passes.rank_2_vectors(self._a, self._point) if self._grouped else (self._first.v.copy(), self._first.q.copy())
+            return Factors(self.A, self._passes.to_caller(D), v, q, self.names)
 
     def predict(self, x: Any) -> Vector:
-        """f(x), (n,), which sums to 1; on the GPU where A is."""
-        return self._passes.to_caller(self._f_and_v(x)[0])
+        """f(x), (n,), which sums to 1 in each group; on the GPU where A is."""
+        return self._in_callers_order(self._passes.to_caller(self._f_and_v(x)[0]))
 
     def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
         """f and v/alpha at x."""
@@ -352,6 +453,14 @@ class Problem:
         with self._running():
             return self._passes.transposed(np.array(y, dtype=float).ravel())
 
+    def _centre(self) -> Any:
+        """What to take from the rows of A, for differences within groups: a constant in all rows of a group does not change the softmax."""
+        offsets = (self._groups or one_group(self.A.shape[0])).offsets
+        if len(offsets) == 2:
+            return self._transposed_times(np.ones(self.A.shape[0])) / self.A.shape[0]
+        firsts = np.repeat(offsets[:-1], np.diff(offsets))
+        return lambda which: as_rows(self.A, firsts[which])
+
     def _least_norm(self, x: Vector, a: Vector) -> Vector:
         """A+ a for a = A x, by products alone; x where these do not converge to it."""
         operator = LinearOperator(self.A.shape, matvec=self._times, rmatvec=self._transposed_times, dtype=float)
@@ -365,29 +474,32 @@ class Problem:
         def matvec(p: Any) -> Vector:
             da = self._times(p)
             da *= v
-            return np.asarray(da - f * da.sum())
+            return np.asarray(self._in_callers_order(da - f * self._over_group(da)))
 
         def rmatvec(y: Any) -> Vector:
             y = np.asarray(y, dtype=float).ravel()
-            return self._transposed_times(v * (y - f @ y))
+            y = y if self._order is None else y[self._order]
+            return self._transposed_times(v * (y - self._over_group(f * y)))
 
         return LinearOperator(self.A.shape, matvec=matvec, rmatvec=rmatvec, dtype=float)
 
 
-def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
+def predict(A: Any, x: Any, *, groups: Any = None, multiplicity: Any = None, link: str | Link = "rsx") -> Vector:
     """f(x) = u / <u, 1>, u = exp(A x) + A x.
 
     Parameters
     ----------
     A : (n, d) array_like
     x : (d,) array_like
+    groups, multiplicity : (n,) array_like, optional
+        As in `Problem`.
     link : {"rsx", "softmax", "linear"} or Link, optional
         As in `Problem`.
 
     Returns
     -------
     (n,) array
-        Sums to 1; NaN outside the domain <u, 1> > 0.
+        Sums to 1, with groups in each of them; NaN outside the domain <u, 1> > 0.
 
     Raises
     ------
@@ -403,4 +515,4 @@ def predict(A: Any, x: Any, *, link: str | Link = "rsx") -> Vector:
     A = frames.listed(A)  # it is read twice
     data = as_data(A)
     b = cluster.constant(data, 0.0) if cluster.is_collection(data) else np.zeros(data.shape[0])
-    return Problem(A, b, link=link).predict(x)
+    return Problem(A, b, groups=groups, multiplicity=multiplicity, link=link).predict(x)

@@ -1,5 +1,6 @@
 """Linearly dependent columns of A: their null space, and the solution of least norm."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from .inputs import Matrix, Vector
 from .loading import CHUNK, chunks
 from .system import cluster
 
+Centre = Vector | float | Callable[[slice], Matrix]
 
-def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: float = 1.0) -> Matrix:
+
+def null_space(A: Any, scale: Vector, centre: Centre = 0.0, condition: float = 1.0) -> Matrix:
     """An orthonormal basis, d x k, of the null space of (A - centre) diag(1/scale); k = 0 where that has full column rank.
 
     Parameters
@@ -18,8 +21,8 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: f
     A : (n, d) array
     scale : (d,) array
         The RMS of the columns, 1 for a zero column.
-    centre : (d,) array or float, optional
-        Taken from every row.
+    centre : (d,) array, float or function, optional
+        Taken from every row; a function gives what to take from a range of rows.
     condition : float, optional
         The error of each entry of A, in eps of its largest entry.
 
@@ -34,7 +37,7 @@ def null_space(A: Any, scale: Vector, centre: Vector | float = 0.0, condition: f
     return np.ascontiguousarray(Vt[rank:].T)
 
 
-def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | float = 0.0) -> Matrix:
+def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Centre = 0.0) -> Matrix:
     """The R of (A - centre) diag(1/scale) = Q R, min(n, d) x d, by QR of one chunk of rows after another.
 
     A Gram matrix would treat columns that differ by 1e-8 as equal.
@@ -43,8 +46,8 @@ def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Vector | floa
         return np.asarray(cluster.folded(A, triangular_factor, _factor, scale, centre))
     d = A.shape[1]
     R = np.empty((0, d))
-    for _, rows in chunks(A, max(CHUNK, 4 * d)):
-        R = _factor([R, (rows - centre) / scale])
+    for which, rows in chunks(A, max(CHUNK, 4 * d)):
+        R = _factor([R, (rows - (centre(which) if callable(centre) else centre)) / scale])
     return R
 
 

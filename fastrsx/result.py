@@ -188,8 +188,10 @@ class NewtonResult(OptimizeResult):
         Passes over A.
     kernel : str
         What ran, and why.
-    alpha, log_alpha : float
-        <u, 1> at x (may be inf), and its logarithm (never inf).
+    groups : array or list, or None
+        The labels of groups, in the order of `alpha`.
+    alpha, log_alpha : float, or (groups,) array
+        <u, 1> at x (may be inf), and its logarithm (never inf); with groups, of each.
     min_eig : float
         The smallest eigenvalue of the Hessian at x, in columns of A scaled to unit RMS, or in the basis that steps were taken in; its
         sign is the Hessian's own. With a sampled Hessian,

@@ -21,7 +21,6 @@ from fastrsx.kernels.newton.dependence import PROMISED
 
 from . import inputs, uncertainty, verdicts
 from .eigenvalues import smallest
-from .engines.contract import Point
 from .engines.memory import EMPTY, QUIET
 from .linking import Link
 from .planning import HESSIANS, choose_hessian, sample_size, size_of
@@ -60,7 +59,8 @@ class _Solver:
         verbose: int,
         variables: Variables | None = None,
     ) -> None:
-        self.problem, self.passes, self.scale = problem, problem._passes, problem._column_scale
+        self.problem, self.scale = problem, problem._column_scale
+        self.passes: Any = problem._passes  # an Engine; that for groups says more
         self.tol, self.max_iter, self.callback, self.verbose = tol, max_iter, callback, verbose
         self.variables = variables  # `problem` is then the one in y, and x is y
         self.unseen = unseen_columns(problem if variables is None else variables.original)
@@ -70,7 +70,7 @@ class _Solver:
         self.numbers = self.iterate.state.view(iteration.ITERATION)
         self.numbers["radius"] = 1.0
         self.counts = self.iterate.state.view(np.int64)[iteration.COUNTS]
-        self.work = self.passes.workspace(exact)
+        self.work = self.passes.workspace(exact and self.passes.is_plain)
         self.steps = None if exact and self.passes.is_plain else Steps(problem, problem.plan.hessian, sample_rows, seed)
         self.rows = self.passes.source if self.steps is None else inputs.read_only(np.empty((0, d)))  # of A, for `advance`
         self.sample = self.passes.sample if self.steps is None and self.passes.reads_once else no_sample.py_func(d)
@@ -82,6 +82,7 @@ class _Solver:
         # By products alone it is not computed; a problem in other variables has full column rank.
         self.null_is_known = problem.plan.hessian == "matrix-free" or (variables is not None and not variables.softmax)
         self.history = History()
+        self.point: Any
         self.farthest = 0.0  # max |A step| since A x was formed, or max |a| there
         self.nit = self.nhev = 0
         self.result: NewtonResult | None = None  # once the solve has ended
@@ -114,7 +115,7 @@ class _Solver:
         passes.count += count
         self.nhev += derivatives
         if taken:
-            self.point = Point(self.iterate.points[self.now].copy())
+            self.point = passes.point_of(self.iterate.points[self.now].copy())
             self.note(records[:taken].tolist())
         return verdict
 
@@ -173,6 +174,8 @@ class _Solver:
             return None
         problem, residual = self.problem, math.sqrt(self.point.squares)
         if problem.plan.loader == "dask":  # it would take b, and more vectors like it, to the client
+            return None
+        if problem._grouped:  # each group may have a limit of its own; its ray is found as any other
             return None
         if not problem._traits.may_fit_at_infinity or problem.w.size or not residual <= kernel_steps.FLAT * self.norm_b:
             return None
@@ -236,16 +239,16 @@ class _Solver:
     def stop(self, verdict: int) -> Stop:
         """The meaning of a verdict; None to go on."""
         if verdict == solve.NEAR_POLE:
-            return verdicts.near_pole(self.name_columns(self.x * self.scale))
+            groups = self.problem._groups
+            where = f" of group {groups.name(self.point.nearest_pole)}" if groups is not None and groups.count > 1 else ""
+            return verdicts.near_pole(self.name_columns(self.x * self.scale), where)
         if verdict == solve.ON_A_RAY:
             return verdicts.on_a_ray(self.name_columns(self.iterate.flattest))
         return verdicts.STOPS[verdict]
 
     def find_null_space(self) -> None:
         problem = self.problem
-        # exp(a + t) = exp(a) exp(t): a constant in all rows does not change the softmax.
-        n = problem.A.shape[0]
-        centre = problem._transposed_times(np.ones(n)) / n if problem._traits.blind_to_shifts and not problem.w.size else 0.0
+        centre = problem._centre() if problem._traits.blind_to_shifts and not problem.w.size else 0.0
         condition = 1.0 if self.variables is None else self.variables.condition
         self.null, self.null_is_known = null_space(problem.A, self.scale, centre, condition), True
 
@@ -316,7 +319,20 @@ class _Solver:
         notes, names, variables = "", self.problem.names, self.variables
         if variables is not None and not status.success and variables.condition > PROMISED:
             notes = verdicts.nearly_dependent(verdicts.heaviest(variables.weakest, names), variables.condition)
-        return notes + verdicts.sum_of_b(self.passes.sum_b, status) + verdicts.unseen(self.unseen, names)
+        groups = self.problem._groups
+        if groups is None or groups.count == 1:
+            notes += verdicts.sum_of_b(self.passes.sum_b, status)
+        else:
+            notes += verdicts.groups_of_b(self.passes.sums_of_b(), groups, status) + verdicts.single_rows(groups)
+            notes += verdicts.invisible(self.constant_columns(), names)
+        return notes + verdicts.unseen(self.unseen, names)
+
+    def constant_columns(self) -> np.ndarray:
+        """The columns that are constant within every group, where the null space has shown any."""
+        problem = self.problem if self.variables is None else self.variables.original
+        if not problem._traits.blind_to_shifts or problem.w.size or not self.null.shape[1]:
+            return NO_COLUMNS
+        return np.flatnonzero(np.linalg.norm(self.null, axis=1) > 1 - LEAST_NORM_TOL)
 
     def back_to_start(self) -> None:
         """Return to the start: steps that each rose by no more than rounding have led to a higher loss."""
@@ -352,6 +368,7 @@ class _Solver:
                 self.move_to_least_norm()
         elif status.success and len(it.x) > self.problem.A.shape[0]:
             it.x[:] = self.problem._least_norm(it.x, self.passes.to_host(self.a))
+        alpha, log_alpha = self.problem._alphas(self.point)
         result = NewtonResult(
             x=it.x,
             names=self.problem.names,
@@ -370,8 +387,9 @@ class _Solver:
             nproducts=steps.products if steps else 0,
             npass=self.passes.count,
             kernel=str(self.problem.plan),
-            alpha=self.point.alpha,
-            log_alpha=self.point.log_alpha,
+            groups=self.problem.groups,
+            alpha=alpha,
+            log_alpha=log_alpha,
             min_eig=min_eig,
             history=self.history,
         )
@@ -407,6 +425,9 @@ def newton(
     x0: Any = None,
     *,
     w: Any = None,
+    groups: Any = None,
+    multiplicity: Any = None,
+    residual_weights: Any = None,
     link: str | Link = "rsx",
     hessian: str = "auto",
     sample_rows: int | None = None,
@@ -444,6 +465,9 @@ def newton(
         The start, by default 0. Must lie in the domain <u, 1> > 0, as 0 does.
     w : (n,) array_like or float, optional
         Weights of the regulariser, at least 0.
+    groups, multiplicity, residual_weights : (n,) array_like, optional
+        As in `Problem`: rows with one label share a softmax, and x is the same in all; how many times a row counts in u; and weights of the
+        residuals. A solve with any of them takes two reads of A a step (docs/theory.md, "Many softmaxes").
     link : {"rsx", "softmax", "linear"} or Link, optional
         For comparison, u = exp(A x) or u = A x instead of exp(A x) + A x; or a `Link` of your own. "linear" needs x0 and takes no w: f does
         not depend on the length of x.
@@ -518,13 +542,23 @@ def newton(
     verbose = inputs.as_count("verbose", verbose, 0)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback is {callback!r}; it must be callable")
-    problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
+    problem = Problem(
+        A,
+        b,
+        w=w,
+        groups=groups,
+        multiplicity=multiplicity,
+        residual_weights=residual_weights,
+        link=link,
+        kernel=kernel,
+        num_threads=num_threads,
+    )
     n, d = problem.A.shape
     rows = sample_size(n, d) if sample_rows is None else inputs.as_count("sample_rows", sample_rows, d)
     if precision == "mixed":
         hessian = "exact" if hessian == "auto" else hessian
     problem.plan = problem.plan.with_hessian(*choose_hessian(size_of(problem.A), hessian, rows, problem.plan.loader))
-    if precision == "double":
+    if precision == "double" and problem._passes.reads_once:
         problem.plan = problem.plan.by_reads((n, d))
     if x0 is not None:
         x0 = problem._as_x(x0, "x0")

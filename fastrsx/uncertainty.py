@@ -54,9 +54,9 @@ def covariance(problem: Problem, solve: Callable[..., Any], x: Vector, kind: str
 def bootstrap(problem: Problem, solve: Callable[..., Any], x: Vector, resamples: int, seed: int) -> Matrix:
     """The covariance of x over solves with the residuals' signs drawn anew (the wild bootstrap, with Rademacher's signs)."""
     random, f = np.random.default_rng(seed), problem.predict(x)
-    c, w = problem.b - f, problem._given_w
+    c = problem.b - f
     found = np.empty((resamples, len(x)))
     for row in found:
-        result = solve(problem.A, f + c * random.choice((-1.0, 1.0), len(c)), x, w=w, link=problem.link, kernel=problem.plan.kernel)
+        result = solve(problem.A, f + c * random.choice((-1.0, 1.0), len(c)), x, **problem._like_this, kernel=problem.plan.kernel)
         row[:] = result.x
     return np.cov(found, rowvar=False).reshape(len(x), len(x))

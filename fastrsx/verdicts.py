@@ -5,6 +5,7 @@ import numpy as np
 from fastrsx.kernels import dense, solve
 
 from .frames import MOST_NAMED, Names, column_name
+from .grouping import Groups
 from .inputs import Vector
 from .result import SUM_TOL, Status
 
@@ -26,10 +27,10 @@ STOPS: dict[int, Stop] = {
 }
 
 
-def near_pole(columns: str) -> Stop:
-    """`solve.NEAR_POLE`."""
+def near_pole(columns: str, where: str = "") -> Stop:
+    """`solve.NEAR_POLE`; `where` names the group."""
     return Status.NO_MINIMISER, (
-        f"The infimum is not attained: alpha = <u, 1> tends to 0, its pole, as x grows along {columns} "
+        f"The infimum is not attained: alpha = <u, 1>{where} tends to 0, its pole, as x grows along {columns} "
         "while the loss goes on falling. Weights w > 0 give the problem a minimiser."
     )
 
@@ -85,6 +86,38 @@ def sum_of_b(total: float, status: Status) -> str:
         return ""
     shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
     return f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
+
+
+def groups_of_b(totals: Vector, groups: Groups, status: Status) -> str:
+    """The same, where f sums to 1 in each group."""
+    wrong = np.flatnonzero(np.abs(totals - 1) > SUM_TOL)
+    if not wrong.size or status is Status.EXACT_FIT:
+        return ""
+    others = f" and in {wrong.size - 1} other groups to other numbers than 1" if wrong.size > 1 else ""
+    return (
+        f" b sums to {totals[wrong[0]]:.6g} in group {groups.name(int(wrong[0]))}{others}, and f to 1 in each, so no exact fit exists: "
+        "divide b by its sum over each group to fit shares."
+    )
+
+
+def single_rows(groups: Groups) -> str:
+    """A note on groups of one row."""
+    count = int(np.count_nonzero(np.diff(groups.offsets) == 1))
+    if not count:
+        return ""
+    which = "Every group has one row" if count == groups.count else f"{count} of {groups.count} groups have one row"
+    return f" {which}, where f is 1 whatever x is."
+
+
+def invisible(columns: Vector, names: Names) -> str:
+    """A note on columns that a softmax within groups does not see."""
+    if not columns.size:
+        return ""
+    shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)
+    return (
+        f" Column{'s' * (columns.size > 1)} {', '.join(shown)} of A, constant within every group, "
+        f"do{'es' * (columns.size == 1)} not change the loss: x is 0 there."
+    )
 
 
 def unseen(columns: Vector, names: Names) -> str:

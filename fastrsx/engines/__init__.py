@@ -23,8 +23,8 @@ def register(loader: str, engine: Any) -> None:
     _ENGINES[loader] = engine
 
 
-def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> "Engine":
-    """The passes over data of any kind, by default for u = exp(a) + a."""
+def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None, grouped: tuple[Any, ...] = ()) -> "Engine":
+    """The passes over data of any kind, by default for u = exp(a) + a; `grouped` has offsets, multiplicities and residual weights."""
     loader = data.loader.name
     engine = _ENGINES.get(loader, ("memory", "Passes"))
     if isinstance(engine, tuple):
@@ -35,4 +35,8 @@ def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None) -> "Engi
         from fastrsx.kernels.formulas.links import RSX
 
         link = RSX
-    return engine(data, b, w, plan, link)
+    if grouped:
+        from .groups import GroupedPasses, in_groups
+
+        engine = GroupedPasses if engine.__name__ == "Passes" else in_groups(engine)
+    return engine(data, b, w, plan, link, *grouped)

@@ -8,7 +8,7 @@ import numpy as np
 from fastrsx.kernels.compiling.jit import of_arrays, rebuilt
 from fastrsx.kernels.cpu.ahead import Sample
 from fastrsx.kernels.formulas import finish, records, steps
-from fastrsx.kernels.newton import iteration
+from fastrsx.kernels.newton import iteration, trust_region
 
 from ..frames import Names
 from ..inputs import Matrix, Vector
@@ -27,7 +27,7 @@ class Point:
 
     def __init__(self, raw: np.ndarray) -> None:
         self.raw = raw  # the array that kernels take
-        self.at = records.Point(*raw.tolist())
+        self.at = records.Point(*raw[: records.POINT_ROOM].tolist())
 
     @property
     def fun(self) -> float:
@@ -77,25 +77,51 @@ class Point:
 
 
 def rank_2(v: Vector, q: Vector) -> Matrix:
-    """2 (v q^T + q v^T): A^T diag(h) A minus the Hessian."""
+    """2 (v q^T + q v^T): A^T diag(h) A minus the Hessian; for matrices, summed over their rows, one for each group."""
+    if v.ndim == 2:
+        half = v.T @ q
+        return np.asarray(2 * (half + half.T))
     return np.asarray(2 * _rank_2(v[:, None], q[:, None], v, q))
 
 
 def rank_2_times(v: Vector, q: Vector, p: Vector) -> Vector:
     """The same times p."""
+    if v.ndim == 2:
+        return np.asarray(2 * ((q @ p) @ v + (v @ p) @ q))
     return np.asarray(2 * _rank_2(v, q, v @ p, q @ p))
 
 
 class Derivatives(NamedTuple):
-    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,)."""
+    """The gradient and the rank-2 vectors A^T v/alpha and A^T q/alpha at some x, each (d,).
+
+    With groups of rows there are many such vectors, and another class has the methods (`groups.GroupedDerivatives`).
+    """
 
     grad: Vector
     v: Vector
     q: Vector
 
-    def rank_2(self) -> Matrix:
-        """A^T diag(h) A minus the Hessian."""
-        return rank_2(self.v, self.q)
+    def rank_2(self, scale: Vector | float = 1.0) -> Matrix:
+        """A^T diag(h) A minus the Hessian, of columns divided by their scale."""
+        return rank_2(self.v / scale, self.q / scale)
+
+    def log_alpha_slope(self, p: Vector) -> float:
+        """d log(alpha) / dt along A p."""
+        return float(self.v @ p)
+
+    def saturation(self, H: Matrix, scale: Vector) -> float:
+        """The Hessian H, of scaled columns, relative to its two terms: tiny where it is rounding."""
+        return float(trust_region.saturation(H, self.v, self.q, scale))
+
+    def cancellation(self, image: Vector, p: Vector, da: Any, scale: Vector) -> float:
+        """The same of `image`, the Hessian times p in scaled columns; da = A p."""
+        return cancellation(image, rank_2_times(self.v / scale, self.q / scale, p))
+
+
+def cancellation(image: Vector, subtracted: Vector) -> float:
+    """A product with the Hessian relative to its two terms."""
+    terms = np.linalg.norm(image + subtracted) + np.linalg.norm(subtracted)
+    return float(np.linalg.norm(image) / terms) if terms > 0 else 1.0
 
 
 class Foreseen(NamedTuple):
@@ -161,6 +187,9 @@ class Engine(Protocol):
         """max |a - other|; centred, after the mean is subtracted."""
 
     # -- the point --------------------------------------------------------------------------------------------
+
+    def point_of(self, raw: np.ndarray) -> Point:
+        """The point of its numbers."""
 
     def evaluate(self, a: Any, da: Any = ..., t: float = ..., out: Any = ...) -> Point:
         """The point at a, or at out = a + t da."""

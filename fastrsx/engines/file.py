@@ -93,3 +93,7 @@ class StreamedPasses(PartsPasses):
 
     def parts(self) -> Iterator[tuple[slice, Matrix]]:
         return iter(self.chunks)
+
+    def bounds(self) -> Iterator[slice]:
+        n, rows = self.shape[0], self.chunks.rows
+        return (slice(start, min(start + rows, n)) for start in range(0, n, rows))

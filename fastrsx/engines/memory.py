@@ -233,6 +233,10 @@ class Passes:
         """Where a look ahead leaves the Gram matrices of blocks, and the sums A^T y."""
         return self._work.gram, self._work.vectors
 
+    def point_of(self, raw: np.ndarray) -> Point:
+        """The point of its numbers."""
+        return Point(raw)
+
     def project(self, x: Vector) -> Point:
         """The point at x, whose A x goes to `a`."""
         self.count += 1

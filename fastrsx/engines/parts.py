@@ -36,6 +36,10 @@ class PartsPasses(Passes):
         """The rows of A in order, C-ordered: which, and an array that is valid until the next."""
         raise NotImplementedError
 
+    def bounds(self) -> Iterator[slice]:
+        """The rows of each part, by a read of A unless a subclass knows them."""
+        return (which for which, _ in self.parts())
+
     @property
     def is_plain(self) -> bool:
         return False

@@ -15,7 +15,7 @@ from fastrsx.kernels.newton.cholesky import solve_upper
 from fastrsx.kernels.registers.simd import LANES
 
 from ..eigenvalues import combine, orthogonal, shifted_factor, solve
-from ..engines.contract import Engine, Foreseen, Point, rank_2, rank_2_times
+from ..engines.contract import Engine, Foreseen, Point
 from ..engines.memory import EMPTY, QUIET, Passes
 from ..inputs import Matrix, Vector
 from ..loading import Loader, as_rows, load
@@ -109,10 +109,7 @@ class Span:
         if not np.isfinite(image).all():
             steps.overflowed = True
             return False
-        v, q = steps.first.v / steps.scale, steps.first.q / steps.scale
-        subtracted = rank_2_times(v, q, unit)
-        terms = np.linalg.norm(image + subtracted) + np.linalg.norm(subtracted)
-        self.cancellation = max(self.cancellation, float(np.linalg.norm(image) / terms) if terms > 0 else 1.0)
+        self.cancellation = max(self.cancellation, steps.first.cancellation(image, unit, product, steps.scale))
         steps.products += 1
         self.basis, self.images = np.vstack([self.basis, unit]), np.vstack([self.images, image])
         self.products.append(product)
@@ -171,7 +168,7 @@ class Steps:
             return self.hess / self.scale[:, None] / self.scale
         if self.gram is None:
             return None
-        return self.gram - rank_2(self.first.v / self.scale, self.first.q / self.scale)
+        return self.gram - self.first.rank_2(self.scale)
 
     def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
         h = 2 * self.passes.diagonal(a, point)
@@ -202,7 +199,7 @@ class Steps:
         np.divide(it.p, self.scale, out=it.step)
         if self.overflowed or not np.isfinite(it.x + it.step).all():  # A p may be finite, because it is not computed from p here
             s.largest = math.nan
-        s.log_alpha_slope = self.first.v @ it.step
+        s.log_alpha_slope = self.first.log_alpha_slope(it.step)
         if it.scaled_grad @ it.flattest > 0:
             it.flattest[:] *= -1
         s.derived = True
@@ -249,7 +246,7 @@ class Steps:
         s, M = self.state, self.model()
         assert M is not None
         s.largest = np.abs(M).max() + 0.0 * ((M**2).sum() + (it.scaled_grad**2).sum())  # NaN where a norm overflows
-        s.saturation = trust_region.saturation(M, self.first.v, self.first.q, self.scale)
+        s.saturation = self.first.saturation(M, self.scale)
         if not s.largest < math.inf:
             it.p[:] = it.flattest[:] = 0.0
             return M, 0.0, False

@@ -150,8 +150,7 @@ class Orthonormal(Variables):
         """The x of least norm, unless it has another A x and a higher loss; A x and the point there."""
         original, null = self.original, self.axes.null
         if self.softmax:
-            n = original.A.shape[0]
-            null = null_space(original.A, self.scale, original._transposed_times(np.ones(n)) / n)
+            null = null_space(original.A, self.scale, original._centre())
         least = least_norm(x if self._is_nearer_start(y) else self.from_y @ y, null, self.scale)
         a, point = self._at(x)
         if np.array_equal(least, x):
@@ -175,7 +174,7 @@ class Orthonormal(Variables):
             elif result.success and is_missed(point.fun, found, point.noise, self.condition, original._passes.largest(ax), original._passes.norm_b):
                 result.status, result.success, result.message = Status.STALLED, False, UNATTAINABLE
             ax, point = self._not_above_start(result, ax, point)
-            result.fun, result.alpha, result.log_alpha = point.fun, point.alpha, point.log_alpha
+            result.fun, (result.alpha, result.log_alpha) = point.fun, original._alphas(point)
             if result.status is Status.NONFINITE:
                 result.jac = np.full(len(self.x0), np.nan)
             elif result.hess is None:

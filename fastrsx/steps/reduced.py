@@ -188,13 +188,13 @@ class Reduction(Variables):
             ax, point = self._at(result.x)
             missed, size = float(np.abs(ax - a).max()), float(np.abs(a).max())
             if self.softmax and result.success:  # a constant in all rows does not change the loss, but it changes alpha
-                result.alpha, result.log_alpha = point.alpha, point.log_alpha
+                result.alpha, result.log_alpha = original._alphas(point)
             elif not missed <= LEAST_NORM_TOL * size:
                 if not (point.fun < np.inf and point.fun - result.fun <= MISSED * result.fun + point.noise) and result.success:
                     result.status, result.success = Status.STALLED, False
                     result.message = f"{UNATTAINABLE[:-1]}; multiply columns of A that are tiny."
                 a, point = self._not_above_start(result, ax, point)
-                result.fun, result.alpha, result.log_alpha = point.fun, point.alpha, point.log_alpha
+                result.fun, (result.alpha, result.log_alpha) = point.fun, original._alphas(point)
                 result.jac = original._passes.gradient(a, point).grad
                 return
             result.jac = original._passes.gradient(a, original._passes.evaluate(a)).grad

@@ -45,7 +45,7 @@ class Variables(ABC):
 
     def _solve_over(self, B: Matrix, kernel: str, num_threads: int | None) -> None:
         original = self.original
-        self.problem = Problem(B, original.b, w=original._given_w, link=original.link, kernel=kernel, num_threads=num_threads)
+        self.problem = Problem(B, original.b, **original._like_this, kernel=kernel, num_threads=num_threads)
         self.problem._column_scale = np.ones(B.shape[1])  # scaled already
         self.problem.names = original.names  # for messages: those of y have none
 

@@ -1,0 +1,321 @@
+"""Groups of rows by the caller's labels, and the numbers that weigh rows.
+
+Labels of pandas, Polars and pyarrow are read by the methods of the caller's object: none of these libraries is imported.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from . import frames, inputs
+from .inputs import Vector
+from .system import device
+
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+PLAIN = "iubfmMSU"  # kinds of NumPy's dtypes whose entries NumPy compares as Python does
+NEVER_MISSING = {str, bytes, int, bool}
+POLARS_PLAIN = re.compile(r"U?Int(8|16|32|64)|Float(32|64)|Boolean")  # physical dtypes that Polars gives to NumPy exactly
+ARROW_PLAIN = re.compile(r"u?int(8|16|32|64)|halffloat|float|double|bool|date(32|64)\b.*|timestamp\b.*")
+WHAT = "one for each row of A"
+
+
+class Groups(NamedTuple):
+    """Rows in groups: the groups in order of first appearance, the rows of a group in their own order.
+
+    Attributes
+    ----------
+    offsets : (T + 1,) int64 array
+        Rows ``offsets[t] : offsets[t + 1]`` of the data, gathered by `order`, are those of group t; no group is empty.
+    labels : (T,) array or list
+        The caller's label of each group.
+    order : (n,) int64 array, or None
+        The rows of the data in the order of groups; None where the rows of each group lie together already.
+
+    Examples
+    --------
+    >>> groups = as_groups(["Rome", "Oslo", "Rome"], 3)
+    >>> groups.count, groups.name(1), groups.order.tolist()
+    (2, "'Oslo'", [0, 2, 1])
+    """
+
+    offsets: Indices
+    labels: Any
+    order: Indices | None
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # of a tuple's entries, which nobody counts here
+        """The number of groups, T."""
+        return len(self.offsets) - 1
+
+    def name(self, t: int) -> str:
+        """The label of group t as in a message."""
+        return _shown(self.labels[t])
+
+
+class _Column(NamedTuple):
+    """Labels as keys that NumPy compares and sorts: two rows are of one group where their keys are equal."""
+
+    keys: npt.NDArray[Any]
+    missing: Flags | None  # None where no label is
+    labels_at: Callable[[Indices], Any]  # the caller's labels of some rows
+
+
+def as_groups(groups: Any, n: int) -> Groups:
+    """The groups that the rows of A fall into by their labels.
+
+    Time and memory are those of a stable sort of the runs of equal labels, so labels that lie together are read at once. The labels of a
+    list, and objects, are compared as Python compares them: 1, 1.0 and True are one label, and 1 and "1" are two.
+
+    Parameters
+    ----------
+    groups : (n,) array_like of hashable labels
+        Integers, strings, bytes, booleans, floats, dates or any hashable objects, in a list, an array, or a column of pandas, Polars, pyarrow
+        or xarray, categories among them. Not modified.
+    n : int
+        The rows of A, at least 1.
+
+    Returns
+    -------
+    Groups
+
+    Raises
+    ------
+    ValueError
+        Where labels are missing, or there is not one for each row.
+    TypeError
+        For a value that is no column of labels in memory, or labels that are not hashable.
+
+    Examples
+    --------
+    >>> groups = as_groups([1971, 1971, 1970, 1972, 1972], 5)
+    >>> groups.labels, groups.offsets.tolist(), groups.order
+    ([1971, 1970, 1972], [0, 2, 3, 5], None)
+    >>> as_groups(["b", "a", "b"], 3).order.tolist()
+    [0, 2, 1]
+    """
+    column = _read(groups, n)
+    _check_size(len(column.keys), n)
+    if column.missing is not None and column.missing.any():
+        _refuse_missing(column.missing, column.labels_at)
+    starts = _runs(column.keys)
+    runs, sizes = column.keys[starts], np.diff(starts, append=n)
+    by_label = np.argsort(_narrow(runs), kind="stable")
+    blocks = _runs(runs[by_label])  # of runs with one label
+    if len(blocks) == len(starts):
+        return Groups(np.append(starts, n), column.labels_at(starts), None)
+    by_appearance = np.argsort(by_label[blocks])
+    group_sizes = np.add.reduceat(sizes[by_label], blocks)[by_appearance]
+    of_runs = by_label[_ranges(blocks[by_appearance], np.diff(blocks, append=len(runs))[by_appearance])]
+    offsets = np.concatenate([[0], np.cumsum(group_sizes)])
+    return Groups(offsets, column.labels_at(starts[by_label[blocks[by_appearance]]]), _ranges(starts[of_runs], sizes[of_runs]))
+
+
+def as_row_weights(name: str, value: Any, n: int) -> Vector:
+    """A number of at least 0 for each row of A, from n of them or a scalar; an empty vector for None, or where all are 1."""
+    if value is None:
+        return np.empty(0)
+    what = f"{WHAT} (or pass a scalar)"
+    if type(value) is not np.ndarray:
+        value = inputs.as_real(name, value, f"({n},), {what}", 1, n, or_number=True)
+    weights = inputs.as_vector(name, np.full(n, value) if value.ndim == 0 else value, n, what, most=inputs.LARGEST_ENTRY)
+    if (weights < 0).any():
+        i = int(np.flatnonzero(weights < 0)[0])
+        raise ValueError(f"{name}[{i}] is {weights[i]}; it must be at least 0: drop the row, or pass 0 where it does not count")
+    return np.empty(0) if (weights == 1).all() else weights
+
+
+def refuse_masked(groups: Groups, m: Vector) -> None:
+    """Raise ValueError for a group whose multiplicities, in the order of groups, are all 0: it has nothing to be normalised by."""
+    if not m.size:
+        return
+    masked = np.flatnonzero(np.maximum.reduceat(m, groups.offsets[:-1]) == 0)
+    if masked.size:
+        others = "" if masked.size == 1 else f" ({masked.size} such groups of {groups.count})"
+        raise ValueError(f"multiplicity is 0 in every row of group {groups.name(masked[0])}{others}: drop its rows")
+
+
+# -- order ----------------------------------------------------------------------------------------------------
+
+
+def _runs(keys: npt.NDArray[Any]) -> Indices:
+    """Where runs of equal keys start."""
+    return np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1])
+
+
+def _ranges(starts: Indices, sizes: Indices) -> Indices:
+    """start, start + 1, ... of each range, one range after another."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1])
+
+
+def _narrow(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers of a small range in 16 bits, which NumPy sorts in linear time; equal where the keys are, in any order."""
+    if keys.dtype.kind not in "iu" or int(keys.max()) - int(keys.min()) >= 2**16:
+        return keys
+    return (keys - keys.min()).astype(np.uint16)  # which may wrap, and keeps different keys different
+
+
+# -- reading --------------------------------------------------------------------------------------------------
+
+
+def _read(value: Any, n: int) -> _Column:
+    """The caller's labels; errors name `groups`."""
+    shape = f"({n},), {WHAT}"
+    if isinstance(value, (str, bytes, bytearray)):
+        raise TypeError(f"groups is the string {inputs.shown(value)}; pass labels, {WHAT}, such as a column of your table")
+    if isinstance(value, np.ma.MaskedArray):
+        if value.ndim == 1 and value.size == n and np.ma.is_masked(value):
+            _refuse_missing(np.ma.getmaskarray(value), value.__getitem__)
+        value = value.data
+    inputs.refuse("groups", value, 1)
+    inputs._refuse_kind("groups", value, shape, 1)
+    value = frames.listed(value)
+    kind = type(value)
+    if isinstance(value, Sequence):  # NumPy would make strings of [1, "1"], and floats of large integers
+        return _of_objects(list(value))
+    if hasattr(kind, "factorize"):
+        return _of_pandas(value)
+    if hasattr(kind, "to_physical"):
+        return _of_polars(value)
+    if hasattr(kind, "dictionary_encode"):
+        return _of_arrow(value)
+    array = _as_array(value)
+    if array.dtype.names:
+        inputs._refuse_dtype("groups", value, array, shape)
+    if array.ndim != 1:
+        inputs._refuse_shape("groups", value, array, shape, 1, n)
+    return _of_array(array)
+
+
+def _as_array(value: Any) -> npt.NDArray[Any]:
+    """The array that NumPy makes of a value; a TypeError says what to pass instead where it makes none."""
+    try:
+        array = np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception:  # of any class of any library
+        device.refuse_tensor("groups", value)
+    else:
+        if array.ndim or hasattr(value, "__array__"):
+            return array
+    method = frames._conversion(value)
+    todo = f"groups.{method}()" if method else f"a list or an array of labels, {WHAT}"
+    raise TypeError(f"groups is {inputs.shown(value)}, {frames.kind_of(value)}; pass {todo}") from None
+
+
+def _of_array(array: npt.NDArray[Any]) -> _Column:
+    kind = array.dtype.kind
+    if kind not in PLAIN:
+        return _of_objects(array.tolist())
+    missing = np.isnan(array) if kind == "f" else np.isnat(array) if kind in "mM" else None
+    return _Column(array, missing, array.__getitem__)
+
+
+def _of_objects(labels: list[Any]) -> _Column:
+    """Any hashable objects, numbered by a dict."""
+    seen: dict[Any, int] = {}
+    try:
+        numbers = [seen.setdefault(label, len(seen)) for label in labels]
+    except TypeError:
+        _refuse_unhashable(labels)
+        raise
+    kinds = {*map(type, seen)}
+    if any(hasattr(kind, "__array__") and not issubclass(kind, np.generic) for kind in kinds):  # tensors are hashed by their address
+        _refuse_unhashable(labels)
+    keys = np.array(numbers, dtype=np.int64)
+    missing = None if kinds <= NEVER_MISSING else np.fromiter(map(_is_missing, seen), bool, len(seen))[keys]
+    return _Column(keys, missing, lambda rows: [labels[i] for i in rows.tolist()])
+
+
+def _of_pandas(column: Any) -> _Column:
+    """A Series, an Index or an extension array."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        return _of_array(column.to_numpy())
+    if dtype.kind == "f":  # where NaN may lie beside NA
+        keys = column.to_numpy(dtype=float, na_value=np.nan)
+        missing = np.isnan(keys)
+    else:
+        keys = column.factorize()[0]
+        missing = keys < 0
+    return _Column(keys, missing, lambda rows: np.asarray(column.take(rows)))
+
+
+def _of_polars(column: Any) -> _Column:
+    """A Series; categories by their numbers."""
+    physical = column.to_physical()
+    if column.null_count():
+        keys, missing = np.zeros(len(column), dtype=np.int64), column.is_null().to_numpy()
+    elif POLARS_PLAIN.fullmatch(str(physical.dtype)):
+        keys, missing, _ = _of_array(physical.to_numpy())
+    else:
+        return _of_objects(column.to_list())
+    return _Column(keys, missing, lambda rows: column.gather(rows).to_list())
+
+
+def _of_arrow(column: Any) -> _Column:
+    """An Array or a ChunkedArray; chunks have dictionaries of their own, which may repeat a value or hold null, so they are decoded first."""
+    if hasattr(column.type, "value_type") and hasattr(column.type, "index_type"):
+        column = column.cast(column.type.value_type)
+    if column.null_count == 0 and ARROW_PLAIN.fullmatch(str(column.type)):
+        return _of_array(np.asarray(column))
+    try:
+        encoded = column.dictionary_encode()
+        encoded = encoded.unify_dictionaries().combine_chunks() if hasattr(encoded, "chunks") else encoded
+        keys, labels = encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
+    except Exception:  # nested types have no dictionaries
+        return _of_objects(column.to_pylist())
+    return _Column(keys, keys < 0, lambda rows: [labels[i] if i >= 0 else None for i in keys[rows]])
+
+
+# -- refusing -------------------------------------------------------------------------------------------------
+
+
+def _shown(label: Any) -> str:
+    """A label in a message: as a plain Python value, and dates as they are written."""
+    if isinstance(label, np.datetime64):
+        return str(np.datetime_as_string(label, unit="auto"))
+    if isinstance(label, np.timedelta64):
+        return str(label)
+    return inputs.shown(label.item() if isinstance(label, np.generic) else label)
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is None, NaN, NaT, NA or a null of pyarrow, or a tuple with one of them."""
+    if isinstance(label, tuple):
+        return any(map(_is_missing, label))
+    try:
+        return label is None or bool(label != label) or getattr(label, "is_valid", True) is False
+    except TypeError:  # NA of pandas is neither equal nor different
+        return True
+
+
+def _check_size(size: int, n: int) -> None:
+    """Refuse labels that are not one for each row."""
+    if size != n:
+        raise ValueError(f"groups has {size} entries; it must have {n}, {WHAT}")
+
+
+def _refuse_missing(missing: Flags, labels_at: Callable[[Indices], Any]) -> NoReturn:
+    """Raise ValueError for the first row without a label."""
+    rows = np.flatnonzero(missing)
+    found = _shown(labels_at(rows[:1])[0])
+    raise ValueError(f"groups[{rows[0]}] is {found}; {rows.size} of {missing.size} labels are missing: drop their rows of A and b, or fill them")
+
+
+def _refuse_unhashable(labels: list[Any]) -> None:
+    """Raise TypeError for the first entry that is not hashable, or an array."""
+    for i, label in enumerate(labels):
+        try:
+            hash(label)
+            is_array = hasattr(type(label), "__array__") and not isinstance(label, np.generic)
+        except TypeError:
+            is_array = True
+        if is_array:
+            found = f"groups[{i}] is {inputs.shown(label)}, {frames.kind_of(label)}"
+            raise TypeError(f"{found}, which is not hashable and so no label; pass strings, numbers or tuples") from None
