@@ -1,11 +1,14 @@
 """References written from the maths, slow and plain: longdouble, mpmath where exp overflows, finite differences.
 
-    a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1>    f = u / alpha    c = f - b    s = <f, c>
-    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0; a function of a gives (u, v, e))
-    L    = <c, c> + 1/2 <w * a, w * a>
+    a = A x    e = m exp(a)    u = e + m a    v = e + m    alpha = <u, 1>    f = u / alpha    c = r (f - b)    s = <f, c>    F = <r f, f>
+    (link="softmax": u = v = e = m exp(a); link="linear": u = m a, v = m, e = 0; a function of a gives (u, v, e) for m = 1)
+    L    = <c, f - b> + 1/2 <w * a, w * a>
     grad = (2/alpha) A^T [v * (c - s)] + A^T (w^2 * a)
-    D    = v^2/alpha^2 + e * (c - s)/alpha                q = v * (f + c - s) - 1/2 <f, f> v
+    D    = r v^2/alpha^2 + e * (c - s)/alpha               q = v * (r f + c - s) - 1/2 F v
     Hess = 2 [A^T diag(D) A - (A^T v)(A^T q)^T/alpha^2 - (A^T q)(A^T v)^T/alpha^2] + A^T diag(w^2) A
+
+The multiplicities m and the residual weights r are 1 if not given. With groups of rows, alpha, s and F are sums over one group, and each group has
+its own products of A^T v and A^T q in the Hessian; all other sums are over all rows.
 
 Each `..._scale` is its quantity with every summand replaced by its magnitude; rounding errors are relative to it.
 """
@@ -20,39 +23,68 @@ BITS = 200  # of mpmath's numbers
 
 
 class Naive:
-    """All quantities at x, or at an already computed a = A x, in longdouble; exp overflows beyond 11356 (709 where longdouble is double)."""
+    """All quantities at x, or at an already computed a = A x, in longdouble; exp overflows beyond 11356 (709 where longdouble is double).
 
-    def __init__(self, A, b, x=None, *, w=None, a=None, link="rsx"):
+    Without groups, alpha, s and F are numbers, and V has two rows. With `groups`, a label for each row, they are arrays of T numbers, in the order
+    in which the groups first appear, and V has shape (2, T, d). Quantities of rows are in the order of the rows.
+    """
+
+    def __init__(self, A, b, x=None, *, w=None, a=None, link="rsx", groups=None, m=None, r=None):
         real = np.longdouble
         self.A, self.b = np.asarray(A, real), np.asarray(b, real)
         self.w = np.zeros(len(self.b), real) if w is None or np.size(w) == 0 else np.asarray(w, real)
+        self.m, self.r = (np.ones(len(self.b), real) if y is None else np.asarray(y, real) for y in (m, r))
+        self.group = None if groups is None else numbered(groups)
         self.a = self.A @ np.asarray(x, real) if a is None else np.asarray(a, real)
         e, one = np.exp(self.a), np.ones_like(self.a)
         if link == "rsx":
-            self.u, self.v, self.e, u_scale = e + self.a, e + 1, e, e + abs(self.a)
+            u, v, e, u_scale = e + self.a, e + 1, e, e + abs(self.a)
         elif link == "softmax":
-            self.u, self.v, self.e, u_scale = e, e, e, e
+            u, v, e, u_scale = e, e, e, e
         elif link == "linear":
-            self.u, self.v, self.e, u_scale = self.a, one, 0 * one, abs(self.a)
+            u, v, e, u_scale = self.a, one, 0 * one, abs(self.a)
         else:
-            self.u, self.v, self.e = link(self.a)
-            u_scale = abs(self.u)
-        self.alpha = self.u.sum()
-        self.kappa = u_scale.sum() / self.alpha
-        self.f, self.f_scale = self.u / self.alpha, u_scale / self.alpha
-        self.c = self.f - self.b
-        self.s = self.f @ self.c
-        cs_scale = abs(self.c) + abs(self.s)
-        self.D = self.v**2 / self.alpha**2 + self.e * (self.c - self.s) / self.alpha
-        self.D_scale = self.v**2 / self.alpha**2 + self.e * cs_scale / self.alpha
-        self.q = self.v * (self.f + self.c - self.s) - self.f @ self.f * self.v / 2
-        self.q_scale = self.v * (abs(self.f) + cs_scale) + self.f @ self.f * self.v / 2
-        self.V = np.array([self.v, self.q]) @ self.A / self.alpha  # the rows A^T v/alpha and A^T q/alpha
-        self.V_scale = np.array([self.v, self.q_scale]) @ abs(self.A) / self.alpha
+            u, v, e = link(self.a)
+            u_scale = abs(u)
+        self.u, self.v, self.e, u_scale = (self.m * y for y in (u, v, e, u_scale))
+        self.alpha = self.in_groups(np.sum, self.u)
+        self.kappa = (self.in_groups(np.sum, u_scale) / self.alpha).max()
+        alpha = self.in_rows(self.alpha)
+        self.f, self.f_scale = self.u / alpha, u_scale / alpha
+        self.c = self.r * (self.f - self.b)
+        self.s = self.in_groups(np.dot, self.f, self.c)
+        self.F = self.in_groups(np.dot, self.r * self.f, self.f)
+        s, F = self.in_rows(self.s), self.in_rows(self.F)
+        cs_scale = abs(self.c) + abs(s)
+        self.D = self.r * self.v**2 / alpha**2 + self.e * (self.c - s) / alpha
+        self.D_scale = self.r * self.v**2 / alpha**2 + self.e * cs_scale / alpha
+        self.q = self.v * (self.r * self.f + self.c - s) - F * self.v / 2
+        self.q_scale = self.v * (self.r * abs(self.f) + cs_scale) + F * self.v / 2
+        self.V = self._products(self.v, self.q, self.A)  # A^T v/alpha and A^T q/alpha
+        self.V_scale = self._products(self.v, self.q_scale, abs(self.A))
+
+    def in_groups(self, function, *vectors):
+        """A function of some rows, for the rows of each group; without groups, of all rows."""
+        if self.group is None:
+            return function(*vectors)
+        return np.array([function(*(y[self.group == t] for y in vectors)) for t in range(self.group.max() + 1)])
+
+    def in_rows(self, numbers):
+        """What belongs to the group of each row; without groups, to all."""
+        return numbers if self.group is None else numbers[self.group]
+
+    def _products(self, v, q, A):
+        of_groups = self.in_groups(lambda v, q, A: np.array([v, q]) @ A, v, q, A)
+        return of_groups / self.alpha if self.group is None else np.swapaxes(of_groups / self.alpha[:, None, None], 0, 1)
+
+    @staticmethod
+    def _rank_2(vA, qA):
+        vA, qA = np.atleast_2d(vA), np.atleast_2d(qA)
+        return vA.T @ qA + qA.T @ vA
 
     @property
     def value(self):
-        return self.c @ self.c + ((self.w * self.a) ** 2).sum() / 2
+        return (self.f - self.b) @ self.c + ((self.w * self.a) ** 2).sum() / 2
 
     @property
     def value_scale(self):
@@ -60,34 +92,41 @@ class Naive:
 
     @property
     def grad(self):
-        return 2 / self.alpha * self.A.T @ (self.v * (self.c - self.s)) + self.A.T @ (self.w**2 * self.a)
+        return 2 / self.in_rows(self.alpha) * self.A.T @ (self.v * (self.c - self.in_rows(self.s))) + self.A.T @ (self.w**2 * self.a)
 
     @property
     def grad_scale(self):
-        return 2 / self.alpha * abs(self.A).T @ (self.v * (abs(self.c) + abs(self.s))) + abs(self.A).T @ (self.w**2 * abs(self.a))
+        return self._grad_scale(abs(self.c))
 
     @property
     def grad_split_scale(self):
-        """The same where c = f - b is summed as two terms."""
-        r_scale = self.v * (abs(self.f) + abs(self.b) + abs(self.s))
-        return 2 / self.alpha * abs(self.A).T @ r_scale + abs(self.A).T @ (self.w**2 * abs(self.a))
+        """The same where f - b is summed as two terms."""
+        return self._grad_scale(self.r * (abs(self.f) + abs(self.b)))
+
+    def _grad_scale(self, c_scale):
+        A, sums = abs(self.A), abs(self.in_rows(self.s))
+        return 2 / self.in_rows(self.alpha) * A.T @ (self.v * (c_scale + sums)) + A.T @ (self.w**2 * abs(self.a))
 
     @property
     def V_split_scale(self):  # noqa: N802
-        q_scale = self.v * (2 * abs(self.f) + abs(self.b) + abs(self.s)) + self.f @ self.f * self.v / 2
-        return np.array([self.v, q_scale]) @ abs(self.A) / self.alpha
+        s, F = self.in_rows(self.s), self.in_rows(self.F)
+        q_scale = self.v * (self.r * (2 * abs(self.f) + abs(self.b)) + abs(s)) + F * self.v / 2
+        return self._products(self.v, q_scale, abs(self.A))
 
     @cached_property
     def hess(self):
-        vA, qA = self.V
-        rank_2 = np.outer(vA, qA) + np.outer(qA, vA)
-        return 2 * (self.A.T @ (self.D[:, None] * self.A) - rank_2) + self.A.T @ (self.w[:, None] ** 2 * self.A)
+        return 2 * (self.A.T @ (self.D[:, None] * self.A) - self._rank_2(*self.V)) + self.A.T @ (self.w[:, None] ** 2 * self.A)
 
     @cached_property
     def hess_scale(self):
-        A, (vA, qA) = abs(self.A), self.V_scale
-        rank_2 = np.outer(vA, qA) + np.outer(qA, vA)
-        return 2 * (A.T @ (self.D_scale[:, None] * A) + rank_2) + A.T @ (self.w[:, None] ** 2 * A)
+        A = abs(self.A)
+        return 2 * (A.T @ (self.D_scale[:, None] * A) + self._rank_2(*self.V_scale)) + A.T @ (self.w[:, None] ** 2 * A)
+
+
+def numbered(labels):
+    """The number of each row's group, counted in the order in which labels first appear."""
+    numbers = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels])
 
 
 class Exact(NamedTuple):
