@@ -84,7 +84,7 @@ class Factors(NamedTuple):
 
     def matvec(self, p: Any) -> Vector:
         """Hess p, in O(n d) and one read of A."""
-        p = _for_columns("p", p, len(self.v), self.names)
+        p = _for_columns("p", p, self.v.shape[-1], self.names)
         if device.is_on_gpu(self.A) or cluster.is_collection(self.A):
             return 2 * self._passes().weighed(self.D, p) - rank_2_times(self.v, self.q, p)
         product = -0.5 * rank_2_times(self.v, self.q, p)

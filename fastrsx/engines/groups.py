@@ -107,6 +107,7 @@ class GroupedPasses(Passes):
         room = units.rows_of_unit.py_func(d)
         with room_for(f"the workspace for {n} x {d} in groups", blocks * (units.FIELDS * room + 4 * 128 * padded.py_func(d)) + pieces * 4 * d):
             self.room = passes.alloc_room(d, blocks, pieces)
+        self._work = self._work._replace(point=np.zeros(units.point_room(self.units)))
         self._gram = self._no_gram = np.empty((0, 0, 0))
         self._advance = advance_of(self)
 
@@ -202,7 +203,7 @@ class GroupedPasses(Passes):
     def _total(self, gram: np.ndarray) -> Matrix:
         """The sum of the blocks' Gram matrices."""
         total = np.empty((self.shape[1],) * 2)
-        self.run(whole_passes.finish_hessian, gram, np.zeros((1, 3, gram.shape[2])), total)
+        self.run(whole_passes.finish_hessian, gram, self.room.vectors, total)  # where the sums V and Q of groups are 0 by now
         return total
 
     def _room_for_gram(self) -> np.ndarray:

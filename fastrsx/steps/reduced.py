@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import qr, solve_triangular
+from scipy.linalg import qr, solve_triangular, svd
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpocon, dpotrf, dtpqrt
 
 from fastrsx.kernels.newton.dependence import MISSED
 
 from ..inputs import Matrix, Vector
+from ..loading import as_rows
 from ..problem import LEAST_NORM_TOL, Problem
 from ..rank import tolerance
 from ..result import NewtonResult, Status
@@ -173,7 +174,12 @@ class Reduction(Variables):
         x, error = self._reach(np.zeros(len(scale)), np.zeros(len(a)), a, L, scale) if np.abs(L.diagonal()).min() > 0 else (nearest, np.inf)
         if not error <= allowed:
             return nearest
-        if self.softmax:  # its solutions are those of A x = a + t 1, all t
+        if self.softmax and callable(centre := self.original._centre()):  # its solutions are those of A x = a + t of each group, all t
+            with room_for("the differences of rows within groups", A.shape[0] * A.shape[1]):
+                _, sizes, axes = svd(as_rows(A, slice(None)) - centre(slice(None)), full_matrices=False)
+            axes = axes[sizes > tolerance(sizes, A.shape)]
+            x = axes.T @ (axes @ x)
+        elif self.softmax:  # those of A x = a + t 1
             constant, error = self._reach(np.zeros(len(scale)), np.zeros(len(a)), np.ones(len(a)), L, scale)
             if error <= LEAST_NORM_TOL:
                 x -= constant * (constant @ x / (constant @ constant))

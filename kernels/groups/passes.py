@@ -166,6 +166,15 @@ def finish_points(units, room, groups, point):
 
 
 @serial
+def complete_point(link, a, rows, units, room, groups, point):
+    """The point at a, after `fold_points` or `fold_projection` of all rows of an A in memory."""
+    if room.pieces.shape[0] > 0:
+        join_points(units, room, groups)
+        fold_pieces(link, a, rows, units, units.edges, room)
+    finish_points(units, room, groups, point)
+
+
+@serial
 def crosses(link, a, da, t, rows, units, groups):
     """Whether a group crosses its pole on the step from a to a + t da: of those that rise at its end as steeply as it takes."""
     for g in range(groups.shape[0]):
@@ -578,6 +587,7 @@ def finish_plane(units, room, sums):
 
 fold_points_serial = serial_twin(fold_points)
 fold_pieces_serial = serial_twin(fold_pieces)
+complete_point_serial = serial_twin(complete_point)
 fold_projection_serial = serial_twin(fold_projection)
 fold_derivatives_serial = serial_twin(fold_derivatives)
 fold_curvature_serial = serial_twin(fold_curvature)
