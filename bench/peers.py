@@ -53,19 +53,90 @@ class NumpyProblem:
         return 2 * (self.A.T @ (D[:, None] * self.A) - np.outer(vA, qA) - np.outer(qA, vA))
 
 
+class GroupedNumpyProblem:
+    """The same where u is normalised within groups of rows, by np.add.reduceat; each group has its own shift."""
+
+    def __init__(self, A, b, offsets):
+        self.A, self.b, self.x = A, b, None
+        self.starts, self.sizes = offsets[:-1], np.diff(offsets)
+
+    def over_group(self, y):
+        return np.repeat(np.add.reduceat(y, self.starts), self.sizes)
+
+    def at(self, x):
+        if self.x is None or not np.array_equal(x, self.x):
+            self.x = x.copy()
+            a = self.A @ x
+            shift = np.repeat(np.maximum(0.0, np.maximum.reduceat(a, self.starts)), self.sizes)
+            e, k = np.exp(a - shift), np.exp(-shift)
+            u = e + k * a
+            alpha = self.over_group(u)
+            self.inside = alpha.min() > 0
+            self.f, self.v, self.e = u / alpha, (e + k) / alpha, e / alpha
+            self.c = self.f - self.b
+            self.cs = self.c - self.over_group(self.f * self.c)
+        return self
+
+    def value(self, x):
+        self.at(x)
+        return self.c @ self.c if self.inside else np.inf
+
+    def grad(self, x):
+        self.at(x)
+        return self.A.T @ (2 * self.v * self.cs)
+
+    def hess(self, x):
+        self.at(x)
+        D = self.v**2 + self.e * self.cs
+        q = self.v * (self.f + self.cs - 0.5 * self.over_group(self.f**2))
+        V, Q = (np.add.reduceat(y[:, None] * self.A, self.starts, axis=0) for y in (self.v, q))
+        half = V.T @ Q
+        return 2 * (self.A.T @ (D[:, None] * self.A) - half - half.T)
+
+
+def grouped_numpy_peer(op, A, b, x, offsets):
+    problem = GroupedNumpyProblem(A, b, offsets)
+
+    def value_grad():
+        problem.x = None
+        return problem.value(x), problem.grad(x)
+
+    return {"value+grad": value_grad, "trust-exact": lambda: scipy_solve(A, b, "trust-exact", True, problem=problem, gtol=1e-8)}[op]
+
+
+def grouped_jax_peer(op, A, b, x, offsets):
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    count, of_rows = len(offsets) - 1, np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    A, b, x, of_rows = (jax.device_put(array) for array in (A, b, x, of_rows))
+    within = {"num_segments": count, "indices_are_sorted": True}
+
+    def loss(x, A, b, of_rows):
+        a = A @ x
+        shift = jax.lax.stop_gradient(jnp.maximum(jax.ops.segment_max(a, of_rows, **within), 0.0))[of_rows]
+        u = jnp.exp(a - shift) + jnp.exp(-shift) * a
+        alpha = jax.ops.segment_sum(u, of_rows, **within)
+        return ((u / alpha[of_rows] - b) ** 2).sum()
+
+    compiled = jax.jit(jax.value_and_grad(loss))
+    return {"value+grad": lambda: jax.tree.map(np.asarray, jax.block_until_ready(compiled(x, A, b, of_rows)))}[op]
+
+
 def weights(b):
     """The weights h of the rows "weighted Gram", of both signs."""
     return b * len(b) - 0.3
 
 
-def scipy_solve(A, b, method, second_order, **options):
+def scipy_solve(A, b, method, second_order, problem=None, **options):
     """SciPy's minimize on the analytic derivatives: x, and the (seconds, loss) of each evaluation.
 
     The loss is of the size 1 / n, too small for SciPy's absolute tolerances, so SciPy gets n times the loss.
     """
     from scipy.optimize import minimize
 
-    problem, n, trace, start = NumpyProblem(A, b), len(b), [], time.perf_counter()
+    problem, n, trace, start = problem or NumpyProblem(A, b), len(b), [], time.perf_counter()
 
     def value(x):
         value = problem.value(x)
@@ -283,6 +354,9 @@ PEERS = {  # name: (the peer, the packages it needs)
 }
 
 
+GROUPED_PEERS = {"NumPy": grouped_numpy_peer, "JAX": grouped_jax_peer}
+
+
 def is_installed(package):
     if package == "mkl":
         return bool(mkl_libraries())
@@ -296,7 +370,7 @@ def missing(who):
 
 def _serve(connection, who, op, problem, n, d):
     A, b, x = problems.make(problem, n, d)
-    work = PEERS[who][0](op, A, b, x)
+    work = GROUPED_PEERS[who](op, A, b, x, problems.offsets_of(problem, n)) if problem in problems.GROUPS else PEERS[who][0](op, A, b, x)
     result = None
     while (message := connection.recv()) != "stop":
         if message == "work":

@@ -60,5 +60,31 @@ def batch(n, d):
     return A, b / b.sum(axis=1, keepdims=True), x
 
 
+GROUPS = {  # the sizes of groups of rows
+    "groups of 5": lambda n: [5] * (n // 5),
+    "groups of 24": lambda n: [24] * (n // 24) + [n % 24] * (n % 24 > 0),
+    "groups of 100": lambda n: [100] * (n // 100),
+    "groups of 10000": lambda n: [10_000] * (n // 10_000),
+    "ragged groups": lambda n: np.diff(np.unique(np.minimum(np.cumsum(1 + (8 * np.random.default_rng(0).pareto(1.0, n)).astype(int)), n)), prepend=0),
+}
+
+
+def offsets_of(name, n):
+    """The first row of each group, and n."""
+    return np.concatenate([[0], np.cumsum(GROUPS[name](n))]).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=1)
+def grouped(name, n, d):
+    """Like `noisy` within each group, with std(a) = 0.1, where alpha is positive in every group."""
+    rng = np.random.default_rng(n + d)
+    A, x = rng.standard_normal((n, d)), 0.1 * rng.standard_normal(d) / np.sqrt(d)
+    a, offsets = A @ x, offsets_of(name, n)
+    u = (np.exp(a) + a) * rng.uniform(0.8, 1.2, n)
+    return A, u / np.repeat(np.add.reduceat(u, offsets[:-1]), np.diff(offsets)), x
+
+
 def make(name, n, d):
+    if name in GROUPS:
+        return grouped(name, n, d)
     return {"batch": batch, "gaussian": gaussian, "noisy": noisy, "ones": ones, "vocabulary": vocabulary, "automobiles": automobiles}[name](n, d)

@@ -68,8 +68,8 @@ class _Column(NamedTuple):
 def as_groups(groups: Any, n: int) -> Groups:
     """The groups that the rows of A fall into by their labels.
 
-    Time and memory are those of a stable sort of the runs of equal labels, so labels that lie together are read at once. The labels of a
-    list, and objects, are compared as Python compares them: 1, 1.0 and True are one label, and 1 and "1" are two.
+    Rows of equal labels that lie together are read without a sort; others are sorted once. The labels of a list, and objects, are compared
+    as Python compares them: 1, 1.0 and True are one label, and 1 and "1" are two. A Series is read by position, whatever its index.
 
     Parameters
     ----------
@@ -102,17 +102,7 @@ def as_groups(groups: Any, n: int) -> Groups:
     _check_size(len(column.keys), n)
     if column.missing is not None and column.missing.any():
         _refuse_missing(column.missing, column.labels_at)
-    starts = _runs(column.keys)
-    runs, sizes = column.keys[starts], np.diff(starts, append=n)
-    by_label = np.argsort(_narrow(runs), kind="stable")
-    blocks = _runs(runs[by_label])  # of runs with one label
-    if len(blocks) == len(starts):
-        return Groups(np.append(starts, n), column.labels_at(starts), None)
-    by_appearance = np.argsort(by_label[blocks])
-    group_sizes = np.add.reduceat(sizes[by_label], blocks)[by_appearance]
-    of_runs = by_label[_ranges(blocks[by_appearance], np.diff(blocks, append=len(runs))[by_appearance])]
-    offsets = np.concatenate([[0], np.cumsum(group_sizes)])
-    return Groups(offsets, column.labels_at(starts[by_label[blocks[by_appearance]]]), _ranges(starts[of_runs], sizes[of_runs]))
+    return _grouped(column.keys, column.labels_at)
 
 
 def as_row_weights(name: str, value: Any, n: int) -> Vector:
@@ -135,16 +125,64 @@ def refuse_masked(groups: Groups, m: Vector) -> None:
         return
     masked = np.flatnonzero(np.maximum.reduceat(m, groups.offsets[:-1]) == 0)
     if masked.size:
-        others = "" if masked.size == 1 else f" ({masked.size} such groups of {groups.count})"
-        raise ValueError(f"multiplicity is 0 in every row of group {groups.name(masked[0])}{others}: drop its rows")
+        found = f"multiplicity is 0 in every row of group {groups.name(masked[0])}"
+        raise ValueError(found + (": drop its rows" if masked.size == 1 else f" ({masked.size} such groups of {groups.count}): drop their rows"))
 
 
 # -- order ----------------------------------------------------------------------------------------------------
 
 
-def _runs(keys: npt.NDArray[Any]) -> Indices:
-    """Where runs of equal keys start."""
-    return np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1])
+def _grouped(keys: npt.NDArray[Any], labels_at: Callable[[Indices], Any]) -> Groups:
+    """The groups of rows with equal keys; runs of equal keys are moved as one where most rows are in long ones."""
+    n, bounds = len(keys), _bounds(keys)
+    starts = bounds[:-1]
+    runs = keys if len(starts) == n else keys[starts]
+    if _are_distinct(runs):
+        return Groups(bounds, labels_at(starts), None)
+    if 2 * len(starts) <= n:
+        parts, lengths = starts, np.diff(bounds)
+    else:
+        parts, lengths, runs = np.arange(n), np.ones(n, dtype=np.int64), keys
+    by_label = np.argsort(_narrow(runs), kind="stable")
+    blocks = _bounds(runs[by_label])  # of parts with one label
+    if len(blocks) == len(bounds):
+        return Groups(bounds, labels_at(starts), None)
+    first = by_label[blocks[:-1]]
+    by_appearance = np.argsort(first)
+    order = by_label[_ranges(blocks[:-1][by_appearance], np.diff(blocks)[by_appearance])]
+    sizes = np.add.reduceat(lengths[by_label], blocks[:-1])[by_appearance]
+    if len(parts) < n:
+        order = _ranges(parts[order], lengths[order])
+    return Groups(np.concatenate([[0], np.cumsum(sizes)]), labels_at(parts[first[by_appearance]]), order)
+
+
+def _bounds(keys: npt.NDArray[Any]) -> Indices:
+    """Where runs of equal keys start, and where the last ends."""
+    differs = np.ones(len(keys) + 1, dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=differs[1:-1])
+    return np.flatnonzero(differs)
+
+
+def _span(keys: npt.NDArray[Any]) -> float:
+    """The largest key minus the least, of integers; infinite for other keys."""
+    return int(keys.max()) - int(keys.min()) if keys.dtype.kind in "iu" else np.inf
+
+
+def _above_least(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers minus the least of them; a difference that wraps is right again without its sign."""
+    return (keys - keys.min()).astype(f"u{keys.dtype.itemsize}")
+
+
+def _are_distinct(keys: npt.NDArray[Any]) -> bool:
+    """Whether no key repeats, where that shows without a sort: the keys rise, or fall, or are integers of a small range."""
+    if (keys[1:] > keys[:-1]).all() or (keys[1:] < keys[:-1]).all():
+        return True
+    span = _span(keys)
+    if not len(keys) <= span + 1 <= 8 * len(keys):
+        return False
+    occurs = np.zeros(int(span) + 1, dtype=bool)
+    occurs[_above_least(keys)] = True
+    return np.count_nonzero(occurs) == len(keys)
 
 
 def _ranges(starts: Indices, sizes: Indices) -> Indices:
@@ -154,10 +192,8 @@ def _ranges(starts: Indices, sizes: Indices) -> Indices:
 
 
 def _narrow(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Integers of a small range in 16 bits, which NumPy sorts in linear time; equal where the keys are, in any order."""
-    if keys.dtype.kind not in "iu" or int(keys.max()) - int(keys.min()) >= 2**16:
-        return keys
-    return (keys - keys.min()).astype(np.uint16)  # which may wrap, and keeps different keys different
+    """Integers of a small range in 16 bits, which NumPy sorts in linear time; other keys unchanged."""
+    return _above_least(keys).astype(np.uint16) if _span(keys) < 2**16 else keys
 
 
 # -- reading --------------------------------------------------------------------------------------------------
@@ -180,7 +216,7 @@ def _read(value: Any, n: int) -> _Column:
         return _of_objects(list(value))
     if hasattr(kind, "factorize"):
         return _of_pandas(value)
-    if hasattr(kind, "to_physical"):
+    if hasattr(kind, "to_physical") and hasattr(kind, "__array__"):  # an Expr of Polars is no array
         return _of_polars(value)
     if hasattr(kind, "dictionary_encode"):
         return _of_arrow(value)
@@ -209,6 +245,7 @@ def _as_array(value: Any) -> npt.NDArray[Any]:
 
 
 def _of_array(array: npt.NDArray[Any]) -> _Column:
+    """An array of one axis; entries that NumPy does not compare as Python does become objects."""
     kind = array.dtype.kind
     if kind not in PLAIN:
         return _of_objects(array.tolist())
@@ -221,11 +258,11 @@ def _of_objects(labels: list[Any]) -> _Column:
     seen: dict[Any, int] = {}
     try:
         numbers = [seen.setdefault(label, len(seen)) for label in labels]
-    except TypeError:
+    except TypeError as error:
         _refuse_unhashable(labels)
-        raise
+        raise TypeError(f"groups has labels that cannot be compared ({error}); pass strings or numbers") from None
     kinds = {*map(type, seen)}
-    if any(hasattr(kind, "__array__") and not issubclass(kind, np.generic) for kind in kinds):  # tensors are hashed by their address
+    if any(map(_is_array, kinds)):
         _refuse_unhashable(labels)
     keys = np.array(numbers, dtype=np.int64)
     missing = None if kinds <= NEVER_MISSING else np.fromiter(map(_is_missing, seen), bool, len(seen))[keys]
@@ -266,7 +303,7 @@ def _of_arrow(column: Any) -> _Column:
         return _of_array(np.asarray(column))
     try:
         encoded = column.dictionary_encode()
-        encoded = encoded.unify_dictionaries().combine_chunks() if hasattr(encoded, "chunks") else encoded
+        encoded = encoded.combine_chunks() if hasattr(encoded, "chunks") else encoded
         keys, labels = encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
     except Exception:  # nested types have no dictionaries
         return _of_objects(column.to_pylist())
@@ -308,14 +345,19 @@ def _refuse_missing(missing: Flags, labels_at: Callable[[Indices], Any]) -> NoRe
     raise ValueError(f"groups[{rows[0]}] is {found}; {rows.size} of {missing.size} labels are missing: drop their rows of A and b, or fill them")
 
 
+def _is_array(kind: type) -> bool:
+    """Whether objects of a class are arrays: tensors are hashable, by their address."""
+    return hasattr(kind, "__array__") and not issubclass(kind, np.generic)
+
+
 def _refuse_unhashable(labels: list[Any]) -> None:
     """Raise TypeError for the first entry that is not hashable, or an array."""
     for i, label in enumerate(labels):
         try:
             hash(label)
-            is_array = hasattr(type(label), "__array__") and not isinstance(label, np.generic)
+            is_label = not _is_array(type(label))
         except TypeError:
-            is_array = True
-        if is_array:
+            is_label = False
+        if not is_label:
             found = f"groups[{i}] is {inputs.shown(label)}, {frames.kind_of(label)}"
-            raise TypeError(f"{found}, which is not hashable and so no label; pass strings, numbers or tuples") from None
+            raise TypeError(f"{found}, which is no label; pass strings, numbers or other hashable objects, such as tuples") from None

@@ -7,6 +7,7 @@ from fastrsx.kernels.layouts import registry
 from fastrsx.kernels.registers.shapes import REGISTER
 
 from . import inputs
+from .grouping import as_groups
 from .loading import Data, Loader, as_data, loader_of
 from .system import threads
 
@@ -204,14 +205,17 @@ def gram_is_sparse(data: Data) -> bool:
     return data.gram_bounds is not None and size.sparse_gram_ns(data.gram_updates) < size.gram_ns(size.n)
 
 
-def choose(size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None) -> Plan:
+def choose(
+    size: Size, loader: Loader, kernel: str = "auto", num_threads: int | None = None, hessian: str | None = None, may_read_once: bool = True
+) -> Plan:
     """The plan for data of that size, from arguments already checked; without `hessian`, one that takes no Newton steps."""
     if loader.name == "dask" and num_threads is not None:
         raise ValueError(f"num_threads is {num_threads}, and A is in chunks of dask, whose tasks take one thread each: give its workers threads")
     plan = _choose_kernel(size, loader.name, str(loader), kernel, threads.in_use() if num_threads is None else num_threads)
     if hessian is None:
         return plan
-    return plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name)).by_reads(size[:2])
+    plan = plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name))
+    return plan.by_reads(size[:2]) if may_read_once else plan
 
 
 @lru_cache(maxsize=256)  # for it would be a thirtieth of a small solve
@@ -245,7 +249,7 @@ def check_kernel(kernel: Any, num_threads: Any, *also: str) -> tuple[str, int | 
     return kernel, num_threads
 
 
-def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", num_threads: int | None = None) -> Plan:
+def plan(A: Any, b: Any = None, *, groups: Any = None, hessian: str = "auto", kernel: str = "auto", num_threads: int | None = None) -> Plan:
     """What `newton(A, b)` would run, and why; nothing is computed.
 
     Parameters
@@ -254,6 +258,8 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
         The data; only its shape, dtype and layout are read.
     b : (n,) array_like, optional
         Not needed; its shape is checked where given.
+    groups : (n,) array_like, optional
+        As in `newton`.
     hessian : {"auto", "exact", "sampled", "sampled-only", "matrix-free", "reduced"}, optional
         As in `newton`.
     kernel : {"auto", "parallel", "serial", "cuda"}, optional
@@ -281,4 +287,8 @@ def plan(A: Any, b: Any = None, *, hessian: str = "auto", kernel: str = "auto", 
     data = as_data(A)
     if b is not None:
         inputs.of_size("b", b, data.shape[0], "one for each row of A")
-    return choose(size_of(data), loader_of(data, kernel), kernel, num_threads, inputs.as_choice("hessian", hessian, ("auto", *HESSIANS)))
+    hessian = inputs.as_choice("hessian", hessian, ("auto", *HESSIANS))
+    found = None if groups is None else as_groups(groups, data.shape[0])
+    several = found is not None and found.count > 1
+    chosen = choose(size_of(data), loader_of(data, kernel), kernel, num_threads, hessian, may_read_once=not several)
+    return chosen if found is None else chosen.in_groups(found.count, found.order is not None)

@@ -213,20 +213,23 @@ def start_sums(room):
         as_total(room.totals[k]).curvature = 0.0
 
 
+# These read a unit twice, the second time from L2. Meanwhile they prefetch the next unit, half of its lines each.
+
+
 @part
 def products_of(A, origin, x, unit, out, offset, buffer):
     """out = A x on the rows of a unit, from `offset` on."""
     for i in range(unit.start, unit.stop, ROWS):
-        stop = min(i + ROWS, unit.stop)
-        row_products(panel_of(A, i, stop, origin, buffer), x, stop - i, out, offset + i - unit.start, A, i - origin + ROWS, True)
+        stop, done = min(i + ROWS, unit.stop), i - unit.start
+        row_products(panel_of(A, i, stop, origin, buffer), x, stop - i, out, offset + done, A, unit.stop - origin + done, False)
 
 
 @part
 def add_sums(A, origin, y, unit, buffer, sums):
     """A^T y of the rows of a unit, y from the start of a row of its room on."""
     for i in range(unit.start, unit.stop, ROWS):
-        stop = min(i + ROWS, unit.stop)
-        add_row_sum(panel_of(A, i, stop, origin, buffer), y[:, i - unit.start :], stop - i, sums, A, i - origin, True)
+        stop, done = min(i + ROWS, unit.stop), i - unit.start
+        add_row_sum(panel_of(A, i, stop, origin, buffer), y[:, done:], stop - i, sums, A, unit.stop - origin + done, False)
 
 
 @serial
@@ -257,9 +260,10 @@ def fold_projection_of_block(k, link, A, origin, x, a, rows, units, edges, room,
                     w = load_first(rows.w, 0, j, count)
                     store(weights, W2A, j - i, w * w * load_first(a, 0, j, count))
             panel, sums = panel_of(A, i, stop, origin, buffer), room.piece_vectors[unit.piece]
-            add_row_sums(panel, weights, stop - i, sums, A, i - origin, True)
+            coming = unit.stop - origin + i - unit.start
+            add_row_sums(panel, weights, stop - i, sums, A, coming, False)
             if rows.w.shape[0] > 0:
-                add_row_sum(panel, weights[W2A:], stop - i, sums[W2A:], A, i - origin, True)
+                add_row_sum(panel, weights[W2A:], stop - i, sums[W2A:], A, coming, False)
 
 
 @parallel
@@ -367,7 +371,7 @@ def fold_derivatives_of_block(k, link, A, origin, a, rows, units, edges, room, g
             low = i
             while low < stop:
                 high = min(units.offsets[g + 1], stop)
-                add_row_sums(segment(panel, low - i, high - i), weights[:, low - i :], high - low, sums, A, low - origin, True)
+                add_row_sums(segment(panel, low - i, high - i), weights[:, low - i :], high - low, sums, A, low - origin + ROWS, True)
                 if unit.piece < 0 and high == units.offsets[g + 1]:
                     close_group(k, sums, room, gram[k])
                     g += 1
@@ -449,7 +453,7 @@ def fold_curvature_of_block(k, link, A, origin, p, a, rows, units, edges, room, 
                 store(weights, Q, j - i, load_first(here, Q_ROOM, at, LANES))
                 store(weights, R, j - i, load_first(here, H_ROOM, at, LANES) * first(load_first(here, Z, at, LANES), stop - j))
             panel = panel_of(A, i, stop, origin, buffer)
-            add_row_sums(panel, weights, stop - i, room.piece_vectors[unit.piece], A, i - origin, True)
+            add_row_sums(panel, weights, stop - i, room.piece_vectors[unit.piece], A, unit.stop - origin + i - unit.start, False)
 
 
 @parallel

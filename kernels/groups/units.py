@@ -9,8 +9,8 @@ from ..compiling.records import reader, record, room
 from ..formulas.records import POINT_ROOM
 from ..layouts.panel import ROWS, padded
 
-UNIT_NUMBERS = 2**15  # of A in a unit, 256 kB: half of a core's L2
-MOST_ROWS = 2048  # whose terms then take another 128 kB
+UNIT_NUMBERS = 2**14  # of A in a unit, 128 kB: two of them, for the next one is prefetched, take half of an L2
+MOST_ROWS = 1024  # whose terms then take another 64 kB
 
 
 class Group(NamedTuple):
