@@ -1,8 +1,10 @@
 """An independent oracle for a solve's outcome: `complaint` says what is untrue about it. Plain longdouble NumPy from the maths, without fastrsx.
 
-    a = A x    e = exp(a)    u = e + a    v = e + 1    alpha = <u, 1> > 0    f = u / alpha    c = f - b    s = <f, c>
-    (link="softmax": u = v = e = exp(a); link="linear": u = a, v = 1, e = 0)
-    L = <c, c> + 1/2 <w * a, w * a>
+    a = A x    e = m exp(a)    u = e + m a    v = e + m    alpha = <u, 1> > 0    f = u / alpha    c = r (f - b)    s = <f, c>
+    (link="softmax": u = v = e = m exp(a); link="linear": u = m a, v = m, e = 0)
+    L = <c, f - b> + 1/2 <w * a, w * a>
+
+With groups of rows, alpha and s are sums over the rows of one group. The multiplicities m and the residual weights r are 1 if not given.
 
 A solve works in float64, so its outcome is only determined up to rounding, and every tolerance here is a bound on rounding. A x is known to
 E = (d + steps + 4) eps max |A| |x|: a product of d terms, to which each step adds the rounding of a number as large as the largest, and as large as
@@ -42,11 +44,40 @@ def absolute(*values):
     return max((abs(value).max() for value in values if np.size(value)), default=real(0))
 
 
-class Point:
-    """Everything at x in longdouble, with bounds on its rounding errors: `noise` for L."""
+class Groups:
+    """Groups of rows, in the order in which they first appear, and sums over each: arrays of T numbers. Without labels there is one."""
 
-    def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False, farthest=0.0):
+    def __init__(self, labels, n):
+        numbers = {}
+        self.of = np.array([numbers.setdefault(label, len(numbers)) for label in ([None] * n if labels is None else labels)])  # the group of each row
+        self.count = len(numbers)
+        self.order = np.argsort(self.of, kind="stable")
+        self.starts = np.searchsorted(self.of[self.order], np.arange(self.count))
+
+    def sum(self, y):
+        return y.sum(keepdims=True) if self.count == 1 else np.add.reduceat(y[self.order], self.starts)
+
+    def dot(self, y, z):
+        return np.atleast_1d(y @ z) if self.count == 1 else self.sum(y * z)
+
+    def max(self, y):
+        return np.maximum.reduceat(y[self.order], self.starts)
+
+    def products(self, A, v):
+        """A_t^T v_t for each group: T x d."""
+        return (A.T @ v)[None] if self.count == 1 else np.add.reduceat((A * v[:, None])[self.order], self.starts)
+
+
+class Point:
+    """Everything at x in longdouble, with bounds on its rounding errors: `noise` for L.
+
+    `alpha` and its logarithm, `kappa`, `lost`, the relative error of alpha, and F = <r f, f> are arrays, with one number for each group.
+    """
+
+    def __init__(self, A, b, w, x, link="rsx", steps=0, moved=False, farthest=0.0, *, groups=None, m=None, r=None):
         self.A, self.b, self.link = np.asarray(A, real), np.asarray(b, real), link
+        self.groups = Groups(groups, len(self.b))
+        self.m, self.r = (np.ones(len(self.b), real) if y is None else np.asarray(y, real) for y in (m, r))
         self.w = np.zeros(len(self.b), real) if w is None else np.zeros(len(self.b), real) + np.asarray(w, real)
         x = np.asarray(x, real)
         self.x, self.a = x, self.A @ x
@@ -58,34 +89,39 @@ class Point:
         self._terms()
 
     def _terms(self):
-        a, error, link = self.a, self.error, self.link
-        top = a.max() if link == "softmax" else max(a.max(), 0) if link == "rsx" else real(0)
-        near_top = 2 * error[a >= top - 2 * error].max(initial=0)
-        e = np.exp(a - top) if link != "linear" else 0 * a
-        k = np.exp(-top) if link != "softmax" else real(0)
+        a, error, link, m, r, groups = self.a, self.error, self.link, self.m, self.r, self.groups
+        counts = m > 0
+        tops = groups.max(np.where(counts, a, -np.inf)) if link != "linear" else np.zeros(groups.count, real)
+        tops = np.maximum(tops, 0) if link == "rsx" else tops
+        top = tops[groups.of]
+        near_top = groups.max(np.where(counts & (a >= top - 2 * error), 2 * error, 0))[groups.of]
+        e = np.exp(np.where(counts, a - top, 0)) if link != "linear" else 0 * a  # elsewhere m is 0
+        k = np.exp(-top) if link != "softmax" else 0 * top
         most = np.minimum(a - top + error + near_top, 1000)
         e_error = np.exp(most) - e + np.where(e < FLUSHED, e, 0) if link != "linear" else 0 * a
-        k_error = k * np.expm1(np.minimum(near_top, 1000)) + k * (k < FLUSHED) if link == "rsx" else real(0)
-        self.u, self.v, self.e = e + k * a, e + k, e
-        sizes = e + k * abs(a)
-        u_error = e_error + k * error + k_error * abs(a) + SUMS * EPS * sizes
-        self.v_error = e_error + k_error
-        self.alpha, self.alpha_error = self.u.sum(), u_error.sum()
-        self.log_alpha = np.log(self.alpha) + top if self.alpha > 0 else real(np.nan)
-        self.kappa = sizes.sum() / self.alpha if self.alpha > 0 else real(np.inf)
-        self.inside = self.alpha > 0
-        self.known = bool(self.alpha_error < self.alpha / 4 and self.alpha < np.inf)
+        k_error = k * np.expm1(np.minimum(near_top, 1000)) + k * (k < FLUSHED) if link == "rsx" else 0 * k
+        self.u, self.v, self.e = m * (e + k * a), m * (e + k), m * e
+        sizes = m * (e + k * abs(a))
+        u_error = m * (e_error + k * error + k_error * abs(a)) + SUMS * EPS * sizes
+        self.v_error = m * (e_error + k_error)
+        self.alpha, self.alpha_error = groups.sum(self.u), groups.sum(u_error)
+        inside = self.alpha > 0
+        self.log_alpha = np.where(inside, np.log(np.where(inside, self.alpha, 1)) + tops, np.nan)
+        self.kappa = np.where(inside, groups.sum(sizes) / np.where(inside, self.alpha, 1), np.inf)
+        self.inside = bool(inside.all())
+        self.known = bool(((self.alpha_error < self.alpha / 4) & (self.alpha < np.inf)).all())
         if not self.inside:
             self.value, self.noise, self.known = real(np.inf), real(np.inf), False
             return
-        self.f = self.u / self.alpha
-        self.lost = self.alpha_error / self.alpha
-        self.f_error = u_error / self.alpha + abs(self.f) * self.lost
-        self.c = self.f - self.b
-        self.s = self.f @ self.c
-        self.s_error = self.f_error @ (abs(self.c) + abs(self.f))
-        self.squares = self.c @ self.c
-        self.squares_noise = 2 * abs(self.c) @ (self.f_error + EPS * abs(self.b)) + self.f_error @ self.f_error + SUMS * EPS * self.squares
+        alpha, self.lost = self.alpha[groups.of], self.alpha_error / self.alpha
+        self.f = self.u / alpha
+        self.f_error = u_error / alpha + abs(self.f) * self.lost[groups.of]
+        self.c = r * (self.f - self.b)
+        self.s = groups.dot(self.f, self.c)[groups.of]
+        self.s_error = groups.dot(self.f_error, abs(self.c) + r * abs(self.f))[groups.of]
+        self.F = groups.dot(r * self.f, self.f)
+        self.squares = (self.f - self.b) @ self.c
+        self.squares_noise = 2 * abs(self.c) @ (self.f_error + EPS * abs(self.b)) + (r * self.f_error) @ self.f_error + SUMS * EPS * self.squares
         w2 = self.w**2
         penalty = w2 @ a**2 / 2
         self.value = self.squares + penalty
@@ -97,6 +133,7 @@ class Point:
         """The point at another A x, which has no error."""
         out = object.__new__(Point)
         out.A, out.b, out.w, out.link, out.a = self.A, self.b, self.w, self.link, a
+        out.groups, out.m, out.r = self.groups, self.m, self.r
         out.error = 0 * a
         out._terms()
         return out
@@ -113,27 +150,34 @@ class Point:
 
     def derivatives(self, A=None):
         """Gradient and Hessian in scaled columns, or in other columns that span the same space, each with a bound on its error."""
-        A, alpha, w2 = self.A / self.scale if A is None else A, self.alpha, self.w**2
+        A, r, w2 = self.A / self.scale if A is None else A, self.r, self.w**2
+        alpha, lost, F = (y[self.groups.of] for y in (self.alpha, self.lost, self.F))
         v, cs = self.v / alpha, self.c - self.s
-        cs_error, cs_size = self.f_error + self.s_error, abs(self.c) + abs(self.s)
-        v_error = self.v_error / alpha + v * (self.lost + SUMS * EPS)
-        r = 2 * v * cs + w2 * self.a
-        r_error = 2 * v_error * cs_size + 2 * v * cs_error + w2 * self.error + SUMS * EPS * (2 * v * cs_size + w2 * abs(self.a))
+        c_error, f_size = r * self.f_error, r * abs(self.f)
+        cs_error, cs_size = c_error + self.s_error, abs(self.c) + abs(self.s)
+        v_error = self.v_error / alpha + v * (lost + SUMS * EPS)
+        slope = 2 * v * cs + w2 * self.a
+        slope_error = 2 * v_error * cs_size + 2 * v * cs_error + w2 * self.error + SUMS * EPS * (2 * v * cs_size + w2 * abs(self.a))
         e, e_error = self.e / alpha, v_error
-        h = 2 * v**2 + 2 * e * cs + w2
-        h_error = 4 * v * v_error + 2 * v_error**2 + 2 * e_error * cs_size + 2 * e * cs_error + SUMS * EPS * (2 * v**2 + 2 * e * cs_size + w2)
-        q_part, q_size = self.f + cs - self.f @ self.f / 2, abs(self.f) + cs_size + self.f @ self.f / 2
-        q, q_error = v * q_part, v_error * q_size + v * (self.f_error + cs_error + abs(self.f) @ self.f_error + SUMS * EPS * q_size)
-        V, Q, V_error, Q_error = A.T @ v, A.T @ q, abs(A).T @ (v_error + SUMS * EPS * v), abs(A).T @ (q_error + SUMS * EPS * v * q_size)
-        H = (A.T * h) @ A - 2 * (np.outer(V, Q) + np.outer(Q, V))
-        outer = np.outer(V_error, abs(Q) + Q_error) + np.outer(abs(V), Q_error)
+        h = 2 * r * v**2 + 2 * e * cs + w2
+        h_error = r * (4 * v * v_error + 2 * v_error**2) + 2 * e_error * cs_size + 2 * e * cs_error
+        h_error += SUMS * EPS * (2 * r * v**2 + 2 * e * cs_size + w2)
+        F_error = self.groups.dot(f_size, self.f_error)[self.groups.of]
+        q_part, q_size = r * self.f + cs - F / 2, f_size + cs_size + F / 2
+        q, q_error = v * q_part, v_error * q_size + v * (c_error + cs_error + F_error + SUMS * EPS * q_size)
+        V, Q = self.groups.products(A, v), self.groups.products(A, q)
+        V_error = self.groups.products(abs(A), v_error + SUMS * EPS * v)
+        Q_error = self.groups.products(abs(A), q_error + SUMS * EPS * v * q_size)
+        H = (A.T * h) @ A - 2 * (V.T @ Q + Q.T @ V)
+        outer = V_error.T @ (abs(Q) + Q_error) + abs(V).T @ Q_error
         H_error = (abs(A).T * h_error) @ abs(A) + 2 * (outer + outer.T)
-        return A.T @ r, abs(A).T @ r_error, (H + H.T) / 2, H_error
+        return A.T @ slope, abs(A).T @ slope_error, (H + H.T) / 2, H_error
 
     def curvature_terms(self, A):
         """A^T |diag(h)| A: the Hessian if its terms did not cancel."""
-        v, e, cs = self.v / self.alpha, self.e / self.alpha, abs(self.c) + abs(self.s)
-        return (abs(A).T * (2 * v**2 + 2 * e * cs + self.w**2)) @ abs(A)
+        alpha = self.alpha[self.groups.of]
+        v, e, cs = self.v / alpha, self.e / alpha, abs(self.c) + abs(self.s)
+        return (abs(A).T * (2 * self.r * v**2 + 2 * e * cs + self.w**2)) @ abs(A)
 
 
 def orthonormal(A):
@@ -255,11 +299,11 @@ def is_on_a_ray(point):
 
 def overflows(point):
     """Whether quantities that a solve computes overflow float64."""
-    sizes = [1 / point.scale, point.x, point.a, point.a**2, point.b**2, point.w**2, (point.w * point.a) ** 2]
+    sizes = [1 / point.scale, point.x, point.a, point.a**2, point.b**2, point.r * point.b**2, point.m**2, point.w**2, (point.w * point.a) ** 2]
     if point.inside:
         g, _, H, H_error = point.derivatives()
         scale = point.scale
-        sizes += [point.f**2, g**2, H**2, g * scale, H * np.outer(scale, scale), H_error**2, H_error * np.outer(scale, scale)]
+        sizes += [point.f**2, point.r * point.f**2, g**2, H**2, g * scale, H * np.outer(scale, scale), H_error**2, H_error * np.outer(scale, scale)]
         sizes += [(point.A.T**2) @ (point.w**2), 1 / point.alpha**2]
     return not absolute(*sizes) <= OVERFLOWS
 
@@ -269,23 +313,33 @@ def counted(A):
     return np.where(abs(A).max(axis=0) < LEAST_ENTRY, 0, A)
 
 
-def is_refused(A, b, w, x0, link="rsx"):
+def is_empty(groups, m):
+    """Whether the multiplicities leave a group without rows, real arrays of longdouble."""
+    return bool((Groups(groups, len(m)).sum(m) == 0).any())
+
+
+def is_refused(A, b, w, x0, link="rsx", *, groups=None, m=None, r=None):
     """Whether the arguments, real arrays of longdouble, make no problem, and so must raise; None if rounding decides."""
-    for values in (A, b, w):
+    for values in (A, b, w, m, r):
         if values is not None and not (abs(values) <= real(1e150)).all():
             return True
-    if (w is not None and (w < 0).any()) or (x0 is not None and not (abs(x0) <= LARGEST).all()):
+    if any(values is not None and (values < 0).any() for values in (w, m, r)) or (x0 is not None and not (abs(x0) <= LARGEST).all()):
         return True
     if link == "linear" and (x0 is None or w is not None):
         return True
-    point = Point(counted(A), b, w, np.zeros(A.shape[1]) if x0 is None else x0, link)
-    if not point.alpha_error < abs(point.alpha):
-        return None
-    return not point.inside
+    if m is not None and is_empty(groups, m):
+        return True
+    point = Point(counted(A), b, w, np.zeros(A.shape[1]) if x0 is None else x0, link, groups=groups, m=m, r=r)
+    is_clear = point.alpha_error < abs(point.alpha)
+    if (is_clear & (point.alpha < 0)).any():
+        return True
+    return False if is_clear.all() else None
 
 
-def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_order=True):
-    """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link), all real arrays.
+def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_order=True, *, groups=None, m=None, r=None):
+    """What is untrue about the result, or None: of newton(A, b, x0, w=w, link=link, groups=groups, multiplicity=m, residual_weights=r).
+
+    All are real arrays, but the labels of groups.
 
     Without `second_order` only fun, jac and alpha must be right, not the claim of a minimum or a ray.
     """
@@ -297,20 +351,24 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
     x = np.asarray(result.x)
     if x.shape != (d,) or x.dtype != float or np.shape(result.jac) != (d,):
         return f"x is {x.dtype} of shape {x.shape}, jac of shape {np.shape(result.jac)}"
-    start = Point(A, b, w, np.zeros(d) if x0 is None else x0, link)
+    structure = {"groups": groups, "m": m, "r": r}
+    start = Point(A, b, w, np.zeros(d) if x0 is None else x0, link, **structure)
+    shape = () if groups is None else start.alpha.shape
+    if np.shape(result.alpha) != shape or np.shape(result.log_alpha) != shape:
+        return f"alpha has shape {np.shape(result.alpha)}, log_alpha {np.shape(result.log_alpha)}, not {shape}"
     if not np.isfinite(x).all():
         return None if status == "NONFINITE" else f"x is {x} with {status}"
     scaled = A / np.where(abs(A).max(axis=0) > 0, abs(A).max(axis=0), 1)
     dependent = d > n or np.linalg.matrix_rank(scaled.astype(float), tol=1e-10 * np.sqrt(n * d)) < d
     farthest = max([absolute(start.a), *(record.step for record in result.history)])
-    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent and success, farthest=farthest)
+    point = Point(A, b, w, x, link, steps=result.nit, moved=dependent and success, farthest=farthest, **structure)
     if status == "NONFINITE":
         if not overflows(point) and not overflows(start):
             return "NONFINITE, where all is finite"
         return None if not np.isfinite(result.fun) or not point.known or abs(result.fun - point.value) <= point.noise else "fun is not L(x)"
     if not np.isfinite(result.fun):
         return f"fun is {result.fun} with {status}"
-    if point.inside is False and point.alpha_error < -point.alpha:
+    if (point.alpha_error < -point.alpha).any():
         return f"x lies outside the domain: alpha is {point.alpha} times exp(M)"
     if point.known and not abs(result.fun - point.value) <= point.noise:
         return f"fun is {result.fun!r}, L(x) {point.value!r}, which is {float(abs(result.fun - point.value) / point.noise):.3g} times the noise"
@@ -320,21 +378,22 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
         return f"MAX_ITER after {result.nit} steps"
     if not point.known:
         return None
-    if not abs(result.log_alpha - point.log_alpha) <= 2 * point.lost + absolute(point.error) + SUMS * EPS * (1 + abs(point.log_alpha)):
+    log_alpha_error = 2 * point.lost + absolute(point.error) + SUMS * EPS * (1 + abs(point.log_alpha))
+    if not (abs(result.log_alpha - point.log_alpha) <= log_alpha_error).all():
         return f"log_alpha is {result.log_alpha}, not {point.log_alpha}"
     if status == "EXACT_FIT":
         # No more than rounding: 16 eps of b and of a in the rows that matter, and the error of x itself.
-        most = (16 + min(abs(absolute(point.a)), 10000)) * EPS * np.sqrt(point.b @ point.b)
+        most = (16 + min(abs(absolute(point.a)), 10000)) * EPS * np.sqrt((point.r * point.b) @ point.b)
         residual = np.sqrt(point.squares)
-        if not residual <= most + np.sqrt(point.f_error @ point.f_error):
-            return f"EXACT_FIT with ||c|| = {residual}"
+        if not residual <= most + np.sqrt((point.r * point.f_error) @ point.f_error):
+            return f"EXACT_FIT with ||f - b|| = {residual}"
         return None if point.value - point.squares <= point.noise else f"EXACT_FIT with a penalty of {point.value - point.squares}"
     if overflows(point):
         return None
     g, g_error, H, H_error = point.derivatives()
     lowest = (n + 8) * TINY / point.scale  # subnormal numbers are rounded by that much; so is a vector of a rank-2 term
     counts = (A != 0).any(axis=0)
-    small = LEAST_ENTRY * (n * (2 * point.v * (abs(point.c) + abs(point.s)) / point.alpha + point.w**2 * abs(point.a)).max())
+    small = LEAST_ENTRY * (n * (2 * point.v * (abs(point.c) + abs(point.s)) / point.alpha[point.groups.of] + point.w**2 * abs(point.a)).max())
     wrong = np.where(counts, abs(result.jac / point.scale - g) > g_error + lowest, abs(result.jac) > 2 * small)
     if wrong.any():
         return f"jac is {result.jac / point.scale} in scaled columns, not {g} up to {g_error}"
@@ -357,6 +416,6 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
                 return f"L is {beside!r} beside L = {point.value!r}, along the direction of least curvature"
     if status == "NO_MINIMISER" and second_order:
         if "pole" in result.message:
-            return None if point.kappa >= NEAR_POLE * (1 - 4 * point.lost) else f"near the pole, where kappa is {point.kappa}"
+            return None if (point.kappa >= NEAR_POLE * (1 - 4 * point.lost)).any() else f"near the pole, where kappa is {point.kappa}"
         return None if is_on_a_ray(point) else "no ray from here on which the loss falls"
     return None
