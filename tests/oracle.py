@@ -126,6 +126,8 @@ class Point:
         penalty = w2 @ a**2 / 2
         self.value = self.squares + penalty
         self.noise = self.squares_noise + w2 @ (abs(a) * error + error**2 / 2) + SUMS * EPS * penalty
+        if (r == 0).any():  # elsewhere the rounding of f is far above subnormal numbers
+            self.noise += (len(a) + 8) * TINY
         if not self.known:
             self.noise = real(np.inf)
 
@@ -392,6 +394,8 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
         return None
     g, g_error, H, H_error = point.derivatives()
     lowest = (n + 8) * TINY / point.scale  # subnormal numbers are rounded by that much; so is a vector of a rank-2 term
+    if m is not None:
+        lowest = np.maximum(lowest, (n + 8) * TINY)  # the scale may be that of rows with m = 0, far above that of all others
     counts = (A != 0).any(axis=0)
     small = LEAST_ENTRY * (n * (2 * point.v * (abs(point.c) + abs(point.s)) / point.alpha[point.groups.of] + point.w**2 * abs(point.a)).max())
     wrong = np.where(counts, abs(result.jac / point.scale - g) > g_error + lowest, abs(result.jac) > 2 * small)
