@@ -1,8 +1,9 @@
 """For any arguments the outcome is true: an error that names the argument, or a result in which `oracle` finds no fault.
 
-FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py generates that many problems, different ones on every run.
+FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py generates that many problems of each test, different ones on every run.
 """
 
+import inspect
 import os
 import re
 import warnings
@@ -30,7 +31,9 @@ fuzz = settings(
 )
 
 DTYPES = [np.float64] * 6 + [np.float32, np.float16, ml_dtypes.bfloat16, np.longdouble, np.int8, np.int64, np.uint8, np.bool_]
-NAMES = re.compile(r"(A|b|w|x0)\b")
+NAMES = re.compile(r"(A|b|w|x0|multiplicity|residual_weights)\b")
+HESSIANS = ["auto"] * 4 + ["exact", "sampled", "sampled-only", "matrix-free"]
+GROUPED_HESSIANS = ["auto"] * 4 + ["exact", "matrix-free"]  # rows of groups are not drawn
 
 
 def unaligned(A):
@@ -170,6 +173,71 @@ def weights(draw, rng, n):
     return w
 
 
+@st.composite
+def groupings(draw, rng, n):
+    """A label of each row's group, and the group's number; or None twice."""
+    kind = draw(st.sampled_from(["none", "one", "of one row", "one huge", "ragged", "ragged", "ragged", "sorted"]))
+    if kind == "none":
+        return None, None
+    ragged = rng.integers(0, draw(st.integers(1, n)), n)
+    group = {
+        "one": np.zeros(n, int),
+        "of one row": np.arange(n),
+        "one huge": np.where(rng.random(n) < 0.7, 0, np.arange(n)),
+        "ragged": ragged,
+        "sorted": np.sort(ragged),
+    }[kind]
+    names = rng.permutation(n)[group]  # their order is not that of the groups
+    labels = {
+        "integers": lambda: names * 1000 - 7,
+        "list": lambda: names.tolist(),
+        "strings": lambda: np.array([f"group {name}" for name in names]),
+        "list of strings": lambda: [f"group {name}" for name in names],
+        "tuples": lambda: [("group", int(name)) for name in names],
+    }[draw(st.sampled_from(["integers", "integers", "list", "strings", "list of strings", "tuples"]))]()
+    return labels, group
+
+
+@st.composite
+def multiplicities(draw, rng, n, group):
+    kind = draw(st.sampled_from(["none"] * 3 + ["random", "random", "whole", "wide", "mask", "booleans"]))
+    m = {
+        "none": None,
+        "random": 3 * rng.random(n),
+        "whole": rng.integers(1, 5, n),
+        "wide": 10.0 ** rng.integers(-6, 7, n),
+        "mask": np.where(rng.random(n) < draw(st.sampled_from([0.1, 0.5])), 0.0, 1.0),
+        "booleans": rng.random(n) < 0.8,
+    }[kind]
+    if kind in ("mask", "booleans") and draw(st.integers(0, 3)) > 0:
+        m[[0] if group is None else np.unique(group, return_index=True)[1]] = 1  # no group loses all its rows
+    if kind == "random" and draw(st.integers(0, 7)) == 0:
+        m[rng.integers(0, n)] = draw(st.sampled_from([0.0, -0.0, -1.0, -1e-300, np.nan, np.inf]))
+    return m
+
+
+@st.composite
+def residual_weights(draw, rng, n):
+    kind = draw(st.sampled_from(["none"] * 3 + ["random", "random", "zeros", "wide"]))
+    r = {
+        "none": None,
+        "random": 2 * rng.random(n),
+        "zeros": rng.random(n) * rng.integers(0, 2, n),
+        "wide": rng.random(n) * 10.0 ** draw(st.integers(-12, 12)),
+    }[kind]
+    if kind == "random" and draw(st.integers(0, 7)) == 0:
+        r[rng.integers(0, n)] = draw(st.sampled_from([0.0, -0.0, -1.0, -1e-300, np.nan, -np.inf]))
+    return r
+
+
+def normalised(b, group, m):
+    """Targets that sum to 1 in each group, as f does, with none where a row has no share."""
+    b = b if m is None else np.where(m == 0, 0.0, b)
+    group = np.zeros(len(b), int) if group is None else group
+    totals = np.bincount(group, b)[group]
+    return np.where(totals > 0, b / np.where(totals > 0, totals, 1), b)
+
+
 def laid_out(draw, vector):
     """A vector in another layout or dtype, and its values."""
     how = draw(st.sampled_from(VECTORS))
@@ -182,19 +250,28 @@ def laid_out(draw, vector):
 
 
 @st.composite
-def problems(draw):
-    """Arguments of newton, and A, b, w and x0 as arrays of longdouble."""
+def problems(draw, grouped=False):
+    """Arguments of newton; A, b, w and x0 as arrays of longdouble; and the structure of the rows: groups, m and r, likewise."""
     n, d = draw(st.integers(1, 40)), draw(st.integers(1, 8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    link = draw(st.sampled_from(["rsx"] * 8 + ["softmax", "linear"]))
+    link = draw(st.sampled_from(["rsx"] * 4 + ["softmax"] * 2 + ["linear"] if grouped else ["rsx"] * 8 + ["softmax", "linear"]))
     dtype = draw(st.sampled_from(DTYPES))
     # The other links are compiled only for dense A.
     layout = draw(st.sampled_from(list(LAYOUTS) if link == "rsx" else [name for name in LAYOUTS if not name.startswith(SPARSE)]))
     numbers = draw(matrices(rng, n, d))
+    if grouped and link == "linear":
+        numbers = abs(numbers)  # so that alpha > 0 in every group, with x0 > 0
     with np.errstate(all="ignore"):
         A = LAYOUTS[layout](numbers.astype(dtype))
         plain = np.asarray(A.toarray() if scipy.sparse.issparse(A) else A, dtype=np.longdouble)
-    b, plain_b = laid_out(draw, draw(targets(rng, n)))
+    labels, group = draw(groupings(rng, n)) if grouped else (None, None)
+    m = draw(multiplicities(rng, n, group)) if grouped else None
+    r = draw(residual_weights(rng, n)) if grouped else None
+    b = draw(targets(rng, n))
+    if grouped and draw(st.integers(0, 3)) > 0:
+        with np.errstate(all="ignore"):
+            b = normalised(b, group, m)
+    b, plain_b = laid_out(draw, b)
     w = draw(weights(rng, n)) if link != "linear" else None
     plain_w = None if w is None else np.zeros(n, np.longdouble) + np.asarray(w, np.longdouble)
     if isinstance(w, np.ndarray):
@@ -209,14 +286,23 @@ def problems(draw):
             size = np.abs(plain).max(axis=0)
             scale = np.where(np.isfinite(size) & (size > 1e-300), size, 1.0).astype(float)
             x0 = x0 / scale
-            if link == "linear" and (plain @ x0).sum() < 0:
+            if link == "linear" and grouped:
+                x0 = abs(x0)
+            elif link == "linear" and (plain @ x0).sum() < 0:
                 x0 = -x0
         x0, plain_x0 = laid_out(draw, x0)
-    hessian = draw(
-        st.sampled_from(["auto"] * 4 + ["exact", "sampled", "sampled-only", "matrix-free"] + ["reduced"] * (d > n and not layout.startswith(SPARSE)))
-    )
-    note(f"{n} x {d}, {layout}, {np.dtype(dtype)}, {link}, {hessian}")
-    return {"A": A, "b": b, "x0": x0, "w": w, "link": link, "hessian": hessian}, (plain, plain_b, plain_w, plain_x0)
+    reduced = d > n and not grouped and not layout.startswith(SPARSE)
+    hessian = draw(st.sampled_from(GROUPED_HESSIANS if grouped else HESSIANS + ["reduced"] * reduced))
+    arguments, structure = {"A": A, "b": b, "x0": x0, "w": w, "link": link, "hessian": hessian}, {"groups": group}
+    if labels is not None:
+        arguments["groups"] = labels
+    for name, letter, values in (("multiplicity", "m", m), ("residual_weights", "r", r)):
+        structure[letter] = None
+        if values is not None:
+            arguments[name], structure[letter] = laid_out(draw, values) if values.dtype == float else (values, values.astype(np.longdouble))
+    given_too = {name: type(arguments[name]).__name__ for name in ("groups", "multiplicity", "residual_weights") if name in arguments}
+    note(f"{n} x {d}, {layout}, {np.dtype(dtype)}, {link}, {hessian}, {given_too}")
+    return arguments, (plain, plain_b, plain_w, plain_x0), structure
 
 
 def content(value):
@@ -246,20 +332,43 @@ def is_judged(arguments, b):
     return arguments["hessian"] not in ("sampled", "sampled-only") and not (arguments["link"] == "linear" and abs(b).max() > 1e6)
 
 
-@fuzz
-@given(problems())
-def test_the_outcome_is_true(problem):
-    arguments, (A, b, w, x0) = problem
+def wrong_arguments(groups, m, r):
+    """Which of m and r must be refused whatever the other arguments are."""
+    names = {"multiplicity": m, "residual_weights": r}
+    wrong = [name for name, values in names.items() if values is not None and not ((values >= 0) & (values < np.inf)).all()]
+    if m is not None and "multiplicity" not in wrong and oracle.is_empty(groups, m):
+        wrong.append("multiplicity")
+    return wrong
+
+
+def check(problem):
+    arguments, (A, b, w, x0), structure = problem
     before = {name: content(value) for name, value in arguments.items()}
     found = outcome(arguments)
     assert before == {name: content(value) for name, value in arguments.items()}
     with np.errstate(all="ignore"):
-        refused = oracle.is_refused(A, b, w, x0, arguments["link"])
+        refused = oracle.is_refused(A, b, w, x0, arguments["link"], **structure)
         if isinstance(found, Exception):
             assert NAMES.match(str(found)), found
             assert refused is not False, found
+            wrong = wrong_arguments(**structure)
+            if wrong and oracle.is_refused(A, b, w, x0, arguments["link"]) is False:
+                assert NAMES.match(str(found))[0] in wrong, found
         else:
             note(found.summary())
             assert refused is not True
-            complaint = oracle.complaint(A, b, w, x0, found, arguments["link"], second_order=is_judged(arguments, b))
+            complaint = oracle.complaint(A, b, w, x0, found, arguments["link"], second_order=is_judged(arguments, b), **structure)
             assert complaint is None, complaint
+
+
+@fuzz
+@given(problems())
+def test_the_outcome_is_true(problem):
+    check(problem)
+
+
+@pytest.mark.skipif("groups" not in inspect.signature(fastrsx.newton).parameters, reason="newton takes no groups")
+@fuzz
+@given(problems(grouped=True))
+def test_any_grouped_problem(problem):
+    check(problem)
