@@ -211,7 +211,7 @@ def multiplicities(draw, rng, n, group):
     }[kind]
     if kind in ("mask", "booleans") and draw(st.integers(0, 3)) > 0:
         m[[0] if group is None else np.unique(group, return_index=True)[1]] = 1  # no group loses all its rows
-    if kind == "random" and draw(st.integers(0, 7)) == 0:
+    if kind == "random" and draw(st.integers(0, 3)) == 0:
         m[rng.integers(0, n)] = draw(st.sampled_from([0.0, -0.0, -1.0, -1e-300, np.nan, np.inf]))
     return m
 
@@ -225,7 +225,7 @@ def residual_weights(draw, rng, n):
         "zeros": rng.random(n) * rng.integers(0, 2, n),
         "wide": rng.random(n) * 10.0 ** draw(st.integers(-12, 12)),
     }[kind]
-    if kind == "random" and draw(st.integers(0, 7)) == 0:
+    if kind == "random" and draw(st.integers(0, 3)) == 0:
         r[rng.integers(0, n)] = draw(st.sampled_from([0.0, -0.0, -1.0, -1e-300, np.nan, -np.inf]))
     return r
 
