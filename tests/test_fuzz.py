@@ -3,7 +3,6 @@
 FASTRSX_FUZZ=10000 pytest tests/test_fuzz.py generates that many problems of each test, different ones on every run.
 """
 
-import inspect
 import os
 import re
 import warnings
@@ -33,7 +32,7 @@ fuzz = settings(
 DTYPES = [np.float64] * 6 + [np.float32, np.float16, ml_dtypes.bfloat16, np.longdouble, np.int8, np.int64, np.uint8, np.bool_]
 NAMES = re.compile(r"(A|b|w|x0|multiplicity|residual_weights)\b")
 HESSIANS = ["auto"] * 4 + ["exact", "sampled", "sampled-only", "matrix-free"]
-GROUPED_HESSIANS = ["auto"] * 4 + ["exact", "matrix-free"]  # rows of groups are not drawn
+GROUPED_HESSIANS = HESSIANS
 
 
 def unaligned(A):
@@ -367,7 +366,6 @@ def test_the_outcome_is_true(problem):
     check(problem)
 
 
-@pytest.mark.skipif("groups" not in inspect.signature(fastrsx.newton).parameters, reason="newton takes no groups")
 @fuzz
 @given(problems(grouped=True))
 def test_any_grouped_problem(problem):

@@ -25,7 +25,7 @@ from ..layouts.panel import ROWS, add_row_sum, add_row_sums, padded, row_product
 from ..newton.passes import PLANE
 from ..newton.plane import named_sums
 from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, where_less, zeros
-from ..registers.tile import add_gram, pack, packed_blocks
+from ..registers.tile import add_gram, pack, pack_pairs, packed_blocks
 from .rows import (
     counted,
     factors_at,
@@ -43,7 +43,6 @@ from .rows import (
 from .units import FIELDS, GROUP_ROOM, SIZE, TOTAL_ROOM, V_HAT, U, Z, as_group, as_total, rows_of_unit, unit_of
 
 SUM = 3  # the row of a block's vectors where sums over all its groups are; those before are of the group at hand
-SIGNS = 4  # the row of a block's weights with those of V - Q and V + Q
 H_ROOM, V_ROOM, Q_ROOM = SIZE, V_HAT, U  # rows of a unit's room, once the terms are not needed there
 VZ, QZ, OTHERS = 0, 1, 6  # of the numbers of a piece: <v, A p> and <q, A p>; or those with three directions
 
@@ -57,7 +56,7 @@ class Room(NamedTuple):
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x packed blocks x rows of a panel x 8: weighted ones
     weights: np.ndarray  # blocks x 5 x rows of a panel
-    extra: np.ndarray  # blocks x rows of a panel x padded d: V - Q and V + Q of groups
+    pairs: np.ndarray  # blocks x rows of a panel x padded d: A_t^T v/alpha_t and A_t^T q/alpha_t of groups
     counts: np.ndarray  # blocks: how many rows of it are filled
     pieces: np.ndarray  # pieces x numbers of a Group
     factors: np.ndarray  # pieces: what rescales their sums, once M of the group is known
@@ -299,29 +298,27 @@ def finish_gradient(units, room, groups, grad):
 
 
 @serial
-def flush(count, extra, signs, packed, gram):
-    """Add the rows V - Q and V + Q to the Gram matrix."""
+def flush(pairs, count, packed, gram):
+    """Add the rank-2 terms of these pairs of rows to the Gram matrix."""
     if count > 0:
-        pack(extra, signs, count, packed)
-        add_gram(packed, extra, count, gram, extra, 0)
+        pack_pairs(pairs, count, packed)
+        add_gram(packed, pairs, count, gram, pairs, 0)
 
 
 @part
 def close_group(k, sums, room, gram):
-    """Add a group's V - Q and V + Q to the rows that wait for the Gram matrix of block k, and its part of the gradient; and clear its sums."""
-    extra, row, total = room.extra[k], room.counts[k], room.vectors[k]
-    for j in range(0, extra.shape[1], LANES):
-        v, q = load_first(sums, V, j, LANES), load_first(sums, Q, j, LANES)
-        store(extra, row, j, v - q)
-        store(extra, row + 1, j, v + q)
+    """Add a group's rank-2 vectors to the rows that wait for the Gram matrix of block k, and its part of the gradient; and clear its sums."""
+    pairs, row, total = room.pairs[k], room.counts[k], room.vectors[k]
+    for j in range(0, pairs.shape[1], LANES):
+        store(pairs, row, j, load_first(sums, V, j, LANES))
+        store(pairs, row + 1, j, load_first(sums, Q, j, LANES))
         store(total, SUM, j, load_first(total, SUM, j, LANES) + load_first(sums, R, j, LANES))
         store(sums, V, j, splat(0.0))
         store(sums, Q, j, splat(0.0))
         store(sums, R, j, splat(0.0))
-    room.weights[k, SIGNS, row], room.weights[k, SIGNS, row + 1] = 1.0, -1.0
     row += 2
     if row == ROWS:
-        flush(row, extra, room.weights[k, SIGNS], room.packed[k], gram)
+        flush(pairs, row, room.packed[k], gram)
         row = 0
     room.counts[k] = row
 
@@ -377,15 +374,15 @@ def fold_derivatives_of_block(k, link, A, origin, a, rows, units, edges, room, g
                     g += 1
                 low = high
     if gram.shape[0] > 0:
-        flush(room.counts[k], room.extra[k], weights[SIGNS], room.packed[k], gram[k])
+        flush(room.pairs[k], room.counts[k], room.packed[k], gram[k])
         room.counts[k] = 0
 
 
 @parallel
 def fold_derivatives(link, A, origin, a, rows, units, edges, room, groups, gram, with_gram):
-    """The gradient, and the blocks' Gram matrices of A and of the groups' V - Q and V + Q; with an empty `gram` the gradient alone.
+    """The gradient, and the blocks' Gram matrices, less the groups' rank-2 terms; with an empty `gram` the gradient alone.
 
-    Without `with_gram`, only the groups' part of the Gram matrices.
+    Without `with_gram`, only the rank-2 terms.
     """
     for k in prange(edges.shape[0] - 1):
         fold_derivatives_of_block(np.int64(k), link, A, origin, a, rows, units, edges, room, groups, gram, with_gram)
@@ -402,7 +399,7 @@ def finish_derivatives(units, room, gram, grad):
                     sums[kind, j] += room.piece_vectors[piece, kind, j]
         close_group(0, sums, room, gram[0])
     if gram.shape[0] > 0:
-        flush(room.counts[0], room.extra[0], room.weights[0, SIGNS], room.packed[0], gram[0])
+        flush(room.pairs[0], room.counts[0], room.packed[0], gram[0])
     grad[:] = 0.0
     curvature = 0.0
     for k in range(room.vectors.shape[0]):

@@ -340,6 +340,17 @@ def pack(P, h, rows, packed):
     pack_strips(P, h, rows, 0, P.shape[1], packed)
 
 
+@serial
+def pack_pairs(P, rows, packed):
+    """For pairs of rows v, q what -2 (v q^T + q v^T) takes: the scalars of each row are those of its partner, times -2."""
+    d = P.shape[1]
+    for q in range(0, d, LANES):
+        for k in range(rows):
+            store_packed(packed, q // LANES, k, scaled(-2.0, registers(P, k ^ 1, q, 1)))
+            if q >= UNCOPIED * LANES:
+                store_packed(packed, (d + q) // LANES, k, registers(P, k, q, 1))
+
+
 # -- S += W P: weighted sums of rows -------------------------------------------------------------------------
 #
 # While a pass works on a panel it prefetches the next one, `row` of `ahead`: half of its lines in each of two phases, the first half during the
