@@ -330,7 +330,7 @@ class _Solver:
     def constant_columns(self) -> np.ndarray:
         """The columns that are constant within every group, where the null space has shown any."""
         problem = self.problem if self.variables is None else self.variables.original
-        if not problem._traits.blind_to_shifts or problem.w.size or not self.null.shape[1]:
+        if problem._groups is None or not problem._traits.blind_to_shifts or problem.w.size or not self.null.shape[1]:
             return NO_COLUMNS
         return np.flatnonzero(np.linalg.norm(self.null, axis=1) > 1 - LEAST_NORM_TOL)
 
@@ -398,6 +398,8 @@ class _Solver:
         result.message += self.notes(result.status)
         if self.unseen.size:
             result.x[self.unseen] = 0.0
+        if result.success:
+            result.x[self.constant_columns()] = 0.0  # rather than rounding
         original = self.problem if self.variables is None else self.variables.original
         result.__dict__["_covariance"] = functools.partial(uncertainty.covariance, original, newton)
         result.__dict__["_target_and_fit"] = functools.partial(uncertainty.target_and_fit, original)

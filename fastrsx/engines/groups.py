@@ -134,6 +134,14 @@ class GroupedPasses(Passes):
         weighted = np.square(self.b) * self.rows.omega if self.rows.omega.size else np.square(self.b)
         return float(np.sqrt(np.add.reduce(weighted)))
 
+    def distance(self, a: Vector, other: Vector, centred: bool) -> float:
+        """max |a - other|; centred, after the mean of each group is subtracted."""
+        change = a - other
+        if centred:
+            sizes = np.diff(self.offsets)
+            change -= np.repeat(np.add.reduceat(change, self.offsets[:-1]) / sizes, sizes)
+        return float(np.abs(change).max())
+
     def sums_of_b(self) -> Vector:
         """<b, 1> of each group."""
         return np.add.reduceat(self.b, self.offsets[:-1])

@@ -240,10 +240,8 @@ def fold_projection_of_block(k, link, A, origin, x, a, rows, units, edges, room,
         products_of(A, origin, x, unit, a, unit.start, buffer)
         fold_unit(link, a, a[:0], 0.0, rows, units, unit, here, groups, room.pieces, total)
         if unit.piece < 0:
-            for g in range(unit.first, unit.last):
-                over_alpha, s = splat(1.0 / as_group(groups[g]).alpha), splat(as_group(groups[g]).s)
-                for j in range(units.offsets[g], units.offsets[g + 1], LANES):  # what goes beyond the group is overwritten by the next
-                    store(here, Z, j - unit.start, first_weights(rows, a, unit, here, j, over_alpha, s))
+            for j in range(unit.start, unit.stop, LANES):
+                store(here, Z, j - unit.start, first_weights(rows, a, unit, here, j))
             add_sums(A, origin, here[Z:], unit, buffer, room.vectors[k, SUM:])
             continue
         for i in range(unit.start, unit.stop, ROWS):

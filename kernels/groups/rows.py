@@ -28,6 +28,8 @@ from ..registers.simd import (
 )
 from .units import GROUP_K, GROUP_SHIFT, HALF_FF, OVER_ALPHA, SHIFT, SIZE, V_HAT, K, S, U, as_group, as_total
 
+NEAR = 300.0  # of M: u^ is then above exp(-300), and its square is no subnormal number
+
 
 class Rows(NamedTuple):
     """What belongs to the rows, beside A; w, m and omega may be empty."""
@@ -68,12 +70,31 @@ def spread_shifts(units, unit, room):
 
 
 @serial
+def share_shift(shift, unit, room):
+    """One M for all groups of a unit."""
+    shift, k = splat(shift), over_exp(shift)
+    for g in range(0, unit.last - unit.first, LANES):
+        store(room, GROUP_SHIFT, g, shift)
+        store(room, GROUP_K, g, k)
+    for j in range(0, unit.stop - unit.start, LANES):
+        store(room, SHIFT, j, shift)
+        store(room, K, j, k)
+
+
+@serial
 def find_shifts(link, a, m, units, unit, room):
-    """M of each group, by its rows in this unit."""
+    """M of each group, by its rows in this unit; the largest for all of them where that is `NEAR` to any."""
+    top, least = splat(link.low), splat(link.high)
     for j in range(unit.start, unit.stop, LANES):
         count = unit.stop - j
-        grows = growth(link, load_first(a, 0, j, count))
-        store(room, U, j - unit.start, where_less(splat(0.0), optional(m, j, count), grows, splat(-LARGEST)))
+        grows, counts = growth(link, load_first(a, 0, j, count)), first(optional(m, j, count), count)
+        grows = where_less(splat(0.0), counts, grows, splat(-LARGEST))
+        top, least = maximum(grows, top), -maximum(-where_less(splat(0.0), counts, grows, splat(LARGEST)), -least)
+        store(room, U, j - unit.start, grows)
+    shift = min(max_lanes(top), link.high)
+    if shift - max(-max_lanes(-least), link.low) <= NEAR:
+        share_shift(shift, unit, room)
+        return
     for t in range(unit.first, unit.last):
         start, stop = max(units.offsets[t], unit.start) - unit.start, min(units.offsets[t + 1], unit.stop) - unit.start
         top = splat(link.low)
@@ -118,12 +139,14 @@ def sum_terms(da, t, units, unit, room, groups):
 
 @serial
 def sum_residuals(rows, units, unit, room, groups, total):
-    """s and <f, omega f> of each group, and <c, f - b> added to the total, once alpha is known."""
+    """s and <f, omega f> of each group, and <c, f - b> added to the total, once alpha is known; leaves 1/alpha and s for each row."""
     squares = splat(0.0)
     for t in range(unit.first, unit.last):
         group = as_group(groups[t - unit.first])
         start, stop = max(units.offsets[t], unit.start), min(units.offsets[t + 1], unit.stop)
         over_alpha = splat(1.0 / group.alpha)
+        for j in range(start, stop, LANES):  # what goes beyond the group is overwritten by the next
+            store(room, OVER_ALPHA, j - unit.start, over_alpha)
         sums = Residuals(squares, splat(0.0), splat(0.0), splat(0.0))
         for j in range(start, stop, LANES):
             count = stop - j
@@ -131,6 +154,8 @@ def sum_residuals(rows, units, unit, room, groups, total):
             sums = add_residual(sums, u, load_first(rows.b, 0, j, count), over_alpha, optional(rows.omega, j, count))
         squares = sums.squares
         group.s, group.ff = sum_lanes(sums.fc), sum_lanes(sums.ff)
+        for j in range(start, stop, LANES):
+            store(room, S, j - unit.start, splat(group.s))
     total.squares += sum_lanes(squares)
 
 
@@ -291,10 +316,10 @@ def weights_of(link, a, rows, unit, room, j):
 
 
 @part
-def first_weights(rows, a, unit, room, j, over_alpha, s):
-    """r of eight rows from j on, all of a group with these numbers, while their u^ and v^ are there."""
-    count, at = unit.stop - j, j - unit.start
-    group = Factors(over_alpha, over_alpha, over_alpha, s, s)  # of which r needs only alpha and s
+def first_weights(rows, a, unit, room, j):
+    """r of eight rows from j on, zero behind the unit, while u^, v^, 1/alpha and s of a whole group's rows are there."""
+    count, at, s = unit.stop - j, j - unit.start, load_first(room, S, j - unit.start, LANES)
+    group = Factors(s, s, load_first(room, OVER_ALPHA, at, LANES), s, s)  # of which r needs only alpha and s
     u, v = load_first(room, U, at, LANES), load_first(room, V_HAT, at, LANES)
     row = weights(u, v, v, load_first(rows.b, 0, j, count), group, optional(rows.omega, j, count))
     w = load_first(rows.w, 0, min(j, rows.w.shape[0]), min(count, rows.w.shape[0] - j))
