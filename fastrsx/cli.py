@@ -37,31 +37,33 @@ csv files:
 
 
 def demo() -> int:
-    """Solve the bundled automobile market-share problem and show the fit."""
+    """Solve the bundled market shares, within each year, and show the fit."""
     from .data import load_automobiles
     from .problem import predict
     from .solver import newton
 
     cars = load_automobiles()
-    print(f"Market shares of {len(cars.b)} US car models, 1971-1990, from {', '.join(cars.names)} (standardised).")
+    A, b, years = cars.A, cars.share_of_year, cars.year
+    print(f"Shares of {len(b)} US car models in the market of their year, from {', '.join(cars.names)} (standardised).")
+    print("f sums to 1 in each of the years 1971 to 1990, and all years share x: newton(A, b, groups=years).")
     print("Loading kernels (compiled on the first run, which takes about 30 seconds) ...", flush=True)
     start = time.perf_counter()
-    newton(cars.A, cars.b, max_iter=0)
+    newton(A, b, groups=years)
     print(f"... {time.perf_counter() - start:.2f} s\n")
     start = time.perf_counter()
-    result = newton(cars.A, cars.b, verbose=2)
+    result = newton(A, b, groups=years, verbose=2)
     seconds = time.perf_counter() - start
     print(f"\nSolved in {seconds * 1e3:.2f} ms by {result.kernel}.\n")
     print("Coefficients")
     for name, coefficient in zip(cars.names, result.x, strict=True):
         print(f"  {name:<6} {coefficient:>9.5f}")
-    f = predict(cars.A, result.x)
-    error = np.abs(f - cars.b)
-    best, worst = np.argsort(error / cars.b)[:5], np.argsort(-error)[:5]
+    f = predict(A, result.x, groups=years)
+    error = np.abs(f - b)
+    best, worst = np.argsort(error / b)[:5], np.argsort(-error)[:5]
     for title, rows in (("Best fitted cars", best), ("Worst fitted cars", worst)):
         print(f"\n{title}\n  {'year':>4} {'model':>6} {'share':>9} {'fitted':>9}")
         for i in rows:
-            print(f"  {cars.year[i]:>4} {cars.model_id[i]:>6} {cars.b[i]:>9.3e} {f[i]:>9.3e}")
+            print(f"  {years[i]:>4} {cars.model_id[i]:>6} {b[i]:>9.3e} {f[i]:>9.3e}")
     return 0 if result.success else 1
 
 
@@ -98,6 +100,8 @@ def complain(text: str) -> None:
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that cannot be written, before any work."""
     taken = {name: files.path_of(source) for name in ("A", "b", "w") if (source := getattr(args, name)) is not None}
+    if args.groups is not None and files.is_file(args.groups):
+        taken["groups"] = files.path_of(args.groups)
     if args.output is not None:
         if Path(args.output).suffix not in (".npy", ".csv"):
             raise ValueError(f"output: {args.output} must end in .npy or .csv")
@@ -110,20 +114,27 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def read_inputs(args: argparse.Namespace) -> list[Any]:
-    """A, b, w and x0; None where one is not given."""
+    """A, b, w, x0 and the labels of groups; None where one is not given."""
+    if args.groups is not None and on_cluster(args):
+        raise ValueError("groups: they are for A in memory or on disk; leave out --dask and --workers")
     headers = {name: answer == "yes" for name, answer in (spec.split("=") for spec in args.header)}
     notes: list[str] = []
     values: list[Any] = []
+    groups = args.groups
     for name in ("A", "b", "w", "x0"):
         source = getattr(args, name)
         if name == "A" and on_cluster(args):
             source = stores.read(source)
+        elif name == "A" and groups is not None and not files.is_file(groups):
+            source, groups = files.read_apart(source, groups, headers.get(name), notes.append)
         elif source is not None and not (name == "w" and files.is_number(source)):
             source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
         values.append(float(source) if isinstance(source, str) else source)
+    if isinstance(groups, str):
+        groups = files.read_labels(groups, len(values[1]))
     for note in notes:  # only now, because an error stands alone
         complain(note)
-    return values
+    return [*values, groups]
 
 
 def on_cluster(args: argparse.Namespace) -> bool:
@@ -159,7 +170,7 @@ def solve_inputs(args: argparse.Namespace) -> Any:
     from .checkpoint import Checkpoint
     from .solver import newton
 
-    A, b, w, x0 = read_inputs(args)
+    A, b, w, x0, groups = read_inputs(args)
     callback = None
     if args.checkpoint is not None:
         kept = Checkpoint(args.checkpoint, A, b)
@@ -168,8 +179,18 @@ def solve_inputs(args: argparse.Namespace) -> Any:
             saved = kept.load()
             print(f"{args.checkpoint} is not there: starting anew" if saved is None else f"Going on from {args.checkpoint}", file=sys.stderr)
             x0 = x0 if saved is None else saved
-    verbose = 1 if args.quiet else 2
-    return newton(A, b, x0, w=w, tol=args.tol, max_iter=args.max_iter, num_threads=args.num_threads, callback=callback, verbose=verbose)
+    return newton(
+        A,
+        b,
+        x0,
+        w=w,
+        groups=groups,
+        tol=args.tol,
+        max_iter=args.max_iter,
+        num_threads=args.num_threads,
+        callback=callback,
+        verbose=1 if args.quiet else 2,
+    )
 
 
 def deliver(result: Any, output: str | None, errors: str | None = None) -> int:
@@ -275,7 +296,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastrsx {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("demo", help="solve the bundled market-share problem and show the fit")
+    commands.add_parser("demo", help="solve the bundled market shares of cars, within each year, and show the fit")
     commands.add_parser("info", help="print what a bug report needs")
     kept = commands.add_parser("cache", help="show, empty or fill the cache of compiled kernels")
     actions = kept.add_subparsers(dest="action", required=True)
@@ -293,6 +314,12 @@ def build_parser() -> argparse.ArgumentParser:
     solver.add_argument("A", help=f"the data, n x d: {kinds}; or what scipy.sparse.save_npz wrote")
     solver.add_argument("b", help="the target, n: the same, but not sparse")
     solver.add_argument("--w", help="weights of the regulariser, n: the same as b, or a number")
+    solver.add_argument(
+        "--groups",
+        metavar="NAME|FILE",
+        help="labels of groups of rows, such as years, in each of which f sums to 1: a column of A's csv file, which is then left out of A; "
+        "or a file with a label for each row",
+    )
     solver.add_argument("--x0", help="the start, d: the same as b (default: 0)")
     answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0") for answer in ("yes", "no")]
     solver.add_argument(

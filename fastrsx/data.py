@@ -25,6 +25,8 @@ class Automobiles(NamedTuple):
         The columns of A.
     year, model_id : (2217,) int arrays
         Which car.
+    share_of_year : (2217,) array
+        Market shares within each year: they sum to 1 in each of the 20. With it, pass ``groups=year``.
     """
 
     A: Matrix
@@ -32,6 +34,7 @@ class Automobiles(NamedTuple):
     names: tuple[str, ...]
     year: np.ndarray
     model_id: np.ndarray
+    share_of_year: Vector
 
 
 def load_automobiles() -> Automobiles:
@@ -43,13 +46,16 @@ def load_automobiles() -> Automobiles:
     >>> cars = load_automobiles()
     >>> cars.A.shape, cars.names[0], round(float(cars.b.sum()), 12)
     ((2217, 5), 'price', 1.0)
+    >>> round(float(cars.share_of_year[cars.year == 1980].sum()), 12)
+    1.0
     """
     lines = gzip.decompress(files("fastrsx").joinpath("automobiles.csv.gz").read_bytes()).decode().splitlines()
     table = dict(zip(lines[0].split(","), np.loadtxt(lines[1:], delimiter=",").T, strict=True))
     X = np.column_stack([table[name] for name in COLUMNS])
     A = (X - X.mean(axis=0)) / X.std(axis=0)
     b = table["share"] / table["share"].sum()
-    return Automobiles(A, b, COLUMNS, table["year"].astype(int), table["model_id"].astype(int))
+    year = table["year"].astype(int)
+    return Automobiles(A, b, COLUMNS, year, table["model_id"].astype(int), b / np.bincount(year, b)[year])
 
 
 def load_vocabulary() -> tuple[Matrix, Vector]:

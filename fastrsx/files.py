@@ -26,7 +26,7 @@ from .frames import Labelled
 
 Array = npt.NDArray[Any]
 Note = Callable[[str], object]
-REAL = "fiub"  # kinds of dtypes
+REAL, LABELS = "fiub", "fiubUSmM"  # kinds of dtypes
 SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)  # of NumPy; Python's may have underscores
 COUNT = re.compile(r"\d{1,15}", re.ASCII)
@@ -46,23 +46,72 @@ def read_array(source: str, name: str, ndim: Literal[1, 2], header: bool | None 
     A may also come as a sparse matrix, or as a `Labelled`. `header` says whether the first line of a
     csv file is one; None detects it. `note` gets the sentences that the user should see.
     """
-    path = path_of(source)
-    lower, key = path.lower(), source[len(path) + 1 :]
-    if not lower.endswith(SUFFIXES):
-        raise FileError(f"{name}: {source} ends in {Path(path).suffix or 'nothing'}; give a .npy, .npz or .csv file, or a .csv.gz")
-    where = f"{name}: {source}"
+    with _named_errors(source, name) as (path, key, where):
+        if _is_csv(path):
+            return _read_csv(path, name, where, ndim, header, note)[0]
+        if path.lower().endswith(".npz"):
+            return _read_npz(path, key, name, where, ndim)
+        return _checked(np.lib.format.open_memmap(path, mode="r"), name, where, ndim)
+
+
+def read_apart(source: str, column: str, header: bool | None = None, note: Note = warnings.warn) -> tuple[Any, list[str]]:
+    """A as by `read_array`, without one column of its csv file, and that column as text: the labels of groups."""
+    with _named_errors(source, "A") as (path, _, where):
+        if not _is_csv(path):
+            raise FileError(
+                f"groups: {column!r} is no .npy, .npz or .csv file, and {source} does not name its columns; "
+                "give a file with a label for each row, or A as a csv file with a header"
+            )
+        return _read_csv(path, "A", where, 2, header, note, column)
+
+
+def read_labels(source: str, n: int) -> Any:
+    """The labels of n rows: an array of any plain dtype from a .npy or .npz file, or the text of a csv file of one column.
+
+    A csv file with a line more than n begins with a name.
+    """
+    with _named_errors(source, "groups") as (path, key, where):
+        if path.lower().endswith(".npz"):
+            return _read_npz(path, key, "groups", where, 1)
+        if not _is_csv(path):
+            return _checked(np.lib.format.open_memmap(path, mode="r"), "groups", where, 1)
+        with _opened(path) as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
+        while rows and not any(rows[-1][1]):
+            rows.pop()
+        for line, fields in rows:
+            if len(fields) > 1:
+                raise FileError(f"{where}, line {line} has {_fields(len(fields))}, where groups is one column; leave out the others")
+            if not any(fields):
+                raise FileError(f"{where}, line {line} is empty: a missing label must be filled, or its row left out of all files")
+        labels = [fields[0] for _, fields in rows]
+        return labels[1:] if len(labels) == n + 1 else labels
+
+
+def is_file(source: str) -> bool:
+    """Whether a text names a file that can be read here, and not a column."""
+    return path_of(source).lower().endswith(SUFFIXES)
+
+
+def _is_csv(path: str) -> bool:
+    return path.lower().endswith((".csv", ".gz"))
+
+
+@contextlib.contextmanager
+def _named_errors(source: str, name: str) -> Iterator[tuple[str, str, str]]:
+    """The path and key of a source and how messages begin, to read it; any error becomes a FileError that says which file, and why."""
+    path, where = path_of(source), f"{name}: {source}"
+    if not path.lower().endswith(SUFFIXES):
+        raise FileError(f"{where} ends in {Path(path).suffix or 'nothing'}; give a .npy, .npz or .csv file, or a .csv.gz")
     try:
         size = os.stat(path).st_size
         if not os.path.isfile(path):  # a csv file is opened twice
             raise FileError(f"{where} is no file but a {_kind(path)}")
         if size == 0:
             raise FileError(f"{where} is empty")
-        if lower.endswith((".csv", ".gz")):
-            return _read_csv(path, name, where, ndim, header, note)
-        with warnings.catch_warnings(action="ignore"):  # such as about indices that are not integers: an error follows
-            if lower.endswith(".npz"):
-                return _read_npz(path, key, name, where, ndim)
-            return _checked(np.lib.format.open_memmap(path, mode="r"), name, where, ndim)
+        with contextlib.nullcontext() if _is_csv(path) else warnings.catch_warnings(action="ignore"):  # an error follows
+            yield path, source[len(path) + 1 :], where
     except FileError:
         raise
     except OSError as error:
@@ -94,8 +143,8 @@ def path_of(source: str) -> str:
 
 
 def _checked(array: Any, name: str, where: str, ndim: int) -> Any:
-    """An array of real numbers with `ndim` axes; w may also have none."""
-    if array.dtype.kind not in REAL:
+    """An array of real numbers, or of labels, with `ndim` axes; w may also have none."""
+    if array.dtype.kind not in (LABELS if name == "groups" else REAL):
         raise FileError(f"{where} holds {array.dtype}, not real numbers")
     if array.ndim != ndim and not (name == "w" and array.ndim == 0):
         raise FileError(f"{where}: {name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
@@ -204,7 +253,8 @@ def _head(file: TextIO) -> _Head:
     return _Head(comment, above, rows)
 
 
-def _read_csv(path: str, name: str, where: str, ndim: int, header: bool | None, note: Note) -> Any:
+def _read_csv(path: str, name: str, where: str, ndim: int, header: bool | None, note: Note, apart: str | None = None) -> tuple[Any, list[str]]:
+    """The numbers of a csv file but those of the column `apart`, and its labels."""
     with _opened(path) as file:
         comment, above, rows = _head(file)
     if not rows:
@@ -226,25 +276,55 @@ def _read_csv(path: str, name: str, where: str, ndim: int, header: bool | None, 
         above, rows = line, rows[1:]
         if not rows:
             raise FileError(f"{where} has a header and no rows" + "; a quote is not closed" * ("\n" in "".join(names)))
-    array = _numbers(path, above, rows[0], where, "" if header else remedy)
+    without, labels = None, list[str]()
+    if apart is not None:
+        without, labels = _labels(path, above, rows[0], names, apart, where)
+        names = names[:without] + names[without + 1 :]
+    array = _numbers(path, above, rows[0], where, "" if header else remedy, without)
     d = array.shape[1]
     if header and len(names) != d:
-        raise FileError(
-            f"{where}: the header has {_fields(len(names))} and line {rows[0][0]} has {d}; name each column, leave out an index or row names "
-            "(pandas: index=False, R: row.names=FALSE), and write decimals with points"
-        )
+        raise _unlike_header(names, rows[0][0], d, where)
     if doubtful and all((column % 1 != 0).any() for column in array[1:].T):
         raise _doubt(line, first, name, where)
     if ndim == 2:
         _check_columns(array, names, rows, where, note)
-        return array if names in ([], [str(j) for j in range(d)]) else Labelled(array, names)  # of pandas, for columns without a name
+        unnamed = names in ([], [str(j) for j in range(d)])  # of pandas, for columns without a name
+        return array if unnamed else Labelled(array, names), labels
     if 1 not in array.shape:
         called = f" ({_short(', '.join(names))!r})" if names else ""
         raise FileError(
             f"{where} has {d} columns{called}, where {name} is one; leave out the others, as an index (pandas: index=False), "
             "and write decimals with points"
         )
-    return array.ravel()
+    return array.ravel(), labels
+
+
+def _unlike_header(names: list[str], line: int, d: int, where: str) -> FileError:
+    return FileError(
+        f"{where}: the header has {_fields(len(names))} and line {line} has {d}; name each column, leave out an index or row names "
+        "(pandas: index=False, R: row.names=FALSE), and write decimals with points"
+    )
+
+
+def _labels(path: str, above: int, first: tuple[int, list[str]], names: list[str], column: str, where: str) -> tuple[int, list[str]]:
+    """The place of a named column, and its text. NumPy, which reads the others, would not refuse rows that are longer."""
+    if column not in names:
+        has = f"its columns are {_short(', '.join(names))}" if names else "it has no header"
+        raise FileError(f"groups: {column!r} is no .npy, .npz or .csv file, and no column of {where.removeprefix('A: ')}: {has}")
+    if len(names) != len(first[1]):
+        raise _unlike_header(names, first[0], len(first[1]), where)
+    if len(names) == 1:
+        raise FileError(f"{where} has no column but {column!r}, the labels of groups; add those that describe the rows")
+    j, labels = names.index(column), []
+    with _opened(path) as file:
+        rows = _Rows(file, above)
+        for fields in csv.reader(rows):
+            if len(fields) != len(names):
+                raise FileError(where + _unequal(first, rows.number, fields))
+            labels.append(fields[j].strip())
+            if not labels[-1]:
+                raise FileError(f"{where}, line {rows.number}, field {j + 1}: the label of a group is missing; fill it, or leave out its row")
+    return j, labels
 
 
 def _is_header(line: int, fields: list[str], name: str, where: str) -> bool:
@@ -295,37 +375,43 @@ def _fields(count: int) -> str:
     return f"{count} field{'s' * (count != 1)}"
 
 
-def _numbers(path: str, above: int, first: tuple[int, list[str]], where: str, remedy: str) -> Array:
-    """The finite numbers below the lines `above`, as a matrix; the first row has a `remedy` of its own."""
+def _numbers(path: str, above: int, first: tuple[int, list[str]], where: str, remedy: str, without: int | None = None) -> Array:
+    """The finite numbers below the lines `above`, as a matrix `without` one column; the first row has a `remedy` of its own."""
+    columns = None if without is None else [j for j in range(len(first[1])) if j != without]
     with _opened(path) as file:
         rows = _Rows(file, above)
         try:
-            array = np.loadtxt(rows, delimiter=",", quotechar='"', comments=None, ndmin=2)
+            array = np.loadtxt(rows, delimiter=",", quotechar='"', comments=None, ndmin=2, usecols=columns)
         except UnicodeDecodeError:
             raise
         except ValueError:
-            raise FileError(where + _problem(rows.line, rows.number, first, remedy * (rows.number <= first[0]))) from None
+            raise FileError(where + _problem(rows.line, rows.number, first, remedy * (rows.number <= first[0]), without)) from None
     if array.shape[1] == 1 and rows.gap:
         raise FileError(f"{where}, line {rows.gap} is empty, and rows go on below it: a missing entry must be filled; else remove the line")
     if not np.isfinite(array).all():
-        i, j = np.argwhere(~np.isfinite(array))[0]
+        i, j = np.argwhere(~np.isfinite(array))[0].tolist()
+        j = j if columns is None else columns[j]
         with _opened(path) as file:
             rows = _Rows(file, above)
-            field = next(csv.reader([next(itertools.islice(rows, int(i), None))]))[j].strip()
+            field = next(csv.reader([next(itertools.islice(rows, i, None))]))[j].strip()
         at = f"{where}, line {rows.number}, field {j + 1}"
         raise FileError(f"{at}: {_short(field)!r} is not a finite number; fill it, or leave out its row or column")
     return array
 
 
-def _problem(text: str, line: int, first: tuple[int, list[str]], remedy: str) -> str:
+def _problem(text: str, line: int, first: tuple[int, list[str]], remedy: str, without: int | None = None) -> str:
     """Why NumPy could not read a line, and the remedy."""
     fields = [field.strip() for field in next(csv.reader([text]), [])]
     for j, field in enumerate(fields):
-        if not is_number(field):
+        if j != without and not is_number(field):
             return f", line {line}, field {j + 1}: {_short(field)!r} is not a number; {_advice(field) or ENCODE + remedy}"
     if len(fields) != len(first[1]):
-        return f": line {first[0]} has {_fields(len(first[1]))} and line {line} has {len(fields)}; rows must be of one length"
+        return _unequal(first, line, fields)
     return f", line {line} cannot be read; separate numbers by commas, and close quotes"
+
+
+def _unequal(first: tuple[int, list[str]], line: int, fields: list[str]) -> str:
+    return f": line {first[0]} has {_fields(len(first[1]))} and line {line} has {len(fields)}; rows must be of one length"
 
 
 def _advice(field: str) -> str:

@@ -204,6 +204,97 @@ def test_sparse_a_is_solved_as_such(files, capsys, monkeypatch):
     np.testing.assert_allclose(np.load("x.npy"), files[1], atol=1e-8)
 
 
+# -- groups of rows -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def markets(files, monkeypatch):
+    """The same A in a table with a column of text, b that sums to 1 in each market, labels in files, and the solution."""
+    monkeypatch.chdir(files[0])
+    A, b = np.load("A.npy"), np.load("b.npy")
+    codes = np.arange(60) % 4
+    b /= np.bincount(codes, b)[codes]
+    names = np.array(["Rome", "Oslo", "Lima, Peru", "5"])[codes]
+    np.savetxt("b.csv", b, fmt="%.17g")
+    rows = [f'{p!r},"{market}",{q!r},{r!r}' for (p, q, r), market in zip(A.tolist(), names, strict=True)]
+    (files[0] / "cars.csv").write_text("\n".join(["p,market,q,r", *rows]) + "\n")
+    quoted = [f'"{market}"' for market in names]
+    (files[0] / "plain.csv").write_text("\n".join(quoted) + "\n")
+    (files[0] / "named.csv").write_text("\n".join(["market", *quoted, ""]) + "\n")
+    np.save("codes.npy", codes)
+    np.savez("texts.npz", groups=names, other=codes)
+    return fastrsx.newton(A, b, groups=codes).x
+
+
+@pytest.mark.parametrize(
+    ("A", "groups"),
+    [
+        ("cars.csv", "market"),
+        ("A.npy", "plain.csv"),
+        ("A.csv", "named.csv"),
+        ("A.npy", "codes.npy"),
+        ("A.npy", "texts.npz"),
+        ("A.npy", "texts.npz:other"),
+    ],
+)
+def test_groups_are_a_column_or_a_file(markets, capsys, A, groups):
+    assert main(["solve", A, "b.csv", "--groups", groups, "-o", "x.npy"]) == 0
+    np.testing.assert_array_equal(np.load("x.npy"), markets)
+    assert "CONVERGED" in capsys.readouterr().out
+
+
+def test_the_column_of_groups_is_no_regressor(markets, capsys):
+    assert main(["solve", "cars.csv", "b.csv", "-q", "--groups", "market"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["p", "q", "r"]
+
+
+def test_messages_name_groups_as_the_file_does(markets, capsys):
+    np.savetxt("b.csv", np.full(60, 0.1))
+    assert main(["solve", "cars.csv", "b.csv", "-q", "--groups", "market"]) == 0
+    assert "b sums to 1.5 in group 'Rome'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["cars.csv", "b.csv", "--groups", "city"],
+            "'city' is no .npy, .npz or .csv file, and no column of cars.csv: its columns are p, market, q, r",
+        ),
+        (["A.npy", "b.csv", "--groups", "market"], "'market' is no .npy, .npz or .csv file, and A.npy does not name its columns"),
+        (["b.csv", "b.csv", "--groups", "market"], "no column of b.csv: it has no header"),
+        (["plain.csv", "b.csv", "--groups", "Rome"], "plain.csv has no column but 'Rome'"),
+        (["A.npy", "b.csv", "--groups", "A.csv"], "groups: A.csv, line 1 has 3 fields, where groups is one column"),
+        (["A.npy", "b.csv", "--groups", "A.npy"], "groups has shape (60, 3); it must have 1 axis"),
+        (["A.npy", "b.csv", "--groups", "missing.csv"], "groups: missing.csv: No such file"),
+        (["gap.csv", "b.csv", "--groups", "market"], "A: gap.csv, line 3, field 2: the label of a group is missing"),
+        (["long.csv", "b.csv", "--groups", "market"], "A: long.csv: line 2 has 3 fields and line 3 has 4; rows must be of one length"),
+        (["word.csv", "b.csv", "--groups", "market"], "A: word.csv, line 3, field 3: 'two' is not a number"),
+        (["nan.csv", "b.csv", "--groups", "market"], "A: nan.csv, line 3, field 3: 'nan' is not a finite number"),
+        (["head.csv", "b.csv", "--groups", "market"], "head.csv: the header has 3 fields and line 2 has 4"),
+        (["A.npy", "b.csv", "--groups", "hole.csv"], "groups: hole.csv, line 2 is empty"),
+        (["A.npy", "b.csv", "--groups", "short.csv"], "groups has 2 entries; it must have 60"),
+        (["A.npy", "b.csv", "--groups", "plain.csv", "--checkpoint", "plain.csv"], "plain.csv is also the file of groups"),
+        (["A.npy", "b.csv", "--groups", "plain.csv", "--workers", "1"], "leave out --dask and --workers"),
+    ],
+)
+def test_what_no_groups_are_is_said_with_status_2(markets, capsys, arguments, message):
+    tables = {
+        "gap.csv": "p,market,q\n1.5,a,2\n1,,3\n",
+        "long.csv": "p,market,q\n1.5,a,2\n1,b,3,4\n",
+        "word.csv": "p,market,q\n1.5,a,2\n1,b,two\n",
+        "nan.csv": "p,market,q\n1.5,a,2\n1,b,nan\n",
+        "head.csv": "p,market,q\n1.5,a,2,7\n1,b,3,7\n",
+        "hole.csv": "a\n\nb\n",
+        "short.csv": "a\nb\n",
+    }
+    for name, text in tables.items():
+        with open(name, "w") as file:
+            file.write(text)
+    assert main(["solve", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
 # -- the process ----------------------------------------------------------------------------------------------
 
 
@@ -297,8 +388,16 @@ def test_what_may_not_be_read_or_written(files, path, mode, arguments, message):
 def test_demo_shows_the_fit(capsys):
     assert main(["demo"]) == 0
     out = capsys.readouterr().out
-    assert "5.002294756605e-04 after 5 steps" in out
-    for part in ("price   -0.21257", "space    0.19229", "Best fitted cars", "Worst fitted cars", "kernels on", " ms by "):
+    assert "1.888921148961e-01 after 5 steps" in out
+    for part in (
+        "price   -0.20290",
+        "space    0.17628",
+        "within 20 groups of rows",
+        "Best fitted cars",
+        "Worst fitted cars",
+        "kernels on",
+        " ms by ",
+    ):
         assert part in out
 
 
