@@ -146,7 +146,7 @@ def skips(app, what, name, member, skip, options):
 
 # -- the gallery ----------------------------------------------------------------------------------------------
 
-ORDER = ("cars", "landscape", "no_minimum", "uncertainty", "convergence", "sampled", "digits", "catsup", "cities", "file", "dask")  # of its pages
+ORDER = ("cars", "attention", "landscape", "no_minimum", "uncertainty", "convergence", "sampled", "digits", "catsup", "cities", "file", "dask")
 
 
 def in_order(name):
