@@ -122,6 +122,9 @@ def convergence(
     x0: Any = None,
     *,
     w: Any = None,
+    groups: Any = None,
+    multiplicity: Any = None,
+    residual_weights: Any = None,
     link: str | Link = "rsx",
     rows: Sequence[int] = (20, 80),
     max_iter: int = 60,
@@ -148,6 +151,8 @@ def convergence(
         In the domain <u, 1> > 0; x = 0 by default.
     w : (n,) array_like or float, optional
         Weights of the regulariser.
+    groups, multiplicity, residual_weights : (n,) array_like, optional
+        As in `Problem`. v q^T + q v^T is then summed over the groups.
     link : {"rsx", "softmax", "linear"} or Link, optional
         As in `Problem`. "linear" is refused: there f does not depend on the length of x, so no minimum is isolated.
     rows : sequence of int, optional
@@ -192,7 +197,8 @@ def convergence(
     if not isinstance(rows, Iterable):
         raise TypeError(f"rows is {rows!r}; it must be a sequence of integers, such as (20, 80)")
     multiples = [inputs.as_count(f"rows[{i}]", factor, 1) for i, factor in enumerate(rows)]
-    problem = Problem(A, b, w=w, link=link, kernel=kernel, num_threads=num_threads)
+    of_rows = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
+    problem = Problem(A, b, w=w, **of_rows, link=link, kernel=kernel, num_threads=num_threads)
     if problem._traits.flat_along_x:
         raise ValueError(f"link is {link!r}: f does not depend on the length of x, so no minimum is isolated; pass another link")
     start = np.zeros(problem.A.shape[1]) if x0 is None else problem._as_x(x0, "x0")
@@ -201,7 +207,7 @@ def convergence(
     if not least.smallest > least.error:
         raise ValueError(
             f"the Hessian at the minimum has the eigenvalue {least.smallest:.3g}, 0 or less to rounding, where the theorem needs l > 0: "
-            "drop columns that depend on others (for the softmax, a constant one), or pass weights w"
+            "drop columns that depend on others (for the softmax, one that is constant in each group), or pass weights w"
         )
     distance = float(np.linalg.norm(start - x))
     if not distance > floor:
@@ -220,8 +226,8 @@ def _newton_step(problem: Problem, grad: Vector, hess: Matrix) -> Vector:
 
 def _minimum(problem: Problem, start: Vector) -> tuple[Vector, float]:
     """The minimum that `newton` finds from a start, after Newton steps as long as each is less than half of the one before; and its floor."""
-    w, kernel, num_threads = problem._like_this["w"], problem.plan.kernel, problem._num_threads
-    result = newton(problem.A, problem.b, start, w=w, link=problem.link, hessian="exact", tol=TOL, kernel=kernel, num_threads=num_threads)
+    kernel, num_threads = problem.plan.kernel, problem._num_threads
+    result = newton(problem.A, problem.b, start, **problem._like_this, hessian="exact", tol=TOL, kernel=kernel, num_threads=num_threads)
     if not result.success:
         raise ValueError(f"newton finds no minimum from x0: {result.status.name}. {result.message}")
     x, length = result.x, math.inf
@@ -302,10 +308,10 @@ def _lipschitz(problem: Problem, iterates: Matrix, x: Vector, floor: float) -> t
     if isinstance(problem.link, Link):
         return most, math.nan
     beta = min(least_alpha, float(np.finfo(float).max))
-    return most, lipschitz_bounds(problem.A, problem.b, radius, beta, w=problem._like_this["w"], link=problem.link).hessian
+    return most, lipschitz_bounds(problem.A, problem.b, radius, beta, **problem._like_this).hessian
 
 
 def _alpha(problem: Problem, x: Vector) -> float:
-    """<u, 1> at x; 0 outside the domain."""
+    """<u, 1> at x, the least of any group; 0 outside the domain."""
     with problem._running():
-        return problem._point.alpha if problem._move_to(x) else 0.0
+        return float(np.min(problem._point.alpha)) if problem._move_to(x) else 0.0

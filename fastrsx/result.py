@@ -218,17 +218,27 @@ class NewtonResult(OptimizeResult):
     def covariance(self, kind: str = "sandwich", *, resamples: int = 200, seed: int = 0) -> np.ndarray:
         """The covariance of x, if the errors of b were drawn again: (d, d).
 
-        With c = f - b and the rows J_i of df/dx = (1/alpha) (I - f 1^T) diag(v) A:
+        With c = r * (f - b), r the weights of residuals, and the rows J_i of df/dx = (1/alpha) (I - f 1^T) diag(v) A:
 
         - "sandwich": H^-1 (sum 4 c_i^2 J_i J_i^T) H^-1 n/(n - d), H the Hessian. The errors of rows are independent; their variances
           may differ.
-        - "least-squares": c^T c/(n - d) (J^T J)^-1. All errors have one variance too, and c is small. As in `scipy.optimize.curve_fit`.
-          With weights w, B J^T J B takes the place of (J^T J)^-1, B = (J^T J + 1/2 A^T diag(w^2) A)^-1.
+        - "least-squares": <c, f - b>/(n - d) (J^T diag(r) J)^-1. The errors have variances in proportion to 1/r too, one for all without r,
+          and c is small. As in `scipy.optimize.curve_fit`. With weights w, B J^T diag(r) J B takes the place of the inverse,
+          B = (J^T diag(r) J + 1/2 A^T diag(w^2) A)^-1.
         - "bootstrap": of the x of so many solves, each with the signs of c drawn anew (the wild bootstrap). As "sandwich", without
           linearising.
 
-        All rows share one softmax, so there are no clusters of rows to draw from. b that was divided by its sum has dependent errors, each by
+        Where all rows share one softmax, there are no clusters of rows to draw from. b that was divided by its sum has dependent errors, each by
         about 1/n of the others: that counts where few rows carry most of b (docs/theory.md, "Standard errors").
+
+        With T > 1 groups, the errors of groups are independent, and those within a group may depend on each other in any way:
+
+        - "sandwich" is H^-1 (sum g_t g_t^T) H^-1 T/(T - 1) (n - 1)/(n - d), g_t the sum of 2 c_i J_i over the rows of group t.
+        - "bootstrap" draws one sign for each group.
+        - "least-squares" takes rows to be independent but for the sum of b: n - d is less by 1 for each group whose b sums to 1.
+
+        A group whose errors are drawn says one thing, however many rows it has: T should be large. Of n and T, rows with a multiplicity or
+        residual weight of 0 are no part.
 
         Parameters
         ----------
@@ -245,8 +255,8 @@ class NewtonResult(OptimizeResult):
         Raises
         ------
         ValueError
-            For a result that is no minimum, was pickled, or has A on a GPU or a cluster; with no more rows than columns; and where columns
-            have no coefficients of their own.
+            For a result that is no minimum, was pickled, or has A on a GPU or a cluster; with no more rows than columns, or of 2 or more groups no
+            more than columns (but for "least-squares"); and where columns have no coefficients of their own.
 
         Examples
         --------
