@@ -100,6 +100,19 @@ def test_curvature_is_that_of_the_formulas(monkeypatch, exact_up_to, weighted, l
     assert found.gauss_newton.is_psd
 
 
+def test_the_parts_of_the_hessian_keep_their_digits_beside_a_pole():
+    A, b, _, rows = random_problem(2, n=30, d=3, T=3)
+    A, direction, inside, outside = abs(A), -np.ones(3), 0.0, 10.0
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if least_alpha(A, b, middle * direction, rows, "rsx") > 1e-3 else (inside, middle)
+    x = inside * direction
+    found, ref = fastrsx.curvature(A, b, x, **rows, kernel="serial"), plain(A, b, x, rows)
+    assert abs(ref.rank_2).max() > 1e4 * abs(ref.diagonal).max()
+    for eigenvalues, matrix in ((found.hessian, ref.hess), (found.diagonal, ref.diagonal), (found.rank_2, ref.rank_2)):
+        np.testing.assert_allclose(eigenvalues[:2], ends(matrix), atol=1e-8 * abs(matrix).max())
+
+
 @pytest.mark.parametrize("groups", [None, "one label"])
 def test_weights_of_rows_alone_are_one_group(groups):
     A, b, x, rows = random_problem(2, T=1)
