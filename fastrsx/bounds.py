@@ -330,7 +330,8 @@ def lipschitz_bounds(
     problem = Problem(A, b, w=w, groups=groups, multiplicity=multiplicity, residual_weights=residual_weights, link=link)
     spectral = float(svdvals(triangular_factor(problem.A))[0])
     ball, target, log_spectral = Ball.of(problem, radius, beta, spectral_norms(problem, spectral)), Target.of(problem), log_of(spectral)
-    D = ball.p.times(ball.p).by(target.heaviest).plus(ball.bend)
+    with np.errstate(invalid="ignore"):  # a weight of 0 times a size beyond 1e308
+        D = ball.p.times(ball.p).by(target.heaviest).plus(ball.bend)
     penalty = 2 * log_spectral + 2 * log_of(float(problem.w.max())) if problem.w.size else -math.inf
     of_groups = 0.5 * np.logaddexp.reduce(2 * np.atleast_1d(ball.p.times(ball.cs).norm.slope))
     log_gradient = float(np.logaddexp(log_spectral + math.log(2) + of_groups, penalty))

@@ -372,8 +372,7 @@ def _squared_weights_at(problem: Problem, x: Vector, margin: float) -> Vector:
 
 
 def _log_weights(problem: Problem, ball: tuple[float, float | None] | None, margin: float) -> Any:
-    """The logarithm of one weight for all rows and all x on a ball of some radius and beta, or of one for each group; without a ball everywhere, for
-    the softmax."""
+    """The logarithm of the weight of all rows, or those of each group, for all x on a ball; without a ball for all x, of the softmax."""
     singular = svdvals(triangular_factor(problem.A))
     log_square: Any = math.inf
     if ball is not None:
