@@ -167,7 +167,8 @@ def curvature(
     v, q = factors.v, factors.q
     rank_2 = _range_of_rank_2(v, q, seed)
     if d <= EXACT_UP_TO:
-        hess, diagonal = _hess_and_diagonal(problem, x, factors)
+        hess = problem.hess(x)
+        diagonal = hess + contract.rank_2(v, q)
         return Curvature(range_of(hess), range_of(diagonal), rank_2, range_of(gauss_newton(problem, x)))
     jacobian, penalty = problem.jac_operator(x), problem.w**2
     omega = problem._in_callers_order(problem.residual_weights) if problem.residual_weights.size else 1.0
@@ -182,17 +183,6 @@ def curvature(
         rank_2,
         _lanczos(product_with_gauss_newton, d, seed),
     )
-
-
-def _hess_and_diagonal(problem: Problem, x: Vector, factors: Any) -> tuple[Matrix, Matrix]:
-    """The Hessian and A^T diag(2 D + w^2) A; with groups from D, as beside a pole the Hessian has too few digits left for the difference."""
-    rank_2 = contract.rank_2(factors.v, factors.q)
-    if not problem._grouped:
-        hess = problem.hess(x)
-        return hess, hess + rank_2
-    with problem._running():
-        diagonal = 2 * problem._passes.weighted_gram(factors.D)
-    return diagonal - rank_2, diagonal
 
 
 def _inside(problem: Problem, x: Any) -> Vector:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import frames, inputs
-from .inputs import Vector
+from .inputs import Matrix, Vector
+from .loading import chunks
 from .system import device
 
 Indices = npt.NDArray[np.int64]
@@ -127,6 +128,16 @@ def refuse_masked(groups: Groups, m: Vector) -> None:
     if masked.size:
         found = f"multiplicity is 0 in every row of group {groups.name(masked[0])}"
         raise ValueError(found + (": drop its rows" if masked.size == 1 else f" ({masked.size} such groups of {groups.count}): drop their rows"))
+
+
+def sums_in_groups(A: Any, offsets: Indices, y: Vector) -> Matrix:
+    """A_t^T y_t of the rows of each group t, which lie together: groups x d."""
+    groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    sums = np.zeros((len(offsets) - 1, A.shape[1]))
+    for which, rows in chunks(A):
+        starts = np.flatnonzero(np.diff(groups[which], prepend=-1))
+        sums[groups[which][starts]] += np.add.reduceat(y[which, None] * rows, starts)
+    return sums
 
 
 # -- order ----------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .grouping import sums_in_groups
 from .inputs import Matrix, Vector
-from .loading import chunks
 from .problem import Problem, one_group
 
 
@@ -23,9 +23,4 @@ def groups_of_rows(problem: Problem) -> npt.NDArray[np.int64]:
 
 def sums_over_groups(problem: Problem, y: Vector) -> Matrix:
     """A_t^T y_t of each group t, groups x d."""
-    groups = groups_of_rows(problem)
-    sums = np.zeros((groups[-1] + 1, problem.A.shape[1]))
-    for which, rows in chunks(problem.A):
-        starts = np.flatnonzero(np.diff(groups[which], prepend=-1))
-        sums[groups[which][starts]] += np.add.reduceat(y[which, None] * rows, starts)
-    return sums
+    return sums_in_groups(problem.A, offsets_of(problem), y)

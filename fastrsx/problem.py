@@ -229,8 +229,8 @@ class Problem:
         given = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
         first = next((name for name, value in given.items() if value is not None), "")
         if first and (loader == "dask" or loader in ON_GPU):
-            where = "in chunks of dask" if loader == "dask" else "on a GPU"
-            raise ValueError(f"{first} is given, and A is {where}: groups of rows and their weights are for A in memory or on disk")
+            where = "A is in chunks of dask" if loader == "dask" else "kernels are those of a GPU"
+            raise ValueError(f"{first} is given, and {where}: groups of rows and their weights are for A in memory or on disk, and the CPU")
         for name, value in given.items():
             frames.check_rows(A, name, frames.index_of(value))
         self.multiplicity = as_row_weights("multiplicity", multiplicity, n)
@@ -312,8 +312,8 @@ class Problem:
         return (alpha, log_alpha) if shape else (float(alpha), float(log_alpha))
 
     def _in_callers_order(self, vector: Any) -> Any:
-        """An n-vector in the order of the caller's rows."""
-        if self._order is None:
+        """An n-vector in the order of the caller's rows; an empty one unchanged."""
+        if self._order is None or not vector.size:
             return vector
         out = np.empty_like(vector)
         out[self._order] = vector

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from fastrsx.kernels.cpu import passes as whole_passes
 from fastrsx.kernels.cpu.rows import BY_STRIPS, NEAR_FIT
@@ -19,13 +18,14 @@ from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as newton_passes
 
 from .. import inputs
+from ..grouping import sums_in_groups
 from ..inputs import Matrix, Vector
-from ..loading import Data, chunks
+from ..loading import Data
 from ..planning import Plan
 from ..system.memory import room_for
 from .contract import LARGEST_LOG, Point, cancellation
 from .interpreted import advance_of
-from .memory import EMPTY, Passes
+from .memory import EMPTY, QUIET, Passes
 
 CANCELLED = 1e-5  # of the sum of |h|, which is about the size of the Hessian's terms in columns of unit RMS: one below that is compared to them
 
@@ -131,7 +131,8 @@ class GroupedPasses(Passes):
     @property
     def norm_b(self) -> float:
         """||b|| with the weights of residuals."""
-        weighted = np.square(self.b) * self.rows.omega if self.rows.omega.size else np.square(self.b)
+        with QUIET:  # it may overflow, which the loss then shows
+            weighted = np.square(self.b) * self.rows.omega if self.rows.omega.size else np.square(self.b)
         return float(np.sqrt(np.add.reduce(weighted)))
 
     def distance(self, a: Vector, other: Vector, centred: bool) -> float:
@@ -278,16 +279,8 @@ class GroupedPasses(Passes):
         """A_t^T v/alpha_t and A_t^T q/alpha_t of each group t, groups x d."""
         f, v, q = self.empty(), self.empty(), self.empty()
         self._describe(a, point, f, v, q, EMPTY)
-        self.count += 1
-        V, Q = np.zeros((2, len(self.offsets) - 1, self.shape[1]))
-        of_rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        for which, part in chunks(self.data.A):
-            groups = of_rows[which]
-            first, count = groups[0], groups[-1] - groups[0] + 1
-            for y, out in ((v, V), (q, Q)):
-                starts = np.searchsorted(groups, np.arange(first, first + count + 1))
-                out[first : first + count] += sparse.csr_array((y[which], np.arange(len(groups)), starts), shape=(count, len(groups))) @ part
-        return V, Q
+        self.count += 2
+        return sums_in_groups(self.data.A, self.offsets, v), sums_in_groups(self.data.A, self.offsets, q)
 
     # -- the solver's iteration -------------------------------------------------------------------------------
 
