@@ -25,7 +25,7 @@ from ..planning import Plan
 from ..system.memory import room_for
 from .contract import LARGEST_LOG, Point, cancellation
 from .interpreted import advance_of
-from .memory import EMPTY, QUIET, Passes
+from .memory import EMPTY, Passes
 
 CANCELLED = 1e-5  # of the sum of |h|, which is about the size of the Hessian's terms in columns of unit RMS: one below that is compared to them
 
@@ -131,7 +131,7 @@ class GroupedPasses(Passes):
     @property
     def norm_b(self) -> float:
         """||b|| with the weights of residuals."""
-        with QUIET:  # it may overflow, which the loss then shows
+        with np.errstate(over="ignore"):  # the loss then shows it
             weighted = np.square(self.b) * self.rows.omega if self.rows.omega.size else np.square(self.b)
         return float(np.sqrt(np.add.reduce(weighted)))
 
