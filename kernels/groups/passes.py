@@ -25,7 +25,7 @@ from ..layouts.panel import ROWS, add_row_sum, add_row_sums, padded, row_product
 from ..newton.passes import PLANE
 from ..newton.plane import named_sums
 from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, where_less, zeros
-from ..registers.tile import add_gram, pack, pack_pairs, packed_blocks
+from ..registers.tile import add_gram, add_row_sums_and_pack, pack, pack_pairs, packed_blocks
 from .rows import (
     counted,
     factors_at,
@@ -321,18 +321,21 @@ def close_group(k, sums, room, gram):
     room.counts[k] = row
 
 
-def add_weighted(panel, h, rows, packed, gram, A, ahead):
-    """A panel's part of A^T diag(h) A, where A is dense; sparse A has a Gram matrix of its own."""
+def add_weighted(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
+    """A panel's part of A^T diag(h) A, where A is dense, and of a piece the sums; sparse A has a Gram matrix of its own."""
     raise NotImplementedError("compiled only")
 
 
 @overload(add_weighted)
-def _add_weighted(panel, h, rows, packed, gram, A, ahead):
+def _add_weighted(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
     if not isinstance(panel, types.Array):
-        return lambda panel, h, rows, packed, gram, A, ahead: None
+        return lambda panel, weights, rows, is_piece, sums, packed, gram, A, ahead: None
 
-    def add(panel, h, rows, packed, gram, A, ahead):
-        pack(panel, h, rows, packed)
+    def add(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
+        if is_piece:
+            add_row_sums_and_pack(panel, weights[H], weights, rows, sums, packed)
+        else:
+            pack(panel, weights[H], rows, packed)
         add_gram(packed, panel, rows, gram, A, ahead)
 
     return add
@@ -362,7 +365,10 @@ def fold_derivatives_of_block(k, link, A, origin, a, rows, units, edges, room, g
                 add_row_sum(panel, weights[R:], stop - i, total[SUM:], A, i - origin + ROWS, True)
                 continue
             if with_gram:
-                add_weighted(panel, weights[H], stop - i, room.packed[k], gram[k], A, i - origin + ROWS)
+                ahead = i - origin + ROWS
+                add_weighted(panel, weights, stop - i, unit.piece >= 0, sums, room.packed[k], gram[k], A, ahead)
+                if unit.piece >= 0:
+                    continue
             low = i
             while low < stop:
                 high = min(units.offsets[g + 1], stop)
