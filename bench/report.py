@@ -411,6 +411,27 @@ def full_table(rows):
     return "\n".join(lines)
 
 
+def groups_table(rows):
+    """A row for each size of groups and number of columns: a pass, and a solve."""
+    lines = [
+        "| rows in | columns | value+grad | over one read of A | JAX over ours | newton | steps, reads | SciPy over ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    prefix = "value+grad, "
+    for (op, n, d), peers in rows.table.items():
+        if "group" not in op or not op.startswith(prefix):
+            continue
+        sizes = op.removeprefix(prefix)
+        ours, info = peers[OURS]
+        solves = rows.table[f"newton, {sizes}", n, d]
+        solve, of_solve = solves[OURS]
+        jax = f"{peers['JAX'][0] / ours:.1f}x" if "JAX" in peers else ""
+        scipy = f"{solves['SciPy trust-exact'][0] / solve:.1f}x" if "SciPy trust-exact" in solves else ""
+        counts = f"{of_solve['nit']}, {of_solve['npass']}"
+        lines.append(f"| {sizes} | {d} | {duration(ours)} | {info['over_read']:.2f} | {jax} | {duration(solve)} | {counts} | {scipy} |")
+    return "\n".join(lines)
+
+
 def machine(rows):
     """The date and machine of the run."""
     info = rows.run["benchmarks"][0]["extra_info"]
@@ -550,6 +571,7 @@ def main():
     parser.add_argument("--readme", type=Path, help="put the headline table between the markers of this file")
     parser.add_argument("--results", type=Path, help="folder: put all tables between the markers of its RESULTS.md, and draw the pictures")
     parser.add_argument("--targets", type=Path, help="put what we aim at between the markers of this file")
+    parser.add_argument("--groups", type=Path, help="folder: put the table of groups of rows between their markers of its RESULTS.md")
     parser.add_argument("--reversed", type=Path, help="JSON of a run with --reverse-rows, to say how far rows moved")
     args = parser.parse_args()
     rows = Rows(json.loads(args.json.read_text(encoding="utf-8")))
@@ -563,6 +585,9 @@ def main():
         text = f"{caption(rows)}\n\n## What limits it\n\n{limits_table(rows)}\n\n## Every row\n\n{full_table(rows)}"
         between_markers(args.results / "RESULTS.md", text)
         draw(rows, args.results)
+    if args.groups:
+        text = f"{machine(rows)}, n = 1000000.\n\n{groups_table(rows)}"
+        between_markers(args.groups / "RESULTS.md", text, "<!-- groups: written by bench/report.py -->", "<!-- end of groups -->")
     if args.targets:
         between_markers(args.targets, target_table(rows))
 
