@@ -146,7 +146,21 @@ def skips(app, what, name, member, skip, options):
 
 # -- the gallery ----------------------------------------------------------------------------------------------
 
-ORDER = ("cars", "attention", "landscape", "no_minimum", "uncertainty", "convergence", "sampled", "digits", "catsup", "cities", "file", "dask")
+ORDER = (
+    "cars",
+    "attention",
+    "vocabulary",
+    "landscape",
+    "no_minimum",
+    "uncertainty",
+    "convergence",
+    "sampled",
+    "digits",
+    "catsup",
+    "cities",
+    "file",
+    "dask",
+)
 
 
 def in_order(name):

@@ -53,6 +53,14 @@ def test_a_script_has_a_title_a_text_and_a_picture(script):
     assert "\n# %%\n# " in source  # what was learned
 
 
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if not script.stem.startswith("plot_")], ids=lambda script: script.stem)
+def test_a_script_that_is_not_run_brings_its_picture(script):
+    picture, source = f"_static/{script.stem}.png", script.read_text(encoding="utf-8")
+    assert f"\n# .. image:: /{picture}\n" in source
+    assert f'\n# sphinx_gallery_thumbnail_path = "{picture}"\n' in source
+    assert 0 < (DOCS / picture).stat().st_size < 150_000
+
+
 def test_every_page_is_in_the_contents():
     listed = {DOCS / "index.md"}
     for page in PAGES:
