@@ -95,7 +95,7 @@ def ends(k):
     return [", ".join(tokens[side]) for side in (order[:4], order[::-1][:4])]
 
 
-shown = [*strongest[:6], np.argmax(with_log_b)]
+shown = [*strongest[:6], np.argmax(abs(with_log_b))]
 for k in shown:
     print(
         f"axis {k + 1:2}: {part[k]:.1%} of A x, {own_part[k]:.1%} of A,"
