@@ -34,6 +34,7 @@ SATURATION = real(1e-9)  # of the Hessian's terms
 LEAST_ENTRY = real(1e-140)  # a column without a larger entry counts as 0
 FLUSHED = np.exp(real(-708))  # the package replaces smaller exponentials by 0
 SHORT = real(1e-5)  # max |A p| of the last step to a minimum
+SUBNORMAL = real(1e-300)  # a loss below that is the sum of squares that have lost their digits
 STEPS = 60  # of Newton's method, which needs fewer to reach a minimum nearby
 FAR = 100  # times max |a|
 BESIDE = real(1e-3)  # max |A p| of a short step
@@ -407,7 +408,7 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
         )
         if not np.nan_to_num(off)[np.ix_(counts, counts)].max(initial=0) <= 1:
             return f"hess is off by {off.max()} times its error"
-    if status == "CONVERGED" and second_order:
+    if status == "CONVERGED" and second_order and point.value > SUBNORMAL:
         by_products = "matrix-free" in result.kernel
         spectrum = Spectrum(point, FLAT_BY_PRODUCTS if by_products else FLAT)
         if not (spectrum.decrement <= real(tol) * point.value + point.noise or spectrum.is_saturated):

@@ -25,7 +25,7 @@ from ..layouts.panel import ROWS, add_row_sum, add_row_sums, padded, row_product
 from ..newton.passes import PLANE
 from ..newton.plane import named_sums
 from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, where_less, zeros
-from ..registers.tile import add_gram, add_row_sums_and_pack, pack, pack_pairs, packed_blocks
+from ..registers.tile import add_gram, add_row_sums_and_pack, pack_pairs, packed_blocks
 from .rows import (
     counted,
     factors_at,
@@ -56,7 +56,7 @@ class Room(NamedTuple):
     buffers: np.ndarray  # blocks x rows of a panel x padded d: packed panels
     packed: np.ndarray  # blocks x packed blocks x rows of a panel x 8: weighted ones
     weights: np.ndarray  # blocks x 5 x rows of a panel
-    pairs: np.ndarray  # blocks x rows of a panel x padded d: A_t^T v/alpha_t and A_t^T q/alpha_t of groups
+    pairs: np.ndarray  # blocks x rows of three panels x padded d: A_t^T v/alpha_t and A_t^T q/alpha_t of groups
     counts: np.ndarray  # blocks: how many rows of it are filled
     pieces: np.ndarray  # pieces x numbers of a Group
     factors: np.ndarray  # pieces: what rescales their sums, once M of the group is known
@@ -74,7 +74,7 @@ def alloc_room(d, blocks, pieces):
         np.empty((blocks, ROWS, wide)),
         np.empty((blocks, packed_blocks.py_func(wide), ROWS, LANES)),
         np.zeros((blocks, WEIGHTS, ROWS)),
-        np.empty((blocks, ROWS, wide)),
+        np.empty((blocks, 3 * ROWS, wide)),  # those of a panel of groups of one row, and fewer than a panel that wait
         np.zeros(blocks, np.int64),
         np.zeros((pieces, GROUP_ROOM)),
         np.zeros(pieces),
@@ -92,16 +92,41 @@ def panel_of(A, start, stop, origin, buffer):
     return view_rows(A, first, whole if first + whole <= A.shape[0] else rows, buffer)
 
 
-def segment(panel, start, stop):
-    """Some rows of a panel."""
+def add_segment(panel, start, stop, weights, sums, packed, with_gram, A, row):
+    """sums += the three weighted sums of some rows of a panel, which prefetch those at `row` of A; `with_gram` also packs them, where A is dense."""
     raise NotImplementedError("compiled only")
 
 
-@overload(segment)
-def _segment(panel, start, stop):
+@overload(add_segment)
+def _add_segment(panel, start, stop, weights, sums, packed, with_gram, A, row):
+    if not isinstance(panel, types.Array):
+
+        def of_sparse_rows(panel, start, stop, weights, sums, packed, with_gram, A, row):
+            rows = csr.SparseRows(panel.values, panel.indices, panel.starts, panel.first + start)
+            add_row_sums(rows, weights[:, start:], stop - start, sums, A, row, True)
+
+        return of_sparse_rows
+
+    def of_panel(panel, start, stop, weights, sums, packed, with_gram, A, row):
+        rows, of_rows = panel[start:stop], weights[:, start:]
+        if with_gram:
+            add_row_sums_and_pack(rows, of_rows[H], of_rows, stop - start, sums, packed[:, start:])
+        else:
+            add_row_sums(rows, of_rows, stop - start, sums, A, row, True)
+
+    return of_panel
+
+
+def add_panel(packed, panel, rows, gram, A, row):
+    """A panel's part of A^T diag(h) A, where A is dense; sparse A has a Gram matrix of its own."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(add_panel)
+def _add_panel(packed, panel, rows, gram, A, row):
     if isinstance(panel, types.Array):
-        return lambda panel, start, stop: panel[start:stop]
-    return lambda panel, start, stop: csr.SparseRows(panel.values, panel.indices, panel.starts, panel.first + start)
+        return lambda packed, panel, rows, gram, A, row: add_gram(packed, panel, rows, gram, A, row)
+    return lambda packed, panel, rows, gram, A, row: None
 
 
 # -- the point ------------------------------------------------------------------------------------------------
@@ -296,15 +321,21 @@ def finish_gradient(units, room, groups, grad):
 
 
 @serial
-def flush(pairs, count, packed, gram):
-    """Add the rank-2 terms of these pairs of rows to the Gram matrix."""
-    if count > 0:
-        pack_pairs(pairs, count, packed)
-        add_gram(packed, pairs, count, gram, pairs, 0)
+def flush(k, least, room, gram):
+    """Add the rank-2 terms of block k's pairs of rows to its Gram matrix, a panel of at least so many rows at a time."""
+    pairs, packed, start, count = room.pairs[k], room.packed[k], 0, room.counts[k]
+    while count - start >= least:
+        stop = min(start + ROWS, count)
+        pack_pairs(pairs[start:stop], stop - start, packed)
+        add_gram(packed, pairs[start:stop], stop - start, gram, pairs, 0)
+        start = stop
+    for i in range(start, count if start > 0 else 0):
+        pairs[i - start] = pairs[i]
+    room.counts[k] = count - start
 
 
 @part
-def close_group(k, sums, room, gram):
+def close_group(k, sums, room):
     """Add a group's rank-2 vectors to the rows that wait for the Gram matrix of block k, and its part of the gradient; and clear its sums."""
     pairs, row, total = room.pairs[k], room.counts[k], room.vectors[k]
     for j in range(0, pairs.shape[1], LANES):
@@ -314,31 +345,7 @@ def close_group(k, sums, room, gram):
         store(sums, V, j, splat(0.0))
         store(sums, Q, j, splat(0.0))
         store(sums, R, j, splat(0.0))
-    row += 2
-    if row == ROWS:
-        flush(pairs, row, room.packed[k], gram)
-        row = 0
-    room.counts[k] = row
-
-
-def add_weighted(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
-    """A panel's part of A^T diag(h) A, where A is dense, and of a piece the sums; sparse A has a Gram matrix of its own."""
-    raise NotImplementedError("compiled only")
-
-
-@overload(add_weighted)
-def _add_weighted(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
-    if not isinstance(panel, types.Array):
-        return lambda panel, weights, rows, is_piece, sums, packed, gram, A, ahead: None
-
-    def add(panel, weights, rows, is_piece, sums, packed, gram, A, ahead):
-        if is_piece:
-            add_row_sums_and_pack(panel, weights[H], weights, rows, sums, packed)
-        else:
-            pack(panel, weights[H], rows, packed)
-        add_gram(packed, panel, rows, gram, A, ahead)
-
-    return add
+    room.counts[k] = row + 2
 
 
 @serial
@@ -364,22 +371,19 @@ def fold_derivatives_of_block(k, link, A, origin, a, rows, units, edges, room, g
             if gram.shape[0] == 0:
                 add_row_sum(panel, weights[R:], stop - i, total[SUM:], A, i - origin + ROWS, True)
                 continue
-            if with_gram:
-                ahead = i - origin + ROWS
-                add_weighted(panel, weights, stop - i, unit.piece >= 0, sums, room.packed[k], gram[k], A, ahead)
-                if unit.piece >= 0:
-                    continue
             low = i
             while low < stop:
                 high = min(units.offsets[g + 1], stop)
-                add_row_sums(segment(panel, low - i, high - i), weights[:, low - i :], high - low, sums, A, low - origin + ROWS, True)
+                add_segment(panel, low - i, high - i, weights, sums, room.packed[k], with_gram, A, low - origin + ROWS)
                 if unit.piece < 0 and high == units.offsets[g + 1]:
-                    close_group(k, sums, room, gram[k])
+                    close_group(k, sums, room)
                     g += 1
                 low = high
+            if with_gram:
+                add_panel(room.packed[k], panel, stop - i, gram[k], A, i - origin + ROWS)
+            flush(k, ROWS, room, gram[k])
     if gram.shape[0] > 0:
-        flush(room.pairs[k], room.counts[k], room.packed[k], gram[k])
-        room.counts[k] = 0
+        flush(k, 1, room, gram[k])
 
 
 @parallel
@@ -401,9 +405,10 @@ def finish_derivatives(units, room, gram, grad):
             for kind in range(3):
                 for j in range(sums.shape[1]):
                     sums[kind, j] += room.piece_vectors[piece, kind, j]
-        close_group(0, sums, room, gram[0])
+        close_group(0, sums, room)
+        flush(0, ROWS, room, gram[0])
     if gram.shape[0] > 0:
-        flush(room.pairs[0], room.counts[0], room.packed[0], gram[0])
+        flush(0, 1, room, gram[0])
     grad[:] = 0.0
     curvature = 0.0
     for k in range(room.vectors.shape[0]):
