@@ -211,6 +211,8 @@ class _Solver:
     def move_to_least_norm(self) -> None:
         """Remove the part of x that has no effect on the loss, unless rounding gives it one."""
         x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
+        if self.variables is None:
+            x[self.constant_columns()] = 0.0  # rather than rounding
         if np.array_equal(x, self.x):
             return
         self.passes.products(x, a)
@@ -398,8 +400,6 @@ class _Solver:
         result.message += self.notes(result.status)
         if self.unseen.size:
             result.x[self.unseen] = 0.0
-        if result.success:
-            result.x[self.constant_columns()] = 0.0  # rather than rounding
         original = self.problem if self.variables is None else self.variables.original
         result.__dict__["_covariance"] = functools.partial(uncertainty.covariance, original, newton)
         result.__dict__["_target_and_fit"] = functools.partial(uncertainty.target_and_fit, original)
