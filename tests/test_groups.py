@@ -10,6 +10,7 @@ import fastrsx
 from fastrsx import loading
 from fastrsx.data import load_automobiles
 from fastrsx.engines import file, passes_over
+from fastrsx.inputs import read_only
 from fastrsx.kernels import grouped
 from fastrsx.kernels.formulas.links import LINKS
 from fastrsx.kernels.groups import units as division
@@ -159,6 +160,8 @@ def test_kernels_run_in_a_users_workspace(rng, small_units):
     A, b, offsets, labels, w, m, omega = example(rng, "large and tiny", weighted=True)
     x, p = 0.05 * rng.standard_normal(5), rng.standard_normal(5)
     naive = Naive(A, b, x, w=w, m=m, r=omega, groups=labels)
+    for array in (A, b, w, m, omega):
+        array.setflags(write=False)  # as the engine passes them, so that the kernels are those that it compiles
     work, rows = grouped.alloc_workspace(offsets, 5, True), grouped.Rows(b, w, m, omega)
     grad, hess, product = np.empty(5), np.empty((5, 5)), np.empty(5)
     assert grouped.value_grad_hess_serial(A, x, rows, grad, hess, work) == pytest.approx(float(naive.value), rel=1e-13)
@@ -167,7 +170,8 @@ def test_kernels_run_in_a_users_workspace(rng, small_units):
     assert grouped.hess_vec_serial(A, x, rows, p, product, work) == pytest.approx(float(naive.value), rel=1e-13)
     assert_near(product, naive.hess @ p, naive.hess_scale @ abs(p) * 4)
     fit = naive.f.astype(float)  # where the sums of pieces cancel
-    assert grouped.value_grad_serial(A, x, grouped.Rows(fit, NONE, m, omega), grad, work) < 1e-28
+    fit.setflags(write=False)
+    assert grouped.value_grad_serial(A, x, grouped.Rows(fit, read_only(NONE), m, omega), grad, work) < 1e-28
     assert np.abs(grad).max() < 1e-14
 
 
