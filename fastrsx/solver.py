@@ -87,6 +87,7 @@ class _Solver:
         self.nit = self.nhev = 0
         self.result: NewtonResult | None = None  # once the solve has ended
         self.has_asked_for_limit = False
+        self.is_lost = False  # whether x has lost the digits that A x has
         self.shown_nit, self.shown_x = 0, EMPTY  # the last point that the callback has seen
         self.started = time.perf_counter()
         self.callers_warnings: Any = {} if callback is None else np.geterr()
@@ -199,7 +200,12 @@ class _Solver:
         x, a = least_norm(self.x, self.null, self.scale), self.passes.empty()
         self.passes.products(x, a)
         point, self.farthest = self.passes.evaluate(a), 0.0
+        if not point.fun < np.inf:  # x has come back with an error as large as the domain, but A x knows where it is
+            x = self.problem._least_norm(x, self.passes.to_host(self.a))
+            self.passes.products(x, a)
+            point = self.passes.evaluate(a)
         if not point.fun < np.inf:
+            self.is_lost = True
             return False
         it, before = self.iterate, self.point.fun
         self.point, it.x[:], it.before[:] = point, x, x  # no step before: the old a and the new differ by the digits that were lost
@@ -217,10 +223,11 @@ class _Solver:
             return
         self.passes.products(x, a)
         is_softmax = self.problem._traits.blind_to_shifts  # a constant in all rows does not change the loss, but it changes alpha
-        if self.passes.distance(a, self.a, centred=is_softmax) <= LEAST_NORM_TOL * self.passes.largest(self.a):
-            self.x[:] = x
-            if is_softmax:
-                self.point = self.passes.evaluate(a)
+        if not self.passes.distance(a, self.a, centred=is_softmax) <= LEAST_NORM_TOL * self.passes.largest(self.a):
+            return
+        point = self.passes.evaluate(a) if is_softmax else self.point
+        if point.fun <= self.point.fun + self.point.noise + point.noise:  # the constant may be so large that the rest counts for nothing beside it
+            self.x[:], self.point = x, point
 
     def iterate_once(self) -> int:
         if self.steps is None:
@@ -351,6 +358,8 @@ class _Solver:
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
+        if self.is_lost and status.success:
+            status, message = Status.STALLED, verdicts.UNATTAINABLE
         if status is not Status.NONFINITE and not self.has_derivatives:
             if steps is not None:
                 steps.derive(self.a, self.point, it, exactly=True)

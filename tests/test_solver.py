@@ -583,3 +583,16 @@ def test_exception_before_the_first_step_carries_the_start(cars, monkeypatch):
     state = caught.value.intermediate_result
     np.testing.assert_array_equal(state.x, x0)
     assert (state.nit, state.history) == (0, [])
+
+
+@pytest.mark.parametrize("seed", [2, 4, 9, 21])
+def test_an_x_that_comes_back_without_digits_is_no_success(seed):
+    """From 5e19 steps come to an A x whose x float64 does not hold: its error is as large as the domain."""
+    rng = np.random.default_rng(seed)
+    A, b = rng.random((22, 1)), rng.dirichlet(np.ones(22))
+    result = fastrsx.newton(A, b, [5.3e19], w=1.0)
+    if result.success:
+        assert fastrsx.Problem(A, b, w=1.0).value(result.x) == pytest.approx(result.fun, rel=1e-9)
+    else:
+        assert result.status is Status.STALLED
+        assert result.message.startswith("No x in float64 has the A x that the solve came to.")
