@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from . import files
+from .grouping import as_groups
 from .inputs import Vector
 from .system import cluster, device
 
 
-def fingerprint(shape: tuple[int, ...], b: Any) -> str:
-    """The identity of a problem: the shape of A, and b. A itself would take a read."""
+def fingerprint(shape: tuple[int, ...], b: Any, groups: Any = None) -> str:
+    """The identity of a problem: the shape of A, b, and which rows are together. A itself would take a read."""
     digest = hashlib.sha256(repr(tuple(map(int, shape))).encode())
     entries = cluster.digest(b) if cluster.is_readable(b) else np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data
     digest.update(entries)
+    if groups is not None:
+        found = as_groups(groups, shape[0])
+        digest.update(found.offsets.tobytes() + (b"" if found.order is None else found.order.tobytes()))
     return digest.hexdigest()
 
 
@@ -32,6 +36,8 @@ class Checkpoint:
         An .npz file. A file beside it, with ".part" added, is there while it is written.
     A : (n, d) array or sparse
     b : (n,) array_like
+    groups : (n,) array_like, optional
+        As in `newton`.
 
     Examples
     --------
@@ -44,10 +50,10 @@ class Checkpoint:
     True
     """
 
-    def __init__(self, path: str | os.PathLike[str], A: Any, b: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], A: Any, b: Any, groups: Any = None) -> None:
         A = cluster.as_matrix(A) if cluster.is_readable(A) else A
         shape = A.shape if hasattr(A, "shape") else np.shape(A)
-        self.path, self.key, self.d = Path(path), fingerprint(shape, b), shape[1]
+        self.path, self.key, self.d = Path(path), fingerprint(shape, b, groups), shape[1]
 
     def __call__(self, intermediate_result: Any) -> None:
         at = intermediate_result
@@ -66,5 +72,5 @@ class Checkpoint:
         except Exception as error:  # zipfile, zlib and NumPy do not list the exceptions of damaged files
             raise ValueError(f"{self.path} is no checkpoint of fastrsx, or a damaged one: {files.reason(error)}") from None
         if key != self.key or x.shape != (self.d,):
-            raise ValueError(f"{self.path} is of another problem: the shape of A or the entries of b differ; name another file")
+            raise ValueError(f"{self.path} is of another problem: the shape of A, the entries of b or the groups differ; name another file")
         return x

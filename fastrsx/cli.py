@@ -131,7 +131,7 @@ def read_inputs(args: argparse.Namespace) -> list[Any]:
             source = read_array(source, name, 2 if name == "A" else 1, headers.get(name), notes.append)
         values.append(float(source) if isinstance(source, str) else source)
     if isinstance(groups, str):
-        groups = files.read_labels(groups, len(values[1]))
+        groups = files.read_labels(groups, len(values[1]), headers.get("groups"))
     for note in notes:  # only now, because an error stands alone
         complain(note)
     return [*values, groups]
@@ -173,7 +173,7 @@ def solve_inputs(args: argparse.Namespace) -> Any:
     A, b, w, x0, groups = read_inputs(args)
     callback = None
     if args.checkpoint is not None:
-        kept = Checkpoint(args.checkpoint, A, b)
+        kept = Checkpoint(args.checkpoint, A, b, groups)
         callback = saving(kept)
         if args.resume:
             saved = kept.load()
@@ -321,7 +321,7 @@ def build_parser() -> argparse.ArgumentParser:
         "or a file with a label for each row",
     )
     solver.add_argument("--x0", help="the start, d: the same as b (default: 0)")
-    answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0") for answer in ("yes", "no")]
+    answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0", "groups") for answer in ("yes", "no")]
     solver.add_argument(
         "--header",
         action="append",

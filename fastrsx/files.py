@@ -65,10 +65,10 @@ def read_apart(source: str, column: str, header: bool | None = None, note: Note 
         return _read_csv(path, "A", where, 2, header, note, column)
 
 
-def read_labels(source: str, n: int) -> Any:
+def read_labels(source: str, n: int, header: bool | None = None) -> Any:
     """The labels of n rows: an array of any plain dtype from a .npy or .npz file, or the text of a csv file of one column.
 
-    A csv file with a line more than n begins with a name.
+    `header` says whether the first line of a csv file is a name; None takes it for one where the file has a line more than n.
     """
     with _named_errors(source, "groups") as (path, key, where):
         if path.lower().endswith(".npz"):
@@ -86,7 +86,7 @@ def read_labels(source: str, n: int) -> Any:
             if not any(fields):
                 raise FileError(f"{where}, line {line} is empty: a missing label must be filled, or its row left out of all files")
         labels = [fields[0] for _, fields in rows]
-        return labels[1:] if len(labels) == n + 1 else labels
+        return labels[1:] if header or (header is None and len(labels) == n + 1) else labels
 
 
 def is_file(source: str) -> bool:

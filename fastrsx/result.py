@@ -88,7 +88,7 @@ class Record(NamedTuple):
 
 
 def _has_nan(value: object) -> bool:
-    return isinstance(value, (float, np.ndarray)) and bool(np.isnan(value).any())
+    return (isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind == "f")) and bool(np.isnan(value).any())
 
 
 class History(list[Record]):

@@ -139,8 +139,9 @@ class _Solver:
                 raise ValueError(f"x0 lies outside the domain alpha = <u, 1> > 0 of {self.problem.link}; pass another one")
             if self.problem._traits.flat_along_x:
                 raise ValueError("x0 lies outside the domain alpha = <A x0, 1> > 0; start at -x0, unless alpha = 0 there")
+            where = self.nearest_pole()
             raise ValueError(
-                f"x0 lies outside the domain alpha = <u, 1> > 0, u = exp(A x0) + A x0 (alpha exp(-M) = {self.point.scaled_alpha:.3g}, "
+                f"x0 lies outside the domain alpha = <u, 1> > 0{where}, u = exp(A x0) + A x0 (alpha exp(-M) = {self.point.scaled_alpha:.3g}, "
                 f"M = max(0, max A x0)); start at x0 = 0, where alpha = n"
             )
         self.iterate.points[0] = self.point.raw
@@ -248,12 +249,15 @@ class _Solver:
     def stop(self, verdict: int) -> Stop:
         """The meaning of a verdict; None to go on."""
         if verdict == solve.NEAR_POLE:
-            groups = self.problem._groups
-            where = f" of group {groups.name(self.point.nearest_pole)}" if groups is not None and groups.count > 1 else ""
-            return verdicts.near_pole(self.name_columns(self.x * self.scale), where)
+            return verdicts.near_pole(self.name_columns(self.x * self.scale), self.nearest_pole())
         if verdict == solve.ON_A_RAY:
             return verdicts.on_a_ray(self.name_columns(self.iterate.flattest))
         return verdicts.STOPS[verdict]
+
+    def nearest_pole(self) -> str:
+        """The group whose alpha is nearest to 0, or beyond, in words; nothing without groups."""
+        groups = self.problem._groups
+        return "" if groups is None or groups.count == 1 else f" of group {groups.name(self.point.nearest_pole)}"
 
     def find_null_space(self) -> None:
         problem = self.problem
@@ -332,7 +336,8 @@ class _Solver:
         if groups is None or groups.count == 1:
             notes += verdicts.sum_of_b(self.passes.sum_b, status)
         else:
-            notes += verdicts.groups_of_b(self.passes.sums_of_b(), groups, status) + verdicts.single_rows(groups)
+            notes += verdicts.groups_of_b(self.passes.sums_of_b(), groups, status)
+            notes += verdicts.single_rows(self.passes.live_rows(), self.problem._traits.may_fit_at_infinity, status)
             notes += verdicts.invisible(self.constant_columns(), names)
         return notes + verdicts.unseen(self.unseen, names)
 

@@ -87,6 +87,8 @@ def _counts(problem: Problem) -> tuple[int, int, int]:
     if len(starts) == 1:
         return int(np.count_nonzero(counted)), 1, 0
     weighed = problem.residual_weights > 0 if problem.residual_weights.size else np.ones(n, dtype=bool)
+    if problem.multiplicity.size:
+        weighed |= problem.multiplicity == 0  # such a row has no error that could free the others
     tied = np.logical_and.reduceat(weighed, starts) & (np.abs(np.add.reduceat(problem.b, starts) - 1) <= SUM_TOL)
     return int(np.count_nonzero(counted)), int(np.count_nonzero(clusters)), int(np.count_nonzero(clusters & tied))
 

@@ -80,33 +80,39 @@ def nearly_dependent(columns: str, condition: float) -> str:
     )
 
 
+def _near_1(total: float) -> str:
+    """A sum that is not 1."""
+    return f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
+
+
 def sum_of_b(total: float, status: Status) -> str:
     """A note that b does not sum to 1, as f does."""
     if abs(total - 1) <= SUM_TOL or status is Status.EXACT_FIT:
         return ""
-    shown = f"{total:.6g}" if f"{total:.6g}" != "1" else f"1 {'-' if total < 1 else '+'} {abs(total - 1):.1e}"
-    return f" b sums to {shown} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
+    return f" b sums to {_near_1(total)} and f to 1, so no exact fit exists{': pass b / b.sum() to fit shares' if total > 0 else ''}."
 
 
 def groups_of_b(totals: Vector, groups: Groups, status: Status) -> str:
-    """The same, where f sums to 1 in each group."""
+    """The same, where f sums to 1 in each group; a total is NaN where rows of the group are not compared with their b."""
     wrong = np.flatnonzero(np.abs(totals - 1) > SUM_TOL)
     if not wrong.size or status is Status.EXACT_FIT:
         return ""
-    others = f" and in {wrong.size - 1} other groups to other numbers than 1" if wrong.size > 1 else ""
+    count = wrong.size - 1
+    others = f" and in {count} other group{'s' * (count > 1)} to other numbers than 1" if count else ""
     return (
-        f" b sums to {totals[wrong[0]]:.6g} in group {groups.name(int(wrong[0]))}{others}, and f to 1 in each, so no exact fit exists: "
+        f" b sums to {_near_1(totals[wrong[0]])} in group {groups.name(int(wrong[0]))}{others}, and f to 1 in each, so no exact fit exists: "
         "divide b by its sum over each group to fit shares."
     )
 
 
-def single_rows(groups: Groups) -> str:
-    """A note on groups of one row."""
-    count = int(np.count_nonzero(np.diff(groups.offsets) == 1))
+def single_rows(sizes: Vector, has_poles: bool, status: Status) -> str:
+    """A note on groups of one row, of those with a multiplicity."""
+    count = int(np.count_nonzero(sizes == 1))
     if not count:
         return ""
-    which = "Every group has one row" if count == groups.count else f"{count} of {groups.count} groups have one row"
-    return f" {which}, where f is 1 whatever x is."
+    which = "Every group has one row" if count == len(sizes) else f"{count} of {len(sizes)} groups have one row"
+    advice = "; drop those rows, for x cannot pass the poles of their alpha" if has_poles and not status.success else ""
+    return f" {which}, where f is 1 whatever x is{advice}."
 
 
 def invisible(columns: Vector, names: Names) -> str:

@@ -139,3 +139,12 @@ def test_a_damaged_one_is_refused_before_any_work(problem, capsys, monkeypatch, 
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert "solve.npz is no " in err
+
+
+def test_a_checkpoint_of_other_groups_is_refused(tmp_path):
+    A, b, groups = np.array([[1.0], [2.0], [0.0], [0.5]]), np.array([0.5, 0.5, 0.7, 0.3]), ["x", "x", "y", "y"]
+    fastrsx.newton(A, b, groups=groups, max_iter=1, callback=fastrsx.Checkpoint(tmp_path / "c.npz", A, b, groups))
+    assert fastrsx.Checkpoint(tmp_path / "c.npz", A, b, [1, 1, 2, 2]).load() is not None
+    for other in (None, ["x", "y", "y", "y"], ["x", "y", "x", "y"]):
+        with pytest.raises(ValueError, match="the groups differ"):
+            fastrsx.Checkpoint(tmp_path / "c.npz", A, b, other).load()

@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,14 @@ def test_groups_are_a_column_or_a_file(markets, capsys, A, groups):
     assert main(["solve", A, "b.csv", "--groups", groups, "-o", "x.npy"]) == 0
     np.testing.assert_array_equal(np.load("x.npy"), markets)
     assert "CONVERGED" in capsys.readouterr().out
+
+
+def test_a_header_of_labels_is_believed(markets, capsys):
+    """One label too few behind a name makes as many lines as rows, so only the caller can tell."""
+    lines = Path("named.csv").read_text().splitlines()
+    Path("short.csv").write_text("\n".join(lines[:60]) + "\n")
+    assert main(["solve", "A.npy", "b.csv", "--groups", "short.csv", "--header", "groups=yes"]) == 2
+    assert "groups has 59 entries; it must have 60" in capsys.readouterr().err
 
 
 def test_the_column_of_groups_is_no_regressor(markets, capsys):

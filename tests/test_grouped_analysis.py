@@ -397,3 +397,13 @@ def test_convergence_measures_groups(link):
     middle = plain(A, b, 0.5 * found.x, rows, link=link).hess
     slope = np.linalg.norm(middle - plain(A, b, found.x, rows, link=link).hess, 2) / np.linalg.norm(0.5 * found.x)
     assert slope * (1 - 1e-9) <= found.lipschitz <= found.lipschitz_bound
+
+
+def test_a_masked_row_frees_no_sum():
+    rng = np.random.default_rng(0)
+    A, labels, m = rng.standard_normal((300, 2)), np.repeat(np.arange(100), 3), np.tile([1.0, 1.0, 0.0], 100)
+    b = fastrsx.predict(A, [0.5, -0.3], groups=labels, multiplicity=m, link="softmax") + 0.01 * rng.standard_normal(300) * m
+    b = b / np.bincount(labels, b)[labels] * m
+    masked = fastrsx.newton(A, b, groups=labels, multiplicity=m, residual_weights=m, link="softmax")
+    dropped = fastrsx.newton(A[m > 0], b[m > 0], groups=labels[m > 0], link="softmax")
+    np.testing.assert_allclose(masked.covariance("least-squares"), dropped.covariance("least-squares"), rtol=1e-6)

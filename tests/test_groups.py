@@ -340,7 +340,41 @@ def test_messages_name_groups(rng):
     message = fastrsx.newton(A, b, groups=names).message
     assert "b sums to 0.5 in group 'market 2', and f to 1 in each" in message
     b[labels == 0] *= 2.0
-    assert "b sums to 2 in group 'market 0' and in 1 other groups to other numbers than 1" in fastrsx.newton(A, b, groups=names).message
+    assert "b sums to 2 in group 'market 0' and in 1 other group to other numbers than 1" in fastrsx.newton(A, b, groups=names).message
+    result = fastrsx.newton(A, b.astype(np.float32) / 2, groups=names)
+    assert "market 0" in repr(result)
+    b /= np.bincount(labels, b)[labels]
+    b[labels == 1] *= 1 + 1e-7
+    assert "b sums to 1 + 1.0e-07 in group 'market 1', and" in fastrsx.newton(A, b, groups=names).message
+    with pytest.raises(ValueError, match="x0 lies outside the domain alpha = <u, 1> > 0 of group 'market"):
+        fastrsx.newton(-np.abs(A), b, np.full(5, 3.0), groups=names)
+
+
+def test_an_outside_good_frees_the_sum_of_b(rng):
+    A, b, offsets, labels, _, _, _ = example(rng, "ragged", 60)
+    omega = np.ones(60)
+    omega[offsets[:-1]] = b[offsets[:-1]] = 0.0
+    assert "b sums" not in fastrsx.newton(A, b, groups=labels, residual_weights=omega).message
+    m = 1.0 - (np.arange(60) == offsets[1])
+    assert "b sums to" in fastrsx.newton(A, b, groups=labels, residual_weights=m, multiplicity=m).message
+
+
+def test_one_row_that_is_not_masked_is_a_group_of_one_row(rng):
+    A, b, _, labels, _, _, _ = example(rng, "pairs and one large", 60)
+    m = np.ones(60)
+    m[1] = 0.0
+    message = fastrsx.newton(0.1 * A, b, groups=labels, multiplicity=m).message
+    assert "1 of 16 groups have one row, where f is 1 whatever x is." in message
+
+
+def test_a_row_alone_whose_pole_is_in_the_way_is_to_be_dropped(rng):
+    A, labels = rng.standard_normal((300, 1)), np.repeat(np.arange(30), 10)
+    b = fastrsx.predict(A, [-0.5], groups=labels) * rng.uniform(0.8, 1.2, 300)
+    b /= np.bincount(labels, b)[labels]
+    result = fastrsx.newton(np.vstack([A, [[2.0]]]), np.append(b, 1.0), groups=np.append(labels, 99))  # its alpha is 0 at x = -0.28
+    assert not result.success
+    assert "1 of 31 groups have one row, where f is 1 whatever x is; drop those rows" in result.message
+    assert fastrsx.newton(A, b, groups=labels).success
 
 
 def test_a_pole_is_that_of_a_group():

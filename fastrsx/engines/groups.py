@@ -144,8 +144,16 @@ class GroupedPasses(Passes):
         return float(np.abs(change).max())
 
     def sums_of_b(self) -> Vector:
-        """<b, 1> of each group."""
-        return np.add.reduceat(self.b, self.offsets[:-1])
+        """<b, 1> of each group; NaN where a row of it, which counts in alpha, is not compared with its b."""
+        sums, (_, _, m, omega) = np.add.reduceat(self.b, self.offsets[:-1]), self.rows
+        if omega.size:
+            left_out = (omega == 0) & (m > 0) if m.size else omega == 0
+            sums[np.logical_or.reduceat(left_out, self.offsets[:-1])] = np.nan
+        return sums
+
+    def live_rows(self) -> Vector:
+        """The rows of each group that are not masked."""
+        return np.add.reduceat(self.rows.m > 0, self.offsets[:-1], dtype=int) if self.rows.m.size else np.diff(self.offsets)
 
     # -- the point --------------------------------------------------------------------------------------------
 
