@@ -243,7 +243,7 @@ class GroupedPasses(Passes):
 
     def hessian(self, a: Vector, point: Any) -> tuple[Any, Matrix]:
         gram = self._room_for_gram()
-        together = not (self.is_mixed or isinstance(self.source, Csr) or len(gram) == 1)
+        together = not (self.is_mixed or isinstance(self.source, Csr) or gram.shape[1] > BY_STRIPS)
         first = self._fold(a, point, gram, together)
         hess = self._total(gram)
         if not together:
