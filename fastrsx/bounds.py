@@ -12,7 +12,7 @@ from . import inputs
 from .inputs import Vector
 from .linking import Link, as_link
 from .loading import chunks
-from .per_group import offsets_of, sums_over_groups
+from .per_group import sums_over_groups
 from .problem import Problem
 from .rank import triangular_factor
 
@@ -97,7 +97,7 @@ def spectral_norms(problem: Problem, spectral: float) -> Any:
     """||A_t|| of the rows of each group t, from that of all rows where these are one softmax."""
     if not problem._grouped:
         return spectral
-    offsets = offsets_of(problem).tolist()
+    offsets = problem._offsets.tolist()
     return np.array([svdvals(triangular_factor(problem.A[start:stop]))[0] for start, stop in pairwise(offsets)])
 
 
@@ -124,7 +124,7 @@ class _Sizes(NamedTuple):
             longest = math.sqrt(float(_squared_rows(problem).max()) + tiny)  # squares may underflow
             tilt = math.hypot(*problem._transposed_times(np.ones(n))) + n**2 * eps * longest  # and its rounding
             return cls(n, radius, longest, tilt, log_of(spectral), beta or 0.0, n, 0.0, 0.5 * math.log(n))
-        offsets = offsets_of(problem)
+        offsets = problem._offsets
         starts, sizes = offsets[:-1], np.diff(offsets)
         m = problem.multiplicity if problem.multiplicity.size else np.ones(len(problem.b))
         longest, heaviest = np.sqrt(np.maximum.reduceat(_squared_rows(problem), starts) + tiny), np.maximum.reduceat(m, starts)
@@ -208,7 +208,7 @@ class Target(NamedTuple):
         if not problem._grouped:
             norm = log_of(float(np.linalg.norm(b)))
             return cls(0.0, log_of(float(np.abs(b).max())), norm, 2 * norm)
-        starts = offsets_of(problem)[:-1]
+        starts = problem._offsets[:-1]
         r = r if r.size else np.ones(len(b))
         with np.errstate(over="ignore"):
             squares, energy = np.add.reduceat((r * b) ** 2, starts), np.add.reduceat(r * b**2, starts)

@@ -18,7 +18,7 @@ from .engines import contract
 from .inputs import Matrix, Vector
 from .linking import Link, as_link
 from .loading import chunks
-from .per_group import groups_of_rows, offsets_of, sums_over_groups
+from .per_group import groups_of_rows, sums_over_groups
 from .planning import check_kernel
 from .problem import Problem
 from .rank import tolerance, triangular_factor
@@ -384,7 +384,7 @@ def _log_square_of_softmax(problem: Problem) -> Any:
     if not problem._grouped:
         return math.log(0.75 * (1 + float(np.ptp(problem.b))))
     r = problem.residual_weights if problem.residual_weights.size else 1.0
-    starts = offsets_of(problem)[:-1]
+    starts = problem._offsets[:-1]
     ends = np.maximum.reduceat(r * (1 - problem.b), starts), np.maximum.reduceat(r * problem.b, starts)
     return log_of(0.75 * (ends[0] + ends[1]))
 

@@ -298,7 +298,12 @@ class Problem:
         one = self._groups is None or self._groups.count == 1
         if one and not self.multiplicity.size and not self.residual_weights.size:
             return ()
-        return (self._groups or one_group(self.A.shape[0])).offsets, self.multiplicity, self.residual_weights
+        return self._offsets, self.multiplicity, self.residual_weights
+
+    @property
+    def _offsets(self) -> Any:
+        """Where groups start and end; all rows are one without groups."""
+        return (self._groups or one_group(self.A.shape[0])).offsets
 
     @property
     def groups(self) -> Any:
@@ -455,7 +460,7 @@ class Problem:
 
     def _centre(self) -> Any:
         """What to take from the rows of A, for differences within groups: a constant in all rows of a group does not change the softmax."""
-        offsets = (self._groups or one_group(self.A.shape[0])).offsets
+        offsets = self._offsets
         if len(offsets) == 2:
             return self._transposed_times(np.ones(self.A.shape[0])) / self.A.shape[0]
         firsts = np.repeat(offsets[:-1], np.diff(offsets))

@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 from . import verdicts
 from .convexity import gauss_newton, sum_of_squares, weighted_jacobian
 from .inputs import Matrix, Vector
-from .per_group import groups_of_rows, offsets_of, sums_over_groups
+from .per_group import groups_of_rows, sums_over_groups
 from .planning import ON_GPU
 from .problem import Problem
 from .result import SUM_TOL
@@ -82,7 +82,7 @@ def _counts(problem: Problem) -> tuple[int, int, int]:
     counted = np.ones(n, dtype=bool)
     for weights in (problem.multiplicity, problem.residual_weights):
         counted &= weights > 0 if weights.size else True
-    starts = offsets_of(problem)[:-1]
+    starts = problem._offsets[:-1]
     clusters = np.logical_or.reduceat(counted, starts)
     if len(starts) == 1:
         return int(np.count_nonzero(counted)), 1, 0

@@ -115,23 +115,21 @@ def single_rows(sizes: Vector, has_poles: bool, status: Status) -> str:
     return f" {which}, where f is 1 whatever x is{advice}."
 
 
+def _listed(columns: Vector, names: Names) -> str:
+    """These columns, as the start of a sentence."""
+    shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)
+    return f"Column{'s' * (columns.size > 1)} {', '.join(shown)} of A"
+
+
 def invisible(columns: Vector, names: Names) -> str:
     """A note on columns that a softmax within groups does not see."""
     if not columns.size:
         return ""
-    shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)
-    return (
-        f" Column{'s' * (columns.size > 1)} {', '.join(shown)} of A, constant within every group, "
-        f"do{'es' * (columns.size == 1)} not change the loss: x is 0 there."
-    )
+    return f" {_listed(columns, names)}, constant within every group, do{'es' * (columns.size == 1)} not change the loss: x is 0 there."
 
 
 def unseen(columns: Vector, names: Names) -> str:
     """A note that columns count as 0."""
     if not columns.size:
         return ""
-    shown = [column_name(j, names) for j in columns[:MOST_NAMED].tolist()] + ["..."] * (columns.size > MOST_NAMED)
-    return (
-        f" Column{'s' * (columns.size > 1)} {', '.join(shown)} of A, without an entry beyond {dense.LEAST_ENTRY:g}, "
-        "counted as 0: multiply by a constant what should count."
-    )
+    return f" {_listed(columns, names)}, without an entry beyond {dense.LEAST_ENTRY:g}, counted as 0: multiply by a constant what should count."

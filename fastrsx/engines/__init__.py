@@ -38,5 +38,5 @@ def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None, grouped:
     if grouped:
         from .groups import GroupedPasses, in_groups
 
-        engine = GroupedPasses if engine.__name__ == "Passes" else in_groups(engine)
+        engine = in_groups(engine) if hasattr(engine, "parts") else GroupedPasses
     return engine(data, b, w, plan, link, *grouped)

@@ -118,8 +118,8 @@ class Derivatives(NamedTuple):
         return cancellation(image, rank_2_times(self.v / scale, self.q / scale, p))
 
 
-def cancellation(image: Vector, subtracted: Vector) -> float:
-    """A product with the Hessian relative to its two terms."""
+def cancellation(image: Any, subtracted: Any) -> float:
+    """The Hessian, or its product with a vector, relative to its two terms."""
     terms = np.linalg.norm(image + subtracted) + np.linalg.norm(subtracted)
     return float(np.linalg.norm(image) / terms) if terms > 0 else 1.0
 

@@ -13,7 +13,7 @@ from fastrsx.kernels.formulas import records
 from fastrsx.kernels.groups import passes, units
 from fastrsx.kernels.groups.rows import Rows
 from fastrsx.kernels.layouts.csr import Csr
-from fastrsx.kernels.layouts.panel import padded
+from fastrsx.kernels.layouts.panel import ROWS, padded
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as newton_passes
 
@@ -80,9 +80,7 @@ class GroupedDerivatives:
     def saturation(self, H: Matrix, scale: Vector) -> float:
         if self.subtracted is None and np.linalg.norm(H) > CANCELLED * self.curvature:
             return 1.0  # without another read of A
-        subtracted = self.rank_2(scale)
-        terms = np.linalg.norm(H + subtracted) + np.linalg.norm(subtracted)
-        return float(np.linalg.norm(H) / terms) if terms > 0 else 1.0
+        return cancellation(H, self.rank_2(scale))
 
     def cancellation(self, image: Vector, p: Vector, da: Vector, scale: Vector) -> float:
         if self.subtracted is not None:
@@ -105,7 +103,7 @@ class GroupedPasses(Passes):
         self.edges = [self.units.edges[blocks * k : blocks * (k + 1) + 1] for k in range(len(cuts))]
         pieces = int(self.units.large_pieces[-1])
         room = units.rows_of_unit.py_func(d)
-        with room_for(f"the workspace for {n} x {d} in groups", blocks * (units.FIELDS * room + 4 * 128 * padded.py_func(d)) + pieces * 4 * d):
+        with room_for(f"the workspace for {n} x {d} in groups", blocks * (units.FIELDS * room + 4 * ROWS * padded.py_func(d)) + pieces * 4 * d):
             self.room = passes.alloc_room(d, blocks, pieces)
         self._work = self._work._replace(point=np.zeros(units.point_room(self.units)))
         self._gram = self._no_gram = np.empty((0, 0, 0))
