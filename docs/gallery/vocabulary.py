@@ -119,8 +119,8 @@ for k in shown:
 # No direction of meaning carries frequency alone: half of the variance of A x lies along 28
 # principal axes of A (half of A's own along 77), and the words at the ends of the strongest are
 # about anything. The last bar is the axis that goes with log b most, with a correlation of 0.56. It
-# is the longest axis of A, yet the fit hardly uses it: it sorts ordinary words, and a sum of squares
-# sees next to nothing of them.
+# is the longest axis of A, yet the fit hardly uses it: it sorts ordinary words, and a sum of
+# squares sees next to nothing of them.
 #
 # .. image:: /_static/vocabulary.png
 #    :alt: Fitted against observed frequencies, in the fit and held out, and seven principal axes.
