@@ -19,8 +19,8 @@ from fastrsx.kernels import dense
 from fastrsx.kernels.cpu.blocks import block_count, block_rows, part_count
 from fastrsx.kernels.cpu.passes import finish_hessian_serial
 from fastrsx.kernels.layouts.panel import padded
+from fastrsx.kernels.registers.gram import strip_start, strips_of_part
 from fastrsx.kernels.registers.simd import LANES
-from fastrsx.kernels.registers.tile import strip_start, strips_of_part
 
 LAUNCH_NS = 20_000.0  # of a parallel loop
 

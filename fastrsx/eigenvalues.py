@@ -9,8 +9,8 @@ from scipy.linalg.lapack import dsyevd
 
 from fastrsx.kernels.layouts.panel import padded
 from fastrsx.kernels.newton import cholesky
+from fastrsx.kernels.registers.gram import packed_blocks
 from fastrsx.kernels.registers.simd import LANES
-from fastrsx.kernels.registers.tile import packed_blocks
 
 from .inputs import Matrix, Vector
 

@@ -26,7 +26,7 @@ from fastrsx.kernels.cpu import ahead, mixed, vectors  # noqa: E402
 from fastrsx.kernels.formulas.links import LINKS  # noqa: E402
 from fastrsx.kernels.formulas.records import POINT, STATE  # noqa: E402
 from fastrsx.kernels.newton import cholesky  # noqa: E402
-from fastrsx.kernels.registers import shapes, tile  # noqa: E402
+from fastrsx.kernels.registers import gram, products, shapes, sums  # noqa: E402
 
 MATRIX, VECTOR, INT = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C"), types.int64
 PANEL = types.Array(types.float64, 2, "A", readonly=True)
@@ -44,8 +44,10 @@ KERNELS = {
         "add_row_sums": (PANEL, MATRIX, INT, MATRIX, *AHEAD, BOOL),
         "add_row_sum": (PANEL, MATRIX, INT, MATRIX, *AHEAD, BOOL),
         "add_row_sums_and_pack": (PANEL, VECTOR, MATRIX, INT, MATRIX, PACKED),
-        "pack": (PANEL, VECTOR, INT, PACKED),
         "add_columns": (PANEL, INT, MATRIX),
+    },
+    "packing": {"pack": (PANEL, VECTOR, INT, PACKED)},
+    "products": {
         "row_products": (PANEL, VECTOR, INT, VECTOR, INT, *AHEAD, BOOL),
         "row_squares": (PANEL, MATRIX, INT, VECTOR, INT, *AHEAD),
     },
@@ -59,7 +61,7 @@ KERNELS = {
     "ahead": {"weigh_ahead": (LINK, TRIAL, from_dtype(POINT), INT, INT, from_dtype(STATE), MATRIX)},
     "cholesky": {"dot": (VECTOR, VECTOR, INT), "add_multiple": (VECTOR, types.float64, VECTOR, INT)},
 }
-MODULES = {"gram": tile, "sums": tile, "mixed": mixed, "exp": vectors, "ahead": ahead, "cholesky": cholesky}
+MODULES = {"gram": gram, "packing": gram, "sums": sums, "products": products, "mixed": mixed, "exp": vectors, "ahead": ahead, "cholesky": cholesky}
 
 
 def compiled(kernel, signature):

@@ -50,7 +50,7 @@ def test_no_tile_spills_or_calls(machine):
         assert any(loop["calls"] for loop in loops), "a CPU without multiply-add calls the library's"
         return
     hot = [loop for loop in loops if loop["fmas"]]
-    assert {loop["group"] for loop in hot} == {"gram", "sums", "mixed", "exp", "ahead", "cholesky"}
+    assert {loop["group"] for loop in hot} == {"gram", "sums", "products", "mixed", "exp", "ahead", "cholesky"}
     for loop in hot:
         assert loop["calls"] == 0, loop
         assert loop["spills"] <= MOST_SPILLS.get(loop["name"], 0), loop
@@ -62,7 +62,7 @@ def test_multiply_adds_are_as_wide_as_the_registers(machine):
         assert shapes["tall"] == 2
         return
     for loop in loops:
-        if loop["group"] in ("gram", "sums", "mixed"):
+        if loop["group"] in ("gram", "sums", "products", "mixed"):
             narrow = register if loop["name"] != "_half_corners" else "ymm"
             assert set(loop["fmas"]) <= {register, narrow}, loop
     largest = max(loop["fmas"].get(register, 0) for loop in loops if loop["group"] == "gram" and loop["name"] in ("_gram_tile_3", "_tall_tile"))
@@ -72,5 +72,5 @@ def test_multiply_adds_are_as_wide_as_the_registers(machine):
 
 def test_tiles_prefetch(machine):
     _, _, loops = machine
-    for group in ("gram", "sums", "mixed"):
+    for group in ("gram", "sums", "products", "mixed"):
         assert any(loop["prefetches"] for loop in loops if loop["group"] == group)

@@ -10,7 +10,7 @@ import fastrsx
 from fastrsx.kernels import dense
 from fastrsx.kernels.cpu import blocks
 from fastrsx.kernels.layouts.panel import ROWS, padded
-from fastrsx.kernels.registers import tile
+from fastrsx.kernels.registers import gram
 from naive import Naive
 
 RNG = np.random.default_rng(20261129)
@@ -45,11 +45,11 @@ def test_parts_leave_few_threads_idle(count, threads):
 @pytest.mark.parametrize("d", [8, 128, 136, 512, 1000])
 @pytest.mark.parametrize("parts", [1, 2, 5, 16])
 def test_parts_hold_all_columns_once(d, parts):
-    bounds = [tile.strips_of_part(d, part, parts) for part in range(parts)]
+    bounds = [gram.strips_of_part(d, part, parts) for part in range(parts)]
     assert [first for first, _ in bounds] == [0, *(last for _, last in bounds[:-1])]
-    assert bounds[-1][1] == tile.strip_count(d)
-    assert tile.strip_start(d, 0) == 0
-    assert tile.strip_start(d, tile.strip_count(d)) == d
+    assert bounds[-1][1] == gram.strip_count(d)
+    assert gram.strip_start(d, 0) == 0
+    assert gram.strip_start(d, gram.strip_count(d)) == d
 
 
 @pytest.mark.parametrize(("n", "d"), [(1500, 130), (700, 257)])

@@ -5,7 +5,7 @@ import pytest
 
 from fastrsx.kernels.layouts.panel import padded
 from fastrsx.kernels.newton import cholesky, trust_region
-from fastrsx.kernels.registers.tile import packed_blocks
+from fastrsx.kernels.registers.gram import packed_blocks
 
 
 def best_decrease(g, H, radius):

@@ -12,8 +12,8 @@ from fastrsx.kernels.formulas.links import RSX
 from fastrsx.kernels.layouts import csr
 from fastrsx.kernels.layouts.panel import ROWS, padded
 from fastrsx.kernels.newton import iteration, verdict
+from fastrsx.kernels.registers.gram import packed_blocks
 from fastrsx.kernels.registers.simd import LANES
-from fastrsx.kernels.registers.tile import packed_blocks
 
 from .. import inputs
 from ..frames import Names

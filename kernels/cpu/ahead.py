@@ -28,6 +28,7 @@ from ..formulas.records import VC, VF, W2A, W2A_AHEAD, Curvatures, H, Q, R, Resi
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
 from ..formulas.states import kappa, over_exp
 from ..layouts.panel import ROWS, add_row_sum, load_panel, row_products
+from ..registers.gram import add_gram
 from ..registers.simd import (
     LANES,
     absolute,
@@ -43,7 +44,7 @@ from ..registers.simd import (
     sum_lanes,
     zeros,
 )
-from ..registers.tile import add_gram, add_row_sums_and_pack
+from ..registers.sums import add_row_sums_and_pack
 from .blocks import share
 from .rows import merge_vectors
 from .vectors import below_all

@@ -12,8 +12,8 @@ from ..compiling.jit import part, serial
 from ..formulas.links import RSX
 from ..formulas.records import POINT_ROOM, STATE_ROOM, as_state
 from ..layouts.panel import ROWS, padded
+from ..registers.gram import packed_blocks
 from ..registers.simd import LANES
-from ..registers.tile import packed_blocks
 
 KINDS, WEIGHTS = 4, 5  # of d-vectors, and of weights of a row: see formulas/records.py
 MOST_BLOCKS = 128
@@ -58,7 +58,7 @@ class Workspace(NamedTuple):
     vectors: np.ndarray  # blocks x 4 x padded d
     gram: np.ndarray  # blocks x padded d x padded d, blocks x 0 x 0 without; for large d, padded d x padded d
     buffers: np.ndarray  # parts of blocks x rows of a panel x padded d: packed panels
-    packed: np.ndarray  # parts of blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/tile.py
+    packed: np.ndarray  # parts of blocks x packed blocks x rows of a panel x 8: weighted panels, see registers/gram.py
     weights: np.ndarray  # parts of blocks x 5 x rows of a panel
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
 

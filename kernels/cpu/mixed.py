@@ -26,7 +26,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 from ..compiling.jit import serial
-from ..registers import tile
+from ..registers import gram as strips
+from ..registers.gram import SHORT, TALL, scalars_of_blocks, strip_count
 from ..registers.shapes import SHAPES
 from ..registers.simd import (
     LANES,
@@ -50,7 +51,7 @@ from ..registers.simd import (
     store_first,
     where_less,
 )
-from ..registers.tile import SHORT, TALL, outer, outer_less, registers, scalars_of_blocks, strip_count
+from ..registers.tile import outer, outer_less, registers
 
 WIDE = 16  # float32 lanes
 
@@ -325,7 +326,7 @@ def pack_mixed(panel, h, rows, roots, scales, panel32):
 
 # -- C += P^T diag(h) P, upper triangle ------------------------------------------------------------------------
 #
-# As in tile.py, with strips of sixteen columns instead of eight. The triangle of 32 x 32 on the diagonal, four blocks of eight
+# As in registers/gram.py, with strips of sixteen columns instead of eight. The triangle of 32 x 32 on the diagonal, four blocks of eight
 # rows, takes 24 registers for the first and the third block; the others are a tile and two of half a register a row, for the diagonal.
 
 
@@ -403,7 +404,7 @@ if SHAPES.strips == 3:
     def add_wide_strip(panel32, scales, rows, positive, s, C, ahead, row, askers):
         """Strip s, from the top to the diagonal. Its first `askers` tiles prefetch; returns how many are left."""
         d = C.shape[0]
-        half, width = tile.strip(wide_padded(d) // 2, s)
+        half, width = strips.strip(wide_padded(d) // 2, s)
         q = 2 * half
         diagonal = q + WIDE * (width - 2) if width > 1 else d  # where the corner starts; a single register has none
         for p in range(0, min(d, diagonal + WIDE), LANES):

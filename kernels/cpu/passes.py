@@ -10,8 +10,8 @@ from numba import prange
 from ..compiling.jit import parallel, part, serial, serial_twin
 from ..formulas.records import H, R, as_point, as_state
 from ..layouts.panel import ROWS
+from ..registers.gram import strip_count
 from ..registers.simd import LANES
-from ..registers.tile import strip_count
 from . import rows as row_folds
 from .blocks import block_rows, share, share_part
 from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights

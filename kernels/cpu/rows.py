@@ -6,8 +6,9 @@ from ..formulas.records import VB, VU, W2A, H, Q, R, V, as_point, as_state
 from ..formulas.rows import sum_weights
 from ..formulas.states import rescale, rescaled_sums
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
+from ..registers.gram import add_gram_strip, add_gram_strips, pack, pack_strips, strip_count, strip_start, strips_of_part
 from ..registers.simd import LANES, first, load_first, store, store_first
-from ..registers.tile import add_gram_strip, add_gram_strips, add_row_sums_and_pack, pack, pack_strips, strip_count, strip_start, strips_of_part
+from ..registers.sums import add_row_sums_and_pack
 from .mixed import add_gram_mixed, pack_mixed, start_scales
 from .vectors import add_domain, panel_weights, start_domain
 

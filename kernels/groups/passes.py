@@ -24,8 +24,9 @@ from ..layouts import csr
 from ..layouts.panel import ROWS, add_row_sum, add_row_sums, padded, row_products, view_rows
 from ..newton.passes import PLANE
 from ..newton.plane import named_sums
+from ..registers.gram import add_gram, pack_pairs, packed_blocks
 from ..registers.simd import LANES, absolute, first, fma, load_first, max_lanes, maximum, splat, store, store_first, sum_lanes, where_less, zeros
-from ..registers.tile import add_gram, add_row_sums_and_pack, pack_pairs, packed_blocks
+from ..registers.sums import add_row_sums_and_pack
 from .rows import (
     counted,
     factors_at,

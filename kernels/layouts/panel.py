@@ -15,7 +15,7 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
 from ..compiling.jit import serial
-from ..registers import tile
+from ..registers import products, sums
 from ..registers.simd import LANES, load_first, named, splat, store
 from . import csr, registry
 from .strided import Strided, pack_strided
@@ -173,9 +173,10 @@ def _view_rows(A, start, rows, buffer):
     return lambda A, start, rows, buffer: csr.SparseRows(A.values, A.indices, A.starts, start)
 
 
-def _by_rows(name):
-    """The function of that name in tile for a panel, in csr for sparse rows: chosen when a call to it is compiled."""
-    dense, sparse = getattr(tile, name), getattr(csr, name)
+def _by_rows(dense):
+    """That function for a panel, and that of its name in csr for sparse rows: chosen when a call to it is compiled."""
+    name = dense.__name__
+    sparse = getattr(csr, name)
 
     def of_rows(P, *args):
         raise NotImplementedError("compiled only")
@@ -189,8 +190,8 @@ def _by_rows(name):
     return of_rows
 
 
-row_products = _by_rows("row_products")
-row_squares = _by_rows("row_squares")
-add_row_sums = _by_rows("add_row_sums")
-add_row_sum = _by_rows("add_row_sum")
-add_columns = _by_rows("add_columns")
+row_products = _by_rows(products.row_products)
+row_squares = _by_rows(products.row_squares)
+add_row_sums = _by_rows(sums.add_row_sums)
+add_row_sum = _by_rows(sums.add_row_sum)
+add_columns = _by_rows(sums.add_columns)

@@ -9,8 +9,8 @@ import math
 import numpy as np
 
 from ..compiling.jit import serial
+from ..registers.gram import add_gram, pack
 from ..registers.simd import LANES, fma, load_first, splat, store_first, sum_lanes, zeros
-from ..registers.tile import add_gram, pack
 
 BLOCK = 32
 EPS = float(np.finfo(np.float64).eps)

@@ -7,8 +7,8 @@ import numpy as np
 from ..compiling.jit import part, serial
 from ..formulas.finish import rank_2
 from ..layouts.panel import padded
+from ..registers.gram import packed_blocks
 from ..registers.simd import LANES
-from ..registers.tile import packed_blocks
 from .cholesky import BLOCK, EPS, dot, factor, solve_transposed, solve_upper
 
 NEGLIGIBLE_CURVATURE = 1e-10  # relative to the largest: an eigenvalue above minus this counts as not negative
