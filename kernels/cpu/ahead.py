@@ -15,14 +15,14 @@ from ..formulas.ahead import (
     add_curvature,
     add_sampled,
     add_sampled_slope,
-    corrected,
-    corrected_entry,
     growth_ahead,
     s_ahead,
     s_of,
     s_slope,
     weights_error,
 )
+from ..formulas.centred import corrected, corrected_entries, lost
+from ..formulas.finish import derivative_entries
 from ..formulas.links import growth, terms
 from ..formulas.records import VC, VF, W2A, W2A_AHEAD, Curvatures, H, Q, R, Residuals, V, as_point, as_state
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
@@ -247,8 +247,9 @@ def finish_ahead(link, predicted, w, sums, vectors, gram, point):
     if not (1.0 / FARTHEST < rho < FARTHEST and total.shift <= before.shift + MOST_GROWTH):
         return False, math.inf
     delta = 1.0 / rho - 1.0
-    found = corrected(Residuals(total.squares, total.fc, total.ff, total.penalty), delta)
-    if not delta * delta * total.ff <= MOST_LOST * found.squares:
+    sums_ahead = Residuals(total.squares, total.fc, total.ff, total.penalty)
+    found = corrected(sums_ahead, delta)
+    if not lost(sums_ahead, delta) <= MOST_LOST * found.squares:
         return False, math.inf
     at.shift = min(total.shift, link.high)
     at.k = lane(over_exp(at.shift), 0)
@@ -258,7 +259,8 @@ def finish_ahead(link, predicted, w, sums, vectors, gram, point):
     at.squares, at.s, at.ff, at.fun = found.squares, found.fc, found.ff, loss(found)
     merge_vectors(vectors)
     for j in range(vectors.shape[2]):
-        v, q, r = corrected_entry(vectors[0, V, j], vectors[0, VF, j], vectors[0, VC, j], vectors[0, W2A, j], delta, at.s, 0.5 * at.ff)
+        v, vf, vc = corrected_entries(vectors[0, V, j], vectors[0, VF, j], vectors[0, VC, j], delta)
+        v, q, r = derivative_entries(v, vf, vc, vectors[0, W2A, j], at.s, 0.5 * at.ff)
         vectors[0, V, j], vectors[0, Q, j], vectors[0, R, j] = v, q, r
     scaled = w.shape[0] == 0  # with weights, most of the Gram matrix may be A^T diag(w^2) A, which does not follow alpha
     if scaled:

@@ -14,7 +14,7 @@ from ..registers.gram import strip_count
 from ..registers.simd import LANES
 from . import rows as row_folds
 from .blocks import block_rows, share, share_part
-from .vectors import fold_domain, fold_predictions, fold_residuals, merge_domains, merge_residuals, panel_weights
+from .vectors import fold_point, fold_predictions, fold_residuals, merge_corrected, merge_domains, merge_residuals, panel_weights
 
 LEAST_ENTRY = 1e-140  # of the largest in a column: a Gram matrix holds its square times a weight of 1/n^2 or so with all digits
 MOST_ENTRY = 1e150  # its square, summed over any n, is finite
@@ -78,16 +78,17 @@ def columns(A, most, scale, buffers, vectors):
 
 @part
 def complete_point(link, a, b, w, sums, point):
-    """L and the `point`, of the blocks' domains; +inf where alpha <= 0."""
+    """L and the `point`, of the blocks' states; +inf where alpha <= 0."""
     blocks, n = sums.shape[0], a.shape[0]
     merge_domains(sums, as_point(point))
     if not as_point(point).alpha > 0.0:
         as_point(point).fun = np.inf
         return np.inf
-    for k in prange(blocks):
-        start, stop = block_rows(k, blocks, n)
-        fold_residuals(link, a, b, w, as_point(point), start, stop, as_state(sums[k]))
-    merge_residuals(sums, as_point(point))
+    if not merge_corrected(sums, as_point(point)):
+        for k in prange(blocks):
+            start, stop = block_rows(k, blocks, n)
+            fold_residuals(link, a, b, w, as_point(point), start, stop, as_state(sums[k]))
+        merge_residuals(sums, as_point(point))
     return as_point(point).fun
 
 
@@ -97,7 +98,7 @@ def evaluate(link, a, da, t, b, w, out, sums, point):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_domain(link, a, da, t, start, stop, out, as_state(sums[k]))
+        fold_point(link, a, da, t, b, w, start, stop, out, as_state(sums[k]))
     return complete_point(link, out, b, w, sums, point)
 
 
@@ -107,7 +108,7 @@ def project(link, A, x, b, w, a, sums, point, buffers):
     blocks, n = sums.shape[0], a.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        row_folds.fold_projection(link, A, x, start, stop, a, as_state(sums[k]), buffers[k])
+        row_folds.fold_projection(link, A, x, b, w, start, stop, a, as_state(sums[k]), buffers[k])
     return complete_point(link, a, b, w, sums, point)
 
 

@@ -1,16 +1,17 @@
 """Folds over the rows of A, a panel at a time: A x, and the sums A^T y and A^T diag(h) A with the weights of formulas/rows.py."""
 
+import numpy as np
+
 from ..compiling.jit import part, serial
-from ..formulas.finish import gradient_entry, rank_2
-from ..formulas.records import VB, VU, W2A, H, Q, R, V, as_point, as_state
-from ..formulas.rows import sum_weights
-from ..formulas.states import rescale, rescaled_sums
+from ..formulas.centred import corrected_entries
+from ..formulas.finish import derivative_entries, rank_2
+from ..formulas.records import VC, VF, W2A, H, Q, R, V, as_point, as_state
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
 from ..registers.gram import add_gram_strip, add_gram_strips, pack, pack_strips, strip_count, strip_start, strips_of_part
-from ..registers.simd import LANES, first, load_first, store, store_first
+from ..registers.simd import LANES, load_first, store, store_first
 from ..registers.sums import add_row_sums_and_pack
 from .mixed import add_gram_mixed, pack_mixed, start_scales
-from .vectors import add_domain, panel_weights, start_domain
+from .vectors import add_point, delta_of, panel_weights, start_state
 
 NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
 BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/test_passes.py, rows "weighted Gram")
@@ -27,13 +28,13 @@ def fold_products(A, x, start, stop, out, buffer):
 
 
 @part
-def fold_projection(link, A, x, start, stop, a, sums, buffer):
-    """a = A x on the rows start : stop, and its domain while it is in cache."""
-    start_domain(link, sums)
+def fold_projection(link, A, x, b, w, start, stop, a, sums, buffer):
+    """a = A x on the rows start : stop, and their state while they are in cache."""
+    start_state(link, sums)
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
         row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
-        add_domain(link, a, a[:0], i, end, sums, a[:0], a[:0])
+        add_point(link, a, None, b, w, start, i, end, sums, None)
 
 
 # -- A x, and the gradient's sums before the point is known ---------------------------------------------------
@@ -41,55 +42,45 @@ def fold_projection(link, A, x, start, stop, a, sums, buffer):
 
 @part
 def fold_gradient_sums(link, A, x, b, w, a, block):
-    """a = A x and its domain, and A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of the rows."""
-    sums, weights, vectors = block.sums, block.weights, block.vectors
-    start_domain(link, sums)
+    """a = A x and its state, and A^T v~, A^T (v~ f~), A^T (v~ c~) and A^T (w^2 a), in one read of the rows."""
+    weights, vectors = block.weights, block.vectors
+    start_state(link, block.sums)
     vectors[:] = 0.0
     for i in range(block.start, block.stop, ROWS):
         rows = min(ROWS, block.stop - i)
         panel = view_rows(A, i, rows, block.buffer)
         row_products(panel, x, rows, a, i, A, i + ROWS, False)
-        factor = add_domain(link, a, a[:0], i, i + rows, sums, weights[VU], weights[V])
-        if factor < 1.0:
-            rescale_vectors(factor, vectors)
-        for j in range(0, rows, LANES):
-            count = rows - j
-            u, v = load_first(weights, VU, j, LANES), first(load_first(weights, V, j, LANES), count)
-            v, vu, vb = sum_weights(u, v, load_first(b, 0, i + j, count))
-            store(weights, V, j, v)
-            store(weights, VU, j, vu)
-            store(weights, VB, j, vb)
-            if w.shape[0] > 0:
-                wj = load_first(w, 0, i + j, count)
-                store(weights, W2A, j, wj * wj * load_first(a, 0, i + j, count))
+        delta = add_point(link, a, None, b, w, block.start, i, i + rows, block.sums, weights)
+        if delta != 0.0:
+            correct_vectors(delta, vectors)
         add_row_sums(panel, weights, rows, vectors, A, i + ROWS, False)
         if w.shape[0] > 0:
             add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + ROWS, False)
 
 
 @serial
-def rescale_vectors(factor, vectors):
-    """The sums of `fold_gradient_sums`, after M has grown by -log(factor)."""
+def correct_vectors(delta, vectors):
+    """The sums of `fold_gradient_sums` with an alpha~ that is 1 + delta times smaller."""
     for j in range(vectors.shape[1]):
-        vectors[V, j], vectors[VU, j], vectors[VB, j] = rescaled_sums(factor, vectors[V, j], vectors[VU, j], vectors[VB, j])
+        vectors[V, j], vectors[VF, j], vectors[VC, j] = corrected_entries(vectors[V, j], vectors[VF, j], vectors[VC, j], delta)
 
 
 @serial
 def finish_gradient(sums, point, vectors):
-    """From the blocks' sums to A^T v/alpha, A^T q/alpha and the gradient, in vectors[0]."""
+    """From the blocks' sums to A^T v/alpha, A^T q/alpha and the gradient, in vectors[0]; NaN where too many digits cancel."""
     for k in range(sums.shape[0]):
-        factor = rescale(as_state(sums[k]).shift, point.shift)
-        if factor < 1.0:
-            rescale_vectors(factor, vectors[k])
+        correct_vectors(delta_of(as_state(sums[k]), point), vectors[k])
     merge_vectors(vectors)
     for j in range(vectors.shape[2]):
-        v, q, r = gradient_entry(vectors[0, V, j], vectors[0, VU, j], vectors[0, VB, j], vectors[0, W2A, j], point)
+        v, q, r = derivative_entries(vectors[0, V, j], vectors[0, VF, j], vectors[0, VC, j], vectors[0, W2A, j], point.s, 0.5 * point.ff)
         vectors[0, V, j], vectors[0, Q, j], vectors[0, R, j] = v, q, r
+    if not NEAR_FIT**2 * as_state(sums[0]).lost <= point.squares:
+        vectors[0, Q, 0] = np.nan
 
 
 @serial
 def cancels(point, vectors):
-    """Whether the gradient of `finish_gradient` has lost digits: its terms are as large as f, but their sum only as large as c."""
+    """Whether the gradient of `finish_gradient` has lost digits: its terms may be as large as f, but their sum is only as large as c."""
     at, total = as_point(point), 0.0
     for j in range(vectors.shape[2]):
         total += 0.0 * vectors[0, Q, j]  # NaN where a sum has overflowed

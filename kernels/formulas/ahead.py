@@ -1,6 +1,6 @@
-"""A prediction of alpha and s at x + p, and the correction of sums that were weighed by it (docs/theory.md, "A step in one read").
+"""A prediction of alpha and s at x + p, for a step in one read (docs/theory.md, "A step in one read").
 
-With ~ for "over the predicted alpha", f~ = u/alpha~, c~ = f~ - b, rho = <f~, 1> and delta = 1/rho - 1: alpha = rho alpha~, c = c~ + delta f~.
+With ~ for "over the predicted alpha", rho = <f~, 1> and delta = 1/rho - 1: alpha = rho alpha~; centred.py corrects the sums.
 """
 
 import math
@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from ..compiling.jit import formula
 from ..registers.simd import absolute, fma
-from .finish import derivative_entries
-from .records import Curvatures, Residuals
+from .records import Curvatures
 
 
 class Sampled(NamedTuple):
@@ -61,21 +60,6 @@ def add_curvature(sums, h, e, b, over_alpha):
     """The sums with one more row."""
     bend = e * over_alpha
     return Curvatures(sums.weights + absolute(h), sums.bends + bend, fma(bend, absolute(b), sums.bends_b))
-
-
-@formula
-def corrected(sums, delta):
-    """The sums of residuals, by the alpha that was found."""
-    grown = 1.0 + delta
-    squares = sums.squares + 2.0 * delta * sums.fc + delta * delta * sums.ff
-    return Residuals(squares, grown * (sums.fc + delta * sums.ff), grown * grown * sums.ff, sums.penalty)
-
-
-@formula
-def corrected_entry(v, vf, vc, w2a, delta, s, half_ff):
-    """Entries of A^T v/alpha, A^T q/alpha and the gradient, from those of A^T v~, A^T (v~ f~), A^T (v~ c~) and A^T (w^2 a)."""
-    grown = 1.0 + delta
-    return derivative_entries(grown * v, grown * grown * vf, grown * (vc + delta * vf), w2a, s, half_ff)
 
 
 @formula

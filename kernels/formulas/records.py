@@ -38,6 +38,13 @@ class Curvatures(NamedTuple):
     bends_b: Any  # e |b|/alpha
 
 
+class Centred(NamedTuple):
+    """How the residuals of a block were taken before alpha was known: with f~ = u^/centre (formulas/centred.py)."""
+
+    centre: Any  # alpha^ as the rows before foretold it
+    lost: Any  # ||delta f||^2 of all corrections: beside <c, c>, the digits that cancelled
+
+
 class Point(NamedTuple):
     """The numbers that the loss, the gradient and the Hessian at a = A x share."""
 
@@ -72,7 +79,7 @@ class Weights(NamedTuple):
     r: Any
 
 
-STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields + Curvatures._fields, np.float64))
+STATE = record(**dict.fromkeys(Domain._fields + Residuals._fields + Curvatures._fields + Centred._fields, np.float64))
 POINT = record(**dict.fromkeys(Point._fields, np.float64))
 STATE_ROOM, POINT_ROOM = room(STATE), room(POINT)
 as_state, as_point = reader(STATE), reader(POINT)

@@ -12,7 +12,7 @@ from numba import prange
 from ..compiling.jit import parallel, part, serial, serial_twin
 from ..cpu.blocks import block_rows
 from ..cpu.passes import complete_point, derivatives, evaluate, finish_hessian, products
-from ..cpu.vectors import add_domain, row_weights, start_domain
+from ..cpu.vectors import add_domain, add_point, row_weights, start_state
 from ..formulas.records import as_point, as_state
 from ..layouts.panel import ROWS
 from ..registers.simd import LANES, absolute, fma, load_first, max_lanes, maximum, splat, store_first, sum_lanes, zeros
@@ -53,20 +53,40 @@ def fold_plane(link, plane, a, b, w, point, start, stop, sums):
 
 
 @part
-def fold_combination(link, plane, y, start, stop, out, sums):
-    """The domain of out = here + y0 z0 + y1 z1 + y2 z2 on the rows start : stop, and max |out - here|."""
-    start_domain(link, sums)
+def take_combination(plane, y, start, stop, out):
+    """out = here + y0 z0 + y1 z1 + y2 z2 on these rows; returns max |out - here|."""
     largest = splat(0.0)
+    for j in range(start, stop, LANES):
+        z0 = load_first(plane.here, 0, j, stop - j)
+        change = splat(y[2]) * (z0 - load_first(plane.before, 0, j, stop - j))
+        change = fma(splat(y[0]), z0, fma(splat(y[1]), load_first(plane.da, 0, j, stop - j), change))
+        store_first(out, 0, j, stop - j, z0 + change)
+        largest = maximum(absolute(change), largest)
+    return max_lanes(largest)
+
+
+@part
+def fold_combination(link, plane, y, start, stop, out, sums):
+    """The domain of `take_combination` on the rows start : stop, and max |out - here|."""
+    start_state(link, sums)
+    largest = 0.0
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
-        for j in range(i, end, LANES):
-            z0 = load_first(plane.here, 0, j, end - j)
-            change = splat(y[2]) * (z0 - load_first(plane.before, 0, j, end - j))
-            change = fma(splat(y[0]), z0, fma(splat(y[1]), load_first(plane.da, 0, j, end - j), change))
-            store_first(out, 0, j, end - j, z0 + change)
-            largest = maximum(absolute(change), largest)
-        add_domain(link, out, out[:0], i, end, sums, out[:0], out[:0])
-    sums.step = max_lanes(largest)
+        largest = max(largest, take_combination(plane, y, i, end, out))
+        add_domain(link, out, out[:0], i, end, sums)
+    sums.step = largest
+
+
+@part
+def fold_combined_point(link, plane, y, b, w, start, stop, out, sums):
+    """The state of `take_combination`, likewise."""
+    start_state(link, sums)
+    largest = 0.0
+    for i in range(start, stop, ROWS):
+        end = min(i + ROWS, stop)
+        largest = max(largest, take_combination(plane, y, i, end, out))
+        add_point(link, out, None, b, w, start, i, end, sums, None)
+    sums.step = largest
 
 
 @parallel
@@ -87,7 +107,7 @@ def evaluate_plane(link, plane, y, b, w, out, sums, point):
     blocks, n = sums.shape[0], out.shape[0]
     for k in prange(blocks):
         start, stop = block_rows(k, blocks, n)
-        fold_combination(link, plane, y, start, stop, out, as_state(sums[k]))
+        fold_combined_point(link, plane, y, b, w, start, stop, out, as_state(sums[k]))
     return complete_point(link, out, b, w, sums, point)
 
 

@@ -19,14 +19,15 @@ class Shapes(NamedTuple):
     sums: int  # three weighted sums of rows: registers of a row at a time
     sum: int  # one such sum
     dots: int  # rows whose product with x is summed at a time
+    narrow: int  # of four columns: those whose three weighted sums are held at a time, each in eight lanes
     pairs: bool  # whether two scalars share a register, from which multiply-adds take either
 
 
 BY_REGISTER = {
-    "zmm": Shapes(strips=3, tall=8, short=8, sums=4, sum=8, dots=8, pairs=False),  # AVX-512: 32 of 512 bits
-    "ymm": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, pairs=False),  # AVX: 16 of 256 bits
-    "q": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, pairs=True),  # NEON: 32 of 128 bits
-    "xmm": Shapes(strips=1, tall=2, short=2, sums=1, sum=2, dots=2, pairs=False),  # SSE: 16 of 128 bits
+    "zmm": Shapes(strips=3, tall=8, short=8, sums=4, sum=8, dots=8, narrow=4, pairs=False),  # AVX-512: 32 of 512 bits
+    "ymm": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, narrow=2, pairs=False),  # AVX: 16 of 256 bits
+    "q": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, narrow=2, pairs=True),  # NEON: 32 of 128 bits
+    "xmm": Shapes(strips=1, tall=2, short=2, sums=1, sum=2, dots=2, narrow=1, pairs=False),  # SSE: 16 of 128 bits
 }
 
 

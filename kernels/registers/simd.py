@@ -77,12 +77,16 @@ def pointer(context, builder, array_type, array, indices, kind=_DOUBLE):
     return builder.bitcast(builder.gep(start, [offset]), kind.as_pointer())
 
 
+def load_lanes(context, builder, array_type, array, indices, count):
+    """array[..., j : j + count], widened."""
+    number, size = (_DOUBLE, 8) if array_type.dtype == types.float64 else (_FLOAT, 4)
+    x = builder.load(pointer(context, builder, array_type, array, indices, ir.VectorType(number, count)), align=size)
+    return x if size == 8 else builder.fpext(x, ir.VectorType(_DOUBLE, count))
+
+
 def load_vector(context, builder, array_type, array, indices):
     """array[..., j : j + 8], widened."""
-    if array_type.dtype == types.float64:
-        return builder.load(pointer(context, builder, array_type, array, indices, _VECTOR), align=8)
-    single = ir.VectorType(_FLOAT, LANES)
-    return builder.fpext(builder.load(pointer(context, builder, array_type, array, indices, single), align=4), _VECTOR)
+    return load_lanes(context, builder, array_type, array, indices, LANES)
 
 
 def load_number(context, builder, array_type, array, indices):
@@ -409,18 +413,42 @@ def zeros(typingctx, count):
     return registers(count), codegen
 
 
+def transposed(builder, rows, size):
+    """Registers whose lanes are rows of matrices `size` wide, each matrix transposed."""
+    for width in (1, 2, 4):  # swap the off-diagonal blocks of that width
+        if width < size:
+            lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
+            upper = [lane + width for lane in lower]
+            pairs = [(r & ~width, r | width, upper if r & width else lower) for r in range(size)]
+            rows = [shuffle(builder, rows[x], rows[y], lanes) for x, y, lanes in pairs]
+    return rows
+
+
+def sum_lanes_of_each(builder, rows):
+    """The sums of eight registers, as the lanes of one."""
+    for width in (1, 2, 4):  # halve the number of registers: x in the lanes without bit `width`, y in the others
+        lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
+        upper = [lane + width for lane in lower]
+        rows = [builder.fadd(shuffle(builder, x, y, lower), shuffle(builder, x, y, upper)) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+    return rows[0]
+
+
+def sums_of_lanes(builder, registers):
+    """The sums of any number of registers, as numbers."""
+    zero, sums = ir.Constant(_VECTOR, [0.0] * LANES), []
+    for start in range(0, len(registers), LANES):
+        some = registers[start : start + LANES]
+        total = sum_lanes_of_each(builder, some + [zero] * (LANES - len(some)))
+        sums += [builder.extract_element(total, _INT32(i)) for i in range(len(some))]
+    return sums
+
+
 @intrinsic
 def transpose(typingctx, registers):
     """Eight registers as the rows of a matrix, transposed."""
 
     def codegen(context, builder, sig, args):
-        rows = cgutils.unpack_tuple(builder, args[0])
-        for width in (1, 2, 4):  # swap the off-diagonal blocks of that width
-            lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
-            upper = [lane + width for lane in lower]
-            pairs = [(r & ~width, r | width, upper if r & width else lower) for r in range(LANES)]
-            rows = [shuffle(builder, rows[x], rows[y], lanes) for x, y, lanes in pairs]
-        return context.make_tuple(builder, registers, rows)
+        return context.make_tuple(builder, registers, transposed(builder, cgutils.unpack_tuple(builder, args[0]), LANES))
 
     return registers(registers), codegen
 
@@ -432,11 +460,6 @@ def sum_each(typingctx, registers):
         raise TypingError(f"sum_each takes a tuple of {LANES} registers, got {registers}")
 
     def codegen(context, builder, sig, args):
-        rows = cgutils.unpack_tuple(builder, args[0])
-        for width in (1, 2, 4):  # halve the number of registers: x in the lanes without bit `width`, y in the others
-            lower = [(lane & ~width) + LANES * bool(lane & width) for lane in range(LANES)]
-            upper = [lane + width for lane in lower]
-            rows = [builder.fadd(shuffle(builder, x, y, lower), shuffle(builder, x, y, upper)) for x, y in zip(rows[::2], rows[1::2], strict=True)]
-        return rows[0]
+        return sum_lanes_of_each(builder, cgutils.unpack_tuple(builder, args[0]))
 
     return f64x8(registers), codegen
