@@ -11,7 +11,7 @@ import numpy as np
 from ..compiling.jit import part, serial
 from ..formulas.links import RSX
 from ..formulas.records import POINT_ROOM, STATE_ROOM, as_state
-from ..layouts.panel import ROWS, padded
+from ..layouts.panel import ROWS, padded, panel_rows
 from ..registers.gram import packed_blocks
 from ..registers.simd import LANES
 
@@ -123,9 +123,9 @@ def alloc_workspace(n, d, hessian, link=RSX):
         np.zeros((blocks, STATE_ROOM)),
         np.empty((blocks, KINDS, wide)),
         np.empty((blocks, gram, gram)),
-        np.empty((blocks, ROWS, wide)),
+        np.empty((blocks, panel_rows(d), wide)),
         np.empty((blocks, packed, ROWS, LANES)),
-        np.zeros((blocks, WEIGHTS, ROWS)),
+        np.zeros((blocks, WEIGHTS, panel_rows(d))),
         link,
     )
 
@@ -163,7 +163,7 @@ def alloc_sparse_workspace(n, d, link=RSX):
         none,
         none,
         np.empty((blocks, 0, 0, LANES)),
-        np.zeros((blocks, WEIGHTS, ROWS)),
+        np.zeros((blocks, WEIGHTS, panel_rows(d))),
         link,
     )
 

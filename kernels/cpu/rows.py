@@ -6,7 +6,7 @@ from ..compiling.jit import part, serial
 from ..formulas.centred import corrected_entries
 from ..formulas.finish import derivative_entries, rank_2
 from ..formulas.records import VC, VF, W2A, H, Q, R, V, as_point, as_state
-from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, row_products, view_rows
+from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, panel_rows, row_products, view_rows
 from ..registers.gram import add_gram_strip, add_gram_strips, pack, pack_strips, strip_count, strip_start, strips_of_part
 from ..registers.simd import LANES, load_first, store, store_first
 from ..registers.sums import add_row_sums_and_pack
@@ -22,18 +22,20 @@ BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/te
 @part
 def fold_products(A, x, start, stop, out, buffer):
     """out = A x on the rows start : stop."""
-    for i in range(start, stop, ROWS):
-        rows = min(ROWS, stop - i)
-        row_products(view_rows(A, i, rows, buffer), x, rows, out, i, A, i + ROWS, True)
+    most = panel_rows(A.shape[1])
+    for i in range(start, stop, most):
+        rows = min(most, stop - i)
+        row_products(view_rows(A, i, rows, buffer), x, rows, out, i, A, i + most, True)
 
 
 @part
 def fold_projection(link, A, x, b, w, start, stop, a, sums, buffer):
     """a = A x on the rows start : stop, and their state while they are in cache."""
     start_state(link, sums)
-    for i in range(start, stop, ROWS):
-        end = min(i + ROWS, stop)
-        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + ROWS, True)
+    most = panel_rows(A.shape[1])
+    for i in range(start, stop, most):
+        end = min(i + most, stop)
+        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + most, True)
         add_point(link, a, None, b, w, start, i, end, sums, None)
 
 
@@ -46,16 +48,17 @@ def fold_gradient_sums(link, A, x, b, w, a, block):
     weights, vectors = block.weights, block.vectors
     start_state(link, block.sums)
     vectors[:] = 0.0
-    for i in range(block.start, block.stop, ROWS):
-        rows = min(ROWS, block.stop - i)
+    most = panel_rows(A.shape[1])
+    for i in range(block.start, block.stop, most):
+        rows = min(most, block.stop - i)
         panel = view_rows(A, i, rows, block.buffer)
-        row_products(panel, x, rows, a, i, A, i + ROWS, False)
+        row_products(panel, x, rows, a, i, A, i + most, False)
         delta = add_point(link, a, None, b, w, block.start, i, i + rows, block.sums, weights)
         if delta != 0.0:
             correct_vectors(delta, vectors)
-        add_row_sums(panel, weights, rows, vectors, A, i + ROWS, False)
+        add_row_sums(panel, weights, rows, vectors, A, i + most, False)
         if w.shape[0] > 0:
-            add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + ROWS, False)
+            add_row_sum(panel, weights[W2A:], rows, vectors[W2A:], A, i + most, False)
 
 
 @serial
@@ -94,11 +97,12 @@ def cancels(point, vectors):
 def fold_gradient(link, A, a, b, w, point, block):
     """A^T v/alpha, A^T q/alpha and A^T r."""
     block.vectors[:] = 0.0
-    for i in range(block.start, block.stop, ROWS):
-        rows = min(ROWS, block.stop - i)
+    most = panel_rows(A.shape[1])
+    for i in range(block.start, block.stop, most):
+        rows = min(most, block.stop - i)
         panel = view_rows(A, i, rows, block.buffer)
         panel_weights(link, a, b, w, point, i, rows, block.weights)
-        add_row_sums(panel, block.weights, rows, block.vectors, A, i + ROWS, True)
+        add_row_sums(panel, block.weights, rows, block.vectors, A, i + most, True)
 
 
 @part
@@ -127,28 +131,30 @@ def fold_curvature(link, A, p, a, b, w, point, da, block):
     """A^T (h * A p) into the place of A^T r, and A p into `da` unless that is empty."""
     weights = block.weights
     block.vectors[R] = 0.0
-    for i in range(block.start, block.stop, ROWS):
-        rows = min(ROWS, block.stop - i)
+    most = panel_rows(A.shape[1])
+    for i in range(block.start, block.stop, most):
+        rows = min(most, block.stop - i)
         panel = view_rows(A, i, rows, block.buffer)
         panel_weights(link, a, b, w, point, i, rows, weights)
-        row_products(panel, p, rows, weights[R], 0, A, i + ROWS, False)
+        row_products(panel, p, rows, weights[R], 0, A, i + most, False)
         for j in range(0, rows, LANES):
             products = load_first(weights, R, j, LANES)
             if da.shape[0] > 0:
                 store_first(da, 0, i + j, rows - j, products)
             store(weights, R, j, products * load_first(weights, H, j, LANES))
-        add_row_sum(panel, weights[R:], rows, block.vectors[R:], A, i + ROWS, False)
+        add_row_sum(panel, weights[R:], rows, block.vectors[R:], A, i + most, False)
 
 
 @part
 def fold_transposed(A, y, start, stop, buffer, weights, vectors):
     """A^T y of the rows start : stop, into the place of A^T r."""
     vectors[R] = 0.0
-    for i in range(start, stop, ROWS):
-        rows = min(ROWS, stop - i)
+    most = panel_rows(A.shape[1])
+    for i in range(start, stop, most):
+        rows = min(most, stop - i)
         for j in range(rows):
             weights[R, j] = y[i + j]
-        add_row_sum(view_rows(A, i, rows, buffer), weights[R:], rows, vectors[R:], A, i + ROWS, True)
+        add_row_sum(view_rows(A, i, rows, buffer), weights[R:], rows, vectors[R:], A, i + most, True)
 
 
 @part
@@ -217,8 +223,9 @@ def add_strips(A, i, slots, buffers, packed, t, gram):
 def fold_columns(A, start, stop, buffer, vectors):
     """Per column, the sum of squares and the largest |A_ij| of the rows start : stop; a NaN or inf shows in the first."""
     vectors[:] = 0.0
-    for i in range(start, stop, ROWS):
-        rows = min(ROWS, stop - i)
+    most = panel_rows(A.shape[1])
+    for i in range(start, stop, most):
+        rows = min(most, stop - i)
         add_columns(view_rows(A, i, rows, buffer), rows, vectors)
 
 

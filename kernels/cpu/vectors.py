@@ -11,7 +11,7 @@ from ..formulas.links import growth, terms
 from ..formulas.records import VC, VF, W2A, H, Q, R, Residuals, V, Weights, as_state
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
 from ..formulas.states import kappa, over_exp, rescale, rescaled
-from ..layouts.panel import ROWS
+from ..layouts.panel import MOST_ROWS, ROWS
 from ..registers.simd import LANES, absolute, first, fma, lane, load_first, max_lanes, maximum, splat, store, store_first, sum_each, sum_lanes, zeros
 
 MOST_LOST = 1.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> is summed again, alpha known
@@ -103,14 +103,14 @@ def fold_domain(link, a, da, t, start, stop, out, sums):
 
 @serial
 def foretell(link, a, first_row, start, stop, sums):
-    """alpha~ of all rows from those of the block before `start`, or from the first panel; returns the delta of the sums until then."""
+    """alpha~ of all rows from those of the block before `start`, or from the first few; returns the delta of the sums until then."""
     alpha, magnitude, rows = sums.alpha, sums.magnitude, start - first_row
     if rows == 0:
-        rows = stop - start
+        rows = min(ROWS, stop - start)
         us, sizes = zeros(2)
-        for j in range(start, stop, LANES):
-            u, _, _, size = terms(link, load_first(a, 0, j, stop - j), splat(sums.shift), over_exp(sums.shift))
-            us, sizes = us + first(u, stop - j), sizes + first(size, stop - j)
+        for j in range(0, rows, LANES):
+            u, _, _, size = terms(link, load_first(a, 0, start + j, rows - j), splat(sums.shift), over_exp(sums.shift))
+            us, sizes = us + first(u, rows - j), sizes + first(size, rows - j)
         alpha, magnitude = sum_lanes(us), sum_lanes(sizes)
     centre = (alpha if alpha > 0.0 else magnitude) * (a.shape[0] / rows)
     delta = sums.centre / centre - 1.0
@@ -128,8 +128,8 @@ def add_point(link, a, da, b, w, first_row, start, stop, sums, weights_out):
 
     Leaves v~, v~ f~, v~ c~ and w^2 a in `weights_out`; returns the delta of all sums before. None for da or `weights_out` means without.
     """
-    panels, delta = (start - first_row) // ROWS, 0.0
-    if panels & (panels - 1) == 0:  # the first, and where the rows have doubled
+    seen, delta = (start - first_row) // ROWS, 0.0
+    if seen & (seen - 1) == 0:  # the first, and where the rows have doubled
         raise_shift(sums, shift_of(link, a, start, stop))
         delta = foretell(link, a, first_row, start, stop, sums)
     while not add_with_shift(link, a, da, b, start, stop, sums, weights_out):  # M seldom grows: twice is less than a loop for it
@@ -193,8 +193,8 @@ def add_penalties(a, w, start, stop, sums, weights_out):
 def fold_point(link, a, da, t, b, w, start, stop, out, sums):
     """The state of out = a + t da on the rows start : stop; with an empty da, of out, which is then a."""
     start_state(link, sums)
-    for i in range(start, stop, ROWS):
-        end = min(i + ROWS, stop)
+    for i in range(start, stop, MOST_ROWS):
+        end = min(i + MOST_ROWS, stop)
         take_step(a, da, t, i, end, out)
         add_point(link, out, da, b, w, start, i, end, sums, None)
 

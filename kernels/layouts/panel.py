@@ -21,12 +21,22 @@ from . import csr, registry
 from .strided import Strided, pack_strided
 
 ROWS = 128  # of a panel: with its weights it stays in the nearest caches while it is read several times
+MOST_ROWS, MOST_NUMBERS = 512, 4096  # of a panel of few columns
 
 
 @serial
 def padded(count):
     """A number of columns or rows rounded up to whole registers."""
     return (count + LANES - 1) // LANES * LANES
+
+
+@serial
+def panel_rows(d):
+    """The rows of a panel of d columns where no Gram matrix is summed: each loop over a panel costs its start, so narrow ones are longer."""
+    rows = ROWS
+    while rows < MOST_ROWS and 2 * rows * padded(d) <= MOST_NUMBERS:
+        rows *= 2
+    return rows
 
 
 @serial
