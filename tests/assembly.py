@@ -54,7 +54,8 @@ KERNELS = {
     "mixed": dict.fromkeys(("_wide_tile_3", "_wide_tile_2", "_wide_tile_1", "_tall_tile", "_short_tile"), WIDE)
     | dict.fromkeys(("_wide_corner", "_half_corners"), WIDE[:4] + WIDE[5:]),
     "exp": {
-        "add_domain": (LINK, VECTOR, VECTOR, INT, INT, from_dtype(STATE), VECTOR, VECTOR),
+        "add_domain": (LINK, VECTOR, VECTOR, INT, INT, from_dtype(STATE)),
+        "add_with_shift": (LINK, VECTOR, types.none, VECTOR, INT, INT, from_dtype(STATE), MATRIX, INT),
         "fold_residuals": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, from_dtype(STATE)),
         "panel_weights": (LINK, VECTOR, VECTOR, VECTOR, from_dtype(POINT), INT, INT, MATRIX),
     },

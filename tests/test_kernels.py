@@ -77,7 +77,7 @@ def check_formulas(data):
 @pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize("misfit", [1e-1, 1e-2, 1.1e-3, 0.9e-3, 1e-5, 1e-9], ids=str)
 def test_gradient_near_an_exact_fit(misfit, twin):
-    """Below ||c|| = 1e-3 ||f|| the gradient comes from the pass that forms c; above, the one-pass form has three digits to lose."""
+    """Below ||c|| = 1e-3 ||f|| the gradient comes from the pass that forms c; far above, from one read."""
     data = random_data(1000, 17)
     f = naive.Naive(data.A, data.b, data.x).f
     off = np.random.default_rng(0).standard_normal(1000)
@@ -86,7 +86,8 @@ def test_gradient_near_an_exact_fit(misfit, twin):
     ref = naive.Naive(data.A, data.b, a=result.a)
     assert_within(result.arrays["grad"], ref.grad, ref.grad_split_scale, 2e-15 * float(ref.kappa) * np.sqrt(1000))
     from_c = call("value_grad_hess", twin, data).arrays["grad"]
-    assert np.array_equal(result.arrays["grad"], from_c) == (misfit < rows.NEAR_FIT)
+    if misfit < rows.NEAR_FIT or misfit > 30 * rows.NEAR_FIT:  # between, it depends on how well the first rows foretell alpha
+        assert np.array_equal(result.arrays["grad"], from_c) == (misfit < rows.NEAR_FIT)
 
 
 @pytest.mark.parametrize("twin", TWINS)

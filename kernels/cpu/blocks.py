@@ -134,12 +134,14 @@ def workspace_size(n, d, panels=True):
     """The numbers in a workspace without `hessian`, and without `panels` in one of sparse A."""
     blocks, wide = block_count.py_func(n, d), padded.py_func(d)
     packed = packed_blocks.py_func(wide) if wide <= PACKED_UP_TO else 0
-    return n + blocks * (STATE_ROOM + KINDS * wide + (ROWS * (wide + LANES * packed) if panels else 0) + WEIGHTS * ROWS)
+    rows = panel_rows.py_func(d)
+    return n + blocks * (STATE_ROOM + KINDS * wide + (rows * wide + ROWS * LANES * packed if panels else 0) + WEIGHTS * rows)
 
 
 def part_size(blocks, d):
     """The numbers that another part of each block takes in `shared`."""
-    return blocks * ROWS * (padded.py_func(d) + WEIGHTS + LANES * packed_blocks.py_func(padded.py_func(d)))
+    wide = padded.py_func(d)
+    return blocks * (panel_rows.py_func(d) * (wide + WEIGHTS) + ROWS * LANES * packed_blocks.py_func(wide))
 
 
 def shared(work, parts):

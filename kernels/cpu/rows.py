@@ -8,12 +8,14 @@ from ..formulas.finish import derivative_entries, rank_2
 from ..formulas.records import VC, VF, W2A, H, Q, R, V, as_point, as_state
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, panel_rows, row_products, view_rows
 from ..registers.gram import add_gram_strip, add_gram_strips, pack, pack_strips, strip_count, strip_start, strips_of_part
-from ..registers.simd import LANES, load_first, store, store_first
+from ..registers.simd import LANES, address_of, load_first, store, store_first
 from ..registers.sums import add_row_sums_and_pack
+from ..registers.tile import NARROW
 from .mixed import add_gram_mixed, pack_mixed, start_scales
 from .vectors import add_point, delta_of, panel_weights, start_state
 
 NEAR_FIT = 1e-3  # ||c|| / ||f||: below, the one-pass gradient is computed once more, from c
+MOST_LOST = 1e3  # ||delta f~||^2 / ||c||^2, likewise: 1.5 digits
 BY_STRIPS = 1024  # columns; beyond, one Gram matrix serves all blocks (bench/test_passes.py, rows "weighted Gram")
 
 # -- A x ------------------------------------------------------------------------------------------------------
@@ -28,6 +30,15 @@ def fold_products(A, x, start, stop, out, buffer):
         row_products(view_rows(A, i, rows, buffer), x, rows, out, i, A, i + most, True)
 
 
+@serial
+def second_half(A, row, rows):
+    """Where the second half of a panel begins that is prefetched during exponentials; all of it for the narrowest A, none of a wide one."""
+    d = A.shape[1]
+    if d > LANES:
+        return 0
+    return address_of(A, row) + (0 if d <= NARROW else rows * d * 8 // 2)
+
+
 @part
 def fold_projection(link, A, x, b, w, start, stop, a, sums, buffer):
     """a = A x on the rows start : stop, and their state while they are in cache."""
@@ -35,8 +46,8 @@ def fold_projection(link, A, x, b, w, start, stop, a, sums, buffer):
     most = panel_rows(A.shape[1])
     for i in range(start, stop, most):
         end = min(i + most, stop)
-        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + most, True)
-        add_point(link, a, None, b, w, start, i, end, sums, None)
+        row_products(view_rows(A, i, end - i, buffer), x, end - i, a, i, A, i + most, A.shape[1] > LANES)
+        add_point(link, a, None, b, w, start, i, end, sums, None, second_half(A, i + most, most))
 
 
 # -- A x, and the gradient's sums before the point is known ---------------------------------------------------
@@ -53,7 +64,7 @@ def fold_gradient_sums(link, A, x, b, w, a, block):
         rows = min(most, block.stop - i)
         panel = view_rows(A, i, rows, block.buffer)
         row_products(panel, x, rows, a, i, A, i + most, False)
-        delta = add_point(link, a, None, b, w, block.start, i, i + rows, block.sums, weights)
+        delta = add_point(link, a, None, b, w, block.start, i, i + rows, block.sums, weights, second_half(A, i + most, most))
         if delta != 0.0:
             correct_vectors(delta, vectors)
         add_row_sums(panel, weights, rows, vectors, A, i + most, False)
@@ -77,7 +88,7 @@ def finish_gradient(sums, point, vectors):
     for j in range(vectors.shape[2]):
         v, q, r = derivative_entries(vectors[0, V, j], vectors[0, VF, j], vectors[0, VC, j], vectors[0, W2A, j], point.s, 0.5 * point.ff)
         vectors[0, V, j], vectors[0, Q, j], vectors[0, R, j] = v, q, r
-    if not NEAR_FIT**2 * as_state(sums[0]).lost <= point.squares:
+    if not as_state(sums[0]).lost <= MOST_LOST * point.squares:
         vectors[0, Q, 0] = np.nan
 
 

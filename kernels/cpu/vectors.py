@@ -12,9 +12,25 @@ from ..formulas.records import VC, VF, W2A, H, Q, R, Residuals, V, Weights, as_s
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
 from ..formulas.states import kappa, over_exp, rescale, rescaled
 from ..layouts.panel import MOST_ROWS, ROWS
-from ..registers.simd import LANES, absolute, first, fma, lane, load_first, max_lanes, maximum, splat, store, store_first, sum_each, sum_lanes, zeros
+from ..registers.simd import (
+    LANES,
+    absolute,
+    first,
+    fma,
+    lane,
+    load_first,
+    max_lanes,
+    maximum,
+    prefetch_at,
+    splat,
+    store,
+    store_first,
+    sum_each,
+    sum_lanes,
+    zeros,
+)
 
-MOST_LOST = 1.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> is summed again, alpha known
+MOST_LOST = 4.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> is summed again, alpha known
 LARGEST = float(np.finfo(np.float64).max)
 
 # -- alpha, without knowing M in advance ----------------------------------------------------------------------
@@ -123,16 +139,17 @@ def foretell(link, a, first_row, start, stop, sums):
 
 
 @serial
-def add_point(link, a, da, b, w, first_row, start, stop, sums, weights_out):
+def add_point(link, a, da, b, w, first_row, start, stop, sums, weights_out, ahead):
     """Add a panel to the state of the block that begins at `first_row`: what `add_domain` adds, and the residuals.
 
     Leaves v~, v~ f~, v~ c~ and w^2 a in `weights_out`; returns the delta of all sums before. None for da or `weights_out` means without.
+    Prefetches 32 bytes a row from the address `ahead` on, unless that is 0.
     """
     seen, delta = (start - first_row) // ROWS, 0.0
     if seen & (seen - 1) == 0:  # the first, and where the rows have doubled
         raise_shift(sums, shift_of(link, a, start, stop))
         delta = foretell(link, a, first_row, start, stop, sums)
-    while not add_with_shift(link, a, da, b, start, stop, sums, weights_out):  # M seldom grows: twice is less than a loop for it
+    while not add_with_shift(link, a, da, b, start, stop, sums, weights_out, ahead):  # M seldom grows: twice is less than a loop for it
         raise_shift(sums, shift_of(link, a, start, stop))
     if w.shape[0] > 0:
         add_penalties(a, w, start, stop, sums, weights_out)
@@ -140,7 +157,7 @@ def add_point(link, a, da, b, w, first_row, start, stop, sums, weights_out):
 
 
 @serial
-def add_with_shift(link, a, da, b, start, stop, sums, weights_out):
+def add_with_shift(link, a, da, b, start, stop, sums, weights_out, ahead):
     """The same without w and with the M of the rows before; whether these rows have no larger one, else nothing is added."""
     shift, k, over_alpha = splat(sums.shift), over_exp(sums.shift), splat(1.0 / sums.centre)
     alpha, magnitude, slope, zero = zeros(4)
@@ -148,6 +165,8 @@ def add_with_shift(link, a, da, b, start, stop, sums, weights_out):
     total = Residuals(zero, zero, zero, zero)
     for j in range(start, stop, LANES):
         count = stop - j
+        if ahead > 0:
+            prefetch_at(ahead, (j - start) // 2, 4)
         aj, bj = load_first(a, 0, j, count), load_first(b, 0, j, count)
         top = maximum(growth(link, aj) + below_all(count), top)
         u, v, _, size = terms(link, aj, shift, k)
@@ -196,7 +215,7 @@ def fold_point(link, a, da, t, b, w, start, stop, out, sums):
     for i in range(start, stop, MOST_ROWS):
         end = min(i + MOST_ROWS, stop)
         take_step(a, da, t, i, end, out)
-        add_point(link, out, da, b, w, start, i, end, sums, None)
+        add_point(link, out, da, b, w, start, i, end, sums, None, 0)
 
 
 @serial

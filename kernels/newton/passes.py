@@ -85,7 +85,7 @@ def fold_combined_point(link, plane, y, b, w, start, stop, out, sums):
     for i in range(start, stop, ROWS):
         end = min(i + ROWS, stop)
         largest = max(largest, take_combination(plane, y, i, end, out))
-        add_point(link, out, None, b, w, start, i, end, sums, None)
+        add_point(link, out, None, b, w, start, i, end, sums, None, 0)
     sums.step = largest
 
 

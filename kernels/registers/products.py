@@ -66,15 +66,16 @@ _eight_dots = _of_eight_rows(_dots)
 def row_products(P, x, rows, out, start, ahead, row, whole):
     """out[start : start + rows] = P x, eight rows at a time; x may be shorter than the padded rows of P.
 
-    Prefetches the first half of the panel at `row` of `ahead`, or all of it.
+    Prefetches the first half of the panel at `row` of `ahead`, or all of it; of the narrowest, all or nothing.
     """
     line = 0
     if x.shape[0] <= NARROW:
         xs = load_first(x, 0, 0, x.shape[0])
         x0, x1, x2, x3 = splat(lane(xs, 0)), splat(lane(xs, 1)), splat(lane(xs, 2)), splat(lane(xs, 3))
         for i in range(0, rows, LANES):
-            prefetch(ahead, row, line, NARROW)
-            line += NARROW
+            if whole:
+                prefetch(ahead, row, line, NARROW)
+                line += NARROW
             p0, p1, p2, p3 = narrow_columns(P, i, 0, 4)
             store_first(out, 0, start + i, rows - i, fma(x3, p3, fma(x2, p2, fma(x1, p1, x0 * p0))))
         return

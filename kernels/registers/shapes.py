@@ -25,7 +25,7 @@ class Shapes(NamedTuple):
 
 BY_REGISTER = {
     "zmm": Shapes(strips=3, tall=8, short=8, sums=4, sum=8, dots=8, narrow=4, pairs=False),  # AVX-512: 32 of 512 bits
-    "ymm": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, narrow=2, pairs=False),  # AVX: 16 of 256 bits
+    "ymm": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, narrow=1, pairs=False),  # AVX: 16 of 256 bits
     "q": Shapes(strips=1, tall=6, short=4, sums=1, sum=4, dots=4, narrow=2, pairs=True),  # NEON: 32 of 128 bits
     "xmm": Shapes(strips=1, tall=2, short=2, sums=1, sum=2, dots=2, narrow=1, pairs=False),  # SSE: 16 of 128 bits
 }

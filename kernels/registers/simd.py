@@ -362,6 +362,10 @@ def _line(context, builder, source_type, source, row, line):
     return builder.inttoptr(builder.add(builder.add(address, builder.mul(row, stride)), offset), ir.IntType(8).as_pointer())
 
 
+def _to_l2(builder, start):
+    llvm_call(builder, "prefetch.p0", ir.VoidType(), [start, _INT32(0), _INT32(2), _INT32(1)])  # to read, L2, data
+
+
 @intrinsic(prefer_literal=True)
 def prefetch(typingctx, source, row, line, count):
     """Prefetch `count` lines (a literal integer) of eight numbers into L2, from the line-th after the start of source[row] on.
@@ -375,10 +379,35 @@ def prefetch(typingctx, source, row, line, count):
         if isinstance(source, types.Array) or "near" in source.fields:
             for c in range(0, count.literal_value, stride):
                 start = _line(context, builder, source, args[0], args[1], builder.add(args[2], _INT64(c)))
-                llvm_call(builder, "prefetch.p0", ir.VoidType(), [start, _INT32(0), _INT32(2), _INT32(1)])  # to read, L2, data
+                _to_l2(builder, start)
         return context.get_dummy_value()
 
     return types.none(source, types.int64, types.int64, count), codegen
+
+
+@intrinsic
+def address_of(typingctx, source, row):
+    """The address of source[row], for `prefetch_at`; 0 of what is no array."""
+
+    def codegen(context, builder, sig, args):
+        if not isinstance(source, types.Array):
+            return _INT64(0)
+        return builder.ptrtoint(_line(context, builder, source, args[0], args[1], _INT64(0)), _INT64)
+
+    return types.int64(source, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_at(typingctx, address, line, count):
+    """`prefetch` of lines of 64 bytes from an address on."""
+
+    def codegen(context, builder, sig, args):
+        for c in range(count.literal_value):
+            start = builder.add(args[0], builder.shl(builder.add(args[1], _INT64(c)), _INT64(6)))
+            _to_l2(builder, builder.inttoptr(start, ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, count), codegen
 
 
 def _fold_lanes(name, combine):
