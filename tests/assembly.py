@@ -43,6 +43,7 @@ KERNELS = {
     "sums": {
         "add_row_sums": (PANEL, MATRIX, INT, MATRIX, *AHEAD, BOOL),
         "add_row_sum": (PANEL, MATRIX, INT, MATRIX, *AHEAD, BOOL),
+        "add_sums_and_gram": (PANEL, VECTOR, MATRIX, INT, MATRIX, PACKED, MATRIX, *AHEAD),
         "add_row_sums_and_pack": (PANEL, VECTOR, MATRIX, INT, MATRIX, PACKED),
         "add_columns": (PANEL, INT, MATRIX),
     },

@@ -87,6 +87,18 @@ def test_sums_of_narrow_panels(n, d):
     assert not found[:, d:].any()
 
 
+@pytest.mark.parametrize("n", [1, 8, 100, 700])
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_gram_matrices_of_narrow_panels(n, d):
+    """The padding of the last panel has weight zero, whatever a workspace held before."""
+    rng = np.random.default_rng(n)
+    A, h, work = rng.standard_normal((n, d)), rng.standard_normal(n), dense.alloc_workspace(n, d, True)
+    work.packed[:] = work.buffers[:] = 7.0
+    found = np.empty((d, d))
+    dense.weighted_gram_serial(A, h, found, work)
+    np.testing.assert_allclose(found, A.T @ (h[:, None] * A), rtol=0, atol=1e-14 * n)
+
+
 @njit
 def sums_of(P, W, n, found, one, x, a, A):
     add_row_sums(P, W, n, found, A, 0, True)

@@ -28,7 +28,6 @@ from ..formulas.records import VC, VF, W2A, W2A_AHEAD, Curvatures, H, Q, R, Resi
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, sum_weights, weights
 from ..formulas.states import kappa, over_exp
 from ..layouts.panel import ROWS, add_row_sum, load_panel, row_products
-from ..registers.gram import add_gram
 from ..registers.simd import (
     LANES,
     absolute,
@@ -44,7 +43,7 @@ from ..registers.simd import (
     sum_lanes,
     zeros,
 )
-from ..registers.sums import add_row_sums_and_pack
+from ..registers.sums import add_sums_and_gram
 from .blocks import share
 from .rows import merge_vectors
 from .vectors import below_all
@@ -209,10 +208,9 @@ def fold_ahead(link, A, p, trial, predicted, block, gram):
         panel = load_panel(A, i, rows, block.buffer)
         row_products(panel, p, rows, trial.da, i, A, i + ROWS, True)
         weigh_ahead(link, trial, predicted, i, i + rows, block.sums, block.weights)
-        add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
+        add_sums_and_gram(panel, block.weights[H], block.weights, rows, block.vectors, block.packed, gram, A, i + ROWS)
         if trial.w.shape[0] > 0:
             add_row_sum(panel, block.weights[W2A_AHEAD:], rows, block.vectors[W2A:], A, i + ROWS, False)
-        add_gram(block.packed, panel, rows, gram, A, i + ROWS)
 
 
 @parallel

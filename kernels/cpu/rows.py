@@ -8,9 +8,9 @@ from ..formulas.finish import derivative_entries, rank_2
 from ..formulas.records import VC, VF, W2A, H, Q, R, V, as_point, as_state
 from ..layouts.panel import ROWS, add_columns, add_row_sum, add_row_sums, load_panel, loaded_panel, panel_rows, row_products, view_rows
 from ..registers.gram import add_gram_strip, add_gram_strips, pack, pack_strips, strip_count, strip_start, strips_of_part
+from ..registers.narrow import NARROW, add_narrow_gram
 from ..registers.simd import LANES, address_of, load_first, store, store_first
-from ..registers.sums import add_row_sums_and_pack
-from ..registers.tile import NARROW
+from ..registers.sums import add_row_sums_and_pack, add_sums_and_gram
 from .mixed import add_gram_mixed, pack_mixed, start_scales
 from .vectors import add_point, delta_of, panel_weights, start_state
 
@@ -129,12 +129,12 @@ def fold_derivatives(link, A, a, b, w, point, block, gram):
         panel = load_panel(A, i, rows, block.buffer)
         panel_weights(link, a, b, w, point, i, rows, block.weights)
         if block.parts == 1:
-            add_row_sums_and_pack(panel, block.weights[H], block.weights, rows, block.vectors, block.packed)
+            add_sums_and_gram(panel, block.weights[H], block.weights, rows, block.vectors, block.packed, gram, A, i + ROWS)
         else:
             if block.part == 0:
                 add_row_sums(panel, block.weights, rows, block.vectors, A, i + ROWS, False)
             pack_strips(panel, block.weights[H], rows, left, right, block.packed)
-        add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
+            add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
 
 
 @part
@@ -177,8 +177,11 @@ def fold_gram(A, h, block, gram):
     for i in range(block.start, block.stop, ROWS):
         rows = min(ROWS, block.stop - i)
         panel = load_panel(A, i, rows, block.buffer)
-        pack_strips(panel, h[i : i + rows], rows, left, right, block.packed)
-        add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
+        if A.shape[1] <= NARROW:
+            add_narrow_gram(panel, h[i : i + rows], rows, block.packed, gram, A, i + ROWS)
+        else:
+            pack_strips(panel, h[i : i + rows], rows, left, right, block.packed)
+            add_gram_strips(block.packed, panel, rows, first, last, gram, A, i + ROWS)
 
 
 @part

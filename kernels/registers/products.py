@@ -4,9 +4,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..compiling.jit import part, serial
+from .narrow import NARROW, narrow_products
 from .shapes import SHAPES
-from .simd import LANES, f64x8, fma, lane, load_first, load_vector, multiply_add, prefetch, splat, store_first, sum_each, zeros
-from .tile import NARROW, column, columns_from, narrow_columns, outer, registers
+from .simd import LANES, f64x8, load_first, load_vector, multiply_add, prefetch, store_first, sum_each, zeros
+from .tile import column, columns_from, outer, registers
 
 DOTS = SHAPES.dots
 HALF_DOTS = DOTS // 2
@@ -70,14 +71,10 @@ def row_products(P, x, rows, out, start, ahead, row, whole):
     """
     line = 0
     if x.shape[0] <= NARROW:
-        xs = load_first(x, 0, 0, x.shape[0])
-        x0, x1, x2, x3 = splat(lane(xs, 0)), splat(lane(xs, 1)), splat(lane(xs, 2)), splat(lane(xs, 3))
-        for i in range(0, rows, LANES):
-            if whole:
-                prefetch(ahead, row, line, NARROW)
-                line += NARROW
-            p0, p1, p2, p3 = narrow_columns(P, i, 0, 4)
-            store_first(out, 0, start + i, rows - i, fma(x3, p3, fma(x2, p2, fma(x1, p1, x0 * p0))))
+        if whole:
+            for i in range(0, rows, LANES):
+                prefetch(ahead, row, NARROW * i // LANES, NARROW)
+        narrow_products(P, x, rows, out, start)
         return
     for i in range(0, rows, LANES):
         sums, line = _eight_dots(P, x, i, ahead, row, line, whole)

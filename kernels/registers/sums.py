@@ -4,63 +4,15 @@ While a pass works on a panel it prefetches the next one, `row` of `ahead`: half
 products, the second during the sums; or `whole`, where there is one phase.
 """
 
-import functools
-
-from numba.core import types
-from numba.extending import intrinsic
-
-from ..compiling.jit import part, serial
-from .gram import UNCOPIED
+from ..compiling.jit import serial
+from .gram import UNCOPIED, add_gram
+from .narrow import NARROW, add_narrow_gram, one_narrow_sum, three_narrow_sums
 from .shapes import SHAPES
-from .simd import LANES, absolute, f64x8, fma, load_first, load_vector, maximum, prefetch, store, zeros
-from .tile import INT64, NARROW, add_tile, add_tile_sums, column, narrow_columns, outer, registers, scaled, store_packed
+from .simd import LANES, absolute, fma, load_first, maximum, prefetch, store, zeros
+from .tile import add_tile, column, outer, registers, scaled, store_packed
 
 SUMS, SUM = SHAPES.sums, SHAPES.sum
 THREE_SUMS, HALF_SUMS, HALF_SUM = 3 * SUMS, max(1, SUMS // 2), max(1, SUM // 2)  # literals for the calls below
-
-
-@intrinsic(prefer_literal=True)
-def weights_of(typingctx, W, k, count):
-    """W[: count, k : k + 8] as a tuple of registers."""
-    result = types.UniTuple(f64x8, count.literal_value)
-
-    def codegen(context, builder, sig, args):
-        return context.make_tuple(builder, result, [load_vector(context, builder, W, args[0], (INT64(r), args[1])) for r in range(len(result))])
-
-    return result(W, types.int64, count), codegen
-
-
-def _narrow_sums(kinds, first, count):
-    """S[: kinds, first : first + count] += W[:, : rows] P of a narrow panel, for whole registers of rows."""
-    cells = kinds * count
-
-    @part
-    def add(P, W, rows, S):
-        tile = zeros(cells)
-        for k in range(0, rows, LANES):
-            tile = outer(tile, weights_of(W, k, kinds), narrow_columns(P, k, first, count))
-        add_tile_sums(tile, S, first, kinds)
-
-    return add
-
-
-def _in_turn(first, second):
-    """One after the other."""
-
-    @part
-    def both(P, W, rows, S):
-        first(P, W, rows, S)
-        second(P, W, rows, S)
-
-    return both
-
-
-def _all_narrow_sums(kinds):
-    """The same of all four columns, as many at a time as the registers hold."""
-    return functools.reduce(_in_turn, (_narrow_sums(kinds, first, SHAPES.narrow) for first in range(0, NARROW, SHAPES.narrow)))
-
-
-_three_narrow_sums, _one_narrow_sum = _all_narrow_sums(3), _all_narrow_sums(1)
 
 
 @serial
@@ -69,7 +21,7 @@ def add_row_sums(P, W, rows, S, ahead, row, whole):
     d, begin = P.shape[1], 0
     if ahead.shape[1] <= NARROW:
         begin = rows // LANES * LANES
-        _three_narrow_sums(P, W, begin, S)
+        three_narrow_sums(P, W, begin, S)
     q = 0 if begin < rows else d
     line = 0 if whole else rows * d // (2 * LANES)
     while q < d:
@@ -124,6 +76,17 @@ def add_row_sums_and_pack(P, h, W, rows, S, packed):
 
 
 @serial
+def add_sums_and_gram(P, h, W, rows, S, packed, C, ahead, row):
+    """S += W[:, : rows] P for the three rows of W, zero from `rows` on, and C += P^T diag(h) P, see `add_gram`."""
+    if ahead.shape[1] <= NARROW:
+        three_narrow_sums(P, W, rows, S)
+        add_narrow_gram(P, h, rows, packed, C, ahead, row)
+    else:
+        add_row_sums_and_pack(P, h, W, rows, S, packed)
+        add_gram(packed, P, rows, C, ahead, row)
+
+
+@serial
 def add_columns(P, rows, S):
     """S[0] += the sum of squares of each column, S[1] = the largest |P_ij| so far; a NaN or inf shows in the first."""
     for start in range(0, rows, LANES):  # eight rows at a time: going down the whole panel would wait for memory
@@ -143,7 +106,7 @@ def add_row_sum(P, W, rows, S, ahead, row, whole):
     d, begin = P.shape[1], 0
     if ahead.shape[1] <= NARROW:
         begin = rows // LANES * LANES
-        _one_narrow_sum(P, W, begin, S)
+        one_narrow_sum(P, W, begin, S)
     q = 0 if begin < rows else d
     line = 0 if whole else rows * d // (2 * LANES)
     while q < d:

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .simd import LANES, broadcast, f64x8, load_lanes, load_number, load_vector, multiply_add, pointer, shuffle, sums_of_lanes, transposed
+from .simd import LANES, broadcast, f64x8, load_number, load_vector, multiply_add, pointer
 
 INT64 = ir.IntType(64)
 
@@ -109,36 +109,3 @@ def add_tile(typingctx, tile, C, p, q, rows):
         return context.get_dummy_value()
 
     return types.none(tile, C, types.int64, types.int64, rows), codegen
-
-
-# -- at most four columns: eight rows are the lanes of a register -----------------------------------------------
-
-NARROW = 4
-
-
-@intrinsic(prefer_literal=True)
-def narrow_columns(typingctx, P, k, first, count):
-    """P[k : k + 8, first : first + count] of a panel of at most four columns, a register for each column."""
-    result = types.UniTuple(f64x8, count.literal_value)
-    start = first.literal_value
-
-    def codegen(context, builder, sig, args):
-        rows = [load_lanes(context, builder, P, args[0], (i, INT64(0)), NARROW) for i in columns_from(builder, args[1], LANES, 1)]
-        pairs = [shuffle(builder, rows[r], rows[r + NARROW], range(2 * NARROW)) for r in range(NARROW)]
-        return context.make_tuple(builder, result, transposed(builder, pairs, NARROW)[start : start + len(result)])
-
-    return result(P, types.int64, first, count), codegen
-
-
-@intrinsic(prefer_literal=True)
-def add_tile_sums(typingctx, tile, C, q, rows):
-    """C[: rows, q :] += the sums over the lanes of a tile; rows is literal, the columns of the tile follow."""
-    per_row = tile.count // rows.literal_value
-
-    def codegen(context, builder, sig, args):
-        for i, total in enumerate(sums_of_lanes(builder, cgutils.unpack_tuple(builder, args[0]))):
-            place = pointer(context, builder, C, args[1], (INT64(i // per_row), builder.add(args[2], INT64(i % per_row))))
-            builder.store(builder.fadd(builder.load(place), total), place)
-        return context.get_dummy_value()
-
-    return types.none(tile, C, types.int64, rows), codegen
