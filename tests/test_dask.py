@@ -242,9 +242,9 @@ def test_only_numbers_vectors_and_matrices_of_columns_travel(cluster, monkeypatc
     assert len(moved) < result.nit  # some where a chunk moves to an idle worker, but none in each step
 
 
-def test_workers_hold_a_and_eight_vectors(cluster):
+def test_workers_hold_a_and_six_vectors(cluster):
     A, b = example(n=40_000, d=8, seed=1)
-    limit = A.nbytes + 8 * b.nbytes + 2**18
+    limit = A.nbytes + 6 * b.nbytes + 2**18
     held, before = [], set()
 
     def on_worker(dask_worker):  # which cannot import this file

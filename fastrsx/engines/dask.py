@@ -208,10 +208,17 @@ class DaskPasses(Passes):
         x, step = self._iterate.x.copy(), p.copy()
         parts = [None] * len(self.chunks) if is_renewed else a.parts
         trials = [task(tasks.look, chunk, part, x, step, self.link) for chunk, part in zip(self.chunks, parts, strict=True)]
+        da.parts = out.parts = self._zeros.parts  # the last trial's are not needed while this one is made
         point, _, sums = self._look_ahead(trials, out, da, True)
         self._ahead = (point, sums) if point.fun < np.inf else None
         self.count += is_renewed
         return point
+
+    def _forget(self) -> None:
+        """Let go of what the steps before have left: A x before the step is A x less what the step has changed."""
+        assert self._iterate is not None
+        here, ahead, before = (self._iterate.a[k] for k in _in_turn(self._iterate))
+        before.parts, ahead.parts = [part._replace(place="before") for part in here.parts], self._zeros.parts
 
     def _look_ahead(self, trials: list[Any], out: NVector, da: NVector | None, with_gram: bool) -> tuple[Point, Derivatives | None, Any]:
         self.count += 2
@@ -335,7 +342,12 @@ class DaskPasses(Passes):
 
     def advance(self, *args: Any) -> int:
         """`fastrsx.kernels.newton.verdict.advance`, interpreted: it handles scalars, and each loss is a round trip."""
-        return int(self._advance(*args))
+        assert self._iterate is not None
+        before = _in_turn(self._iterate)
+        verdict = int(self._advance(*args))
+        if _in_turn(self._iterate) != before:
+            self._forget()
+        return verdict
 
     def _evaluate_into(self, link: Any, a: NVector, da: Any, t: float, b: Any, w: Any, out: NVector, sums: Any, point: Vector) -> float:
         there = self._evaluate(self._moved(a, da, t), out)
@@ -364,6 +376,13 @@ class DaskPasses(Passes):
         """The sums of `plane_derivatives` at a, a task."""
         each = zip(at.here.parts, at.da.parts, at.before.parts, a, self.targets, strict=True)
         return tree(tasks.add, [task(tasks.plane_sums, *parts, point, self.link) for parts in each])
+
+
+def _in_turn(it: iteration.Iterate) -> tuple[int, int, int]:
+    """The numbers of A x at the point, at the trial and before."""
+    now = int(it.state.view(iteration.ITERATION)["now"][0])
+    ahead = iteration.after.py_func(now)
+    return now, ahead, iteration.after.py_func(ahead)
 
 
 def _first(sums: list[Matrix]) -> Derivatives:

@@ -17,10 +17,10 @@ AGAIN = "intermediate_result of this error has the last x: start again from ther
 
 
 class Field(NamedTuple):
-    """An entry of the result of a task, which is not taken out where it lies: a task of its own would be another for the scheduler."""
+    """An entry of the result of a task, or an attribute: not taken out where it lies, for a task of its own would be another for the scheduler."""
 
     task: Any
-    place: int
+    place: int | str
 
 
 class Pieces:
@@ -40,7 +40,7 @@ def _call(function: Callable[..., Any], indices: list[Any], *values: Any) -> Any
     def of(value: Any, index: Any) -> Any:
         if isinstance(index, list):
             return [of(*each) for each in zip(value, index, strict=True)]
-        value = value if index is None else value[index]
+        value = value if index is None else getattr(value, index) if isinstance(index, str) else value[index]
         return value.copy() if type(value) is np.ndarray and value.ndim == 1 and not value.flags.writeable else value
 
     return function(*(of(*each) for each in zip(values, indices, strict=True)))

@@ -26,11 +26,16 @@ class Target(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A step on a chunk: A (x + p) and A p; and the states of its blocks."""
+    """A step on a chunk: A x at its end, and what it changed; and the states of its blocks."""
 
     a: Vector
-    da: Vector
+    change: Vector  # empty where there was no step
     sums: Matrix
+
+    @property
+    def before(self) -> Vector:
+        """A x before the step, to rounding: so it need not be kept beside this."""
+        return self.a - self.change if self.change.size else self.a
 
 
 class Facts(NamedTuple):
@@ -61,7 +66,7 @@ def passes_of(chunk: Any, link: Any, target: Target = NO_TARGET) -> Passes:
 def trial(link: Any, a: Vector, da: Vector, t: float) -> Trial:
     out, sums = np.empty(len(a)), np.zeros((block_count.py_func(len(a), 1), records.STATE_ROOM))
     chunks.chunk_domain(link, a, da, t, out if da.size else a, sums)
-    return Trial(out if da.size else a, da, sums)
+    return Trial(out if da.size else a, da if t == 1.0 else t * da, sums)
 
 
 def zeros(target: Target) -> Vector:
@@ -99,7 +104,7 @@ def product(chunk: Any, x: Vector, link: Any) -> Trial:
 def combination(here: Vector, da: Vector, before: Vector, y: Vector, link: Any) -> Trial:
     out, sums = np.empty(len(here)), np.zeros((block_count.py_func(len(here), 1), records.STATE_ROOM))
     chunks.chunk_combination(link, Plane(here, da, before), y.copy(), out, sums)
-    return Trial(out, EMPTY, sums)
+    return Trial(out, out - here, sums)
 
 
 def plane_sums(here: Vector, da: Vector, before: Vector, a: Vector, target: Target, point: Vector, link: Any) -> list[Vector] | None:
