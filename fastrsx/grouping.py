@@ -106,6 +106,44 @@ def as_groups(groups: Any, n: int) -> Groups:
     return _grouped(column.keys, column.labels_at)
 
 
+def groups_in_chunks(groups: Any, n: int) -> Groups:
+    """The same of a dask array or Series: chunks are read where they lie, and only where runs of equal labels start comes here, with their labels."""
+    import dask
+
+    if groups.ndim != 1:
+        inputs._refuse_shape("groups", groups, groups, f"({n},), {WHAT}", 1, n)
+    runs = [_Runs(*each) for each in dask.compute(*map(dask.delayed(_runs), np.ravel(groups.to_delayed())))]
+    firsts = np.cumsum([0, *(each.size for each in runs)])
+    _check_size(int(firsts[-1]), n)
+    if any(each.missing.size for each in runs):
+        count = sum(each.missing.size for each in runs)
+        row, label = next((first + each.missing[0], each.label) for first, each in zip(firsts, runs, strict=False) if each.missing.size)
+        raise ValueError(f"groups[{row}] is {_shown(label)}; {count} of {n} labels are missing: drop their rows of A and b, or fill them")
+    starts = np.concatenate([first + each.starts for first, each in zip(firsts, runs, strict=False)])
+    labels = [each.labels for each in runs if each.size]
+    alike = len({each.dtype if isinstance(each, np.ndarray) else None for each in labels}) == 1 and isinstance(labels[0], np.ndarray)
+    found = as_groups(np.concatenate(labels) if alike else [label for each in labels for label in each], len(starts))
+    return found._replace(offsets=np.append(starts, n)[found.offsets]) if found.order is None else found
+
+
+class _Runs(NamedTuple):
+    """The runs of equal labels in a chunk."""
+
+    size: int
+    starts: Indices
+    labels: Any
+    missing: Indices  # the rows without a label
+    label: Any  # of the first of them
+
+
+def _runs(part: Any) -> _Runs:
+    """Those of the rows of a chunk, on a worker."""
+    column = _read(part, len(part))
+    starts = _bounds(column.keys)[:-1] if len(column.keys) else np.empty(0, np.int64)
+    missing = np.flatnonzero(np.zeros(0, bool) if column.missing is None else column.missing)
+    return _Runs(len(column.keys), starts, column.labels_at(starts), missing, column.labels_at(missing[:1])[0] if missing.size else None)
+
+
 def as_row_weights(name: str, value: Any, n: int) -> Vector:
     """A number of at least 0 for each row of A, from n of them or a scalar; an empty vector for None, or where all are 1."""
     if value is None:

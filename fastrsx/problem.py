@@ -14,7 +14,7 @@ from . import frames, inputs
 from .engines import passes_over
 from .engines.contract import Derivatives, Point, rank_2, rank_2_times
 from .engines.memory import EMPTY
-from .grouping import Groups, as_groups, as_row_weights, refuse_masked
+from .grouping import Groups, as_groups, as_row_weights, groups_in_chunks, refuse_masked
 from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
 from .loading import as_data, as_rows, chunks, load
@@ -220,6 +220,10 @@ class Problem:
         self._prepare()
         with self._running():
             self._column_scale = self._passes.column_scale(self.names)
+            if cluster.is_collection(self.multiplicity):  # the rows that count, in the place of the multiplicities of each group's rows
+                there: Any = self._passes
+                groups = self._groups or one_group(n)
+                refuse_masked(groups._replace(offsets=np.arange(groups.count + 1)), there.live_rows())
         if w_there:
             self.w = self._passes.w
 
@@ -228,23 +232,34 @@ class Problem:
         n, loader = self.A.shape[0], self._data.loader.name
         given = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
         first = next((name for name, value in given.items() if value is not None), "")
-        if first and (loader == "dask" or loader in ON_GPU):
-            where = "A is in chunks of dask" if loader == "dask" else "kernels are those of a GPU"
-            raise ValueError(f"{first} is given, and {where}: groups of rows and their weights are for A in memory or on disk, and the CPU")
+        if first and loader in ON_GPU:
+            raise ValueError(f"{first} is given, and kernels are those of a GPU: groups of rows and their weights are for the CPU")
         for name, value in given.items():
             frames.check_rows(A, name, frames.index_of(value))
-        self.multiplicity = as_row_weights("multiplicity", multiplicity, n)
-        self.residual_weights = as_row_weights("residual_weights", residual_weights, n)
-        self._groups = groups if groups is None or isinstance(groups, Groups) else as_groups(groups, n)
+        self.multiplicity = self._row_weights("multiplicity", multiplicity)
+        self.residual_weights = self._row_weights("residual_weights", residual_weights)
+        read = groups_in_chunks if loader == "dask" and cluster.is_readable(groups) else as_groups
+        self._groups = groups if groups is None or isinstance(groups, Groups) else read(groups, n)
         if self._groups is not None and self._groups.order is not None:
             self._gather(self._groups.order)
-        refuse_masked(self._groups or one_group(n), self.multiplicity)
+        if not cluster.is_collection(self.multiplicity):
+            refuse_masked(self._groups or one_group(n), self.multiplicity)
         self.plan = self.plan.in_groups(None if self._groups is None else self._groups.count, self._order is not None)
+
+    def _row_weights(self, name: str, value: Any) -> Any:
+        """A number for each row, in chunks of dask where it is given so, or A is and it is one number."""
+        if self._data.loader.name == "dask" and cluster.is_readable(value):
+            return cluster.as_vector(name, value, self.A.shape[0])
+        if self._data.loader.name == "dask" and value is not None and np.ndim(value) == 0:
+            weight = as_row_weights(name, value, 1)
+            return cluster.constant(self.A, weight[0]) if weight.size else weight
+        return as_row_weights(name, value, self.A.shape[0])
 
     def _gather(self, order: Any) -> None:
         """Copies of A, b, w and the other weights with the rows in this order."""
-        if self.plan.loader == "stream":
-            raise ValueError("groups has rows of one group that lie apart, and A is on disk: sort its rows by group")
+        if self.plan.loader in ("stream", "dask"):
+            where = "on disk" if self.plan.loader == "stream" else "in chunks of dask"
+            raise ValueError(f"groups has rows of one group that lie apart, and A is {where}: sort its rows by group")
         passes_over(self._data, self.b, self.w, self.plan).column_scale(self.names)  # refuses an entry by the caller's number of its row
         with room_for("a copy of A with the rows of each group together", self.A.shape[0] * self.A.shape[1]):
             self._data = load(self.A[order], "auto" if self.plan.kernel == "cuda" else self.plan.kernel)
@@ -463,6 +478,9 @@ class Problem:
         offsets = self._offsets
         if len(offsets) == 2:
             return self._transposed_times(np.ones(self.A.shape[0])) / self.A.shape[0]
+        if self.plan.loader == "dask":
+            passes: Any = self._passes
+            return passes.centred_factor
         firsts = np.repeat(offsets[:-1], np.diff(offsets))
         return lambda which: as_rows(self.A, firsts[which])
 

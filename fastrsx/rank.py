@@ -10,7 +10,7 @@ from .inputs import Matrix, Vector
 from .loading import CHUNK, chunks
 from .system import cluster
 
-Centre = Vector | float | Callable[[slice], Matrix]
+Centre = Vector | float | Callable[[Any], Matrix]
 
 
 def null_space(A: Any, scale: Vector, centre: Centre = 0.0, condition: float = 1.0) -> Matrix:
@@ -22,7 +22,7 @@ def null_space(A: Any, scale: Vector, centre: Centre = 0.0, condition: float = 1
     scale : (d,) array
         The RMS of the columns, 1 for a zero column.
     centre : (d,) array, float or function, optional
-        Taken from every row; a function gives what to take from a range of rows.
+        Taken from every row; a function gives what to take from a range of rows, or for an A of dask, given the scale, the R of the rest.
     condition : float, optional
         The error of each entry of A, in eps of its largest entry.
 
@@ -43,15 +43,17 @@ def triangular_factor(A: Any, scale: Vector | float = 1.0, centre: Centre = 0.0)
     A Gram matrix would treat columns that differ by 1e-8 as equal.
     """
     if cluster.is_collection(A):
-        return np.asarray(cluster.folded(A, triangular_factor, _factor, scale, centre))
+        if callable(centre):
+            return centre(scale)
+        return np.asarray(cluster.folded(A, triangular_factor, joined_factor, scale, centre))
     d = A.shape[1]
     R = np.empty((0, d))
     for which, rows in chunks(A, max(CHUNK, 4 * d)):
-        R = _factor([R, (rows - (centre(which) if callable(centre) else centre)) / scale])
+        R = joined_factor([R, (rows - (centre(which) if callable(centre) else centre)) / scale])
     return R
 
 
-def _factor(parts: list[Matrix]) -> Matrix:
+def joined_factor(parts: list[Matrix]) -> Matrix:
     """The R of matrices below each other."""
     (R,) = qr(np.vstack(parts), mode="r", overwrite_a=True)
     return np.asarray(R[: R.shape[1]])

@@ -36,7 +36,7 @@ def passes_over(data: Any, b: Any, w: Any, plan: Any, link: Any = None, grouped:
 
         link = RSX
     if grouped:
-        from .groups import GroupedPasses, in_groups
+        from .groups import grouped_version
 
-        engine = in_groups(engine) if hasattr(engine, "parts") else GroupedPasses
+        engine = grouped_version(engine)
     return engine(data, b, w, plan, link, *grouped)

@@ -45,10 +45,9 @@ class DaskPasses(Passes):
         self.firsts = [int(start) for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False) if size]  # row of each chunk
         self.chunks = [chunk for chunk, size in zip(data.A.to_delayed()[:, 0], sizes, strict=True) if size]
         self._warn_of_small_chunks(max(sizes))
-        targets = zip(self.chunks, self._split(b), self._split(w), strict=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # the caller's own b and w, once
-            (self.targets,) = self._keep([[task(tasks.hold, *each) for each in targets]])
+            (self.targets,) = self._keep([self._held(b, w)])
         n = self.shape[0]
         self.b: NVector = Pieces(n)
         self.w: NVector = Pieces(n if w.size else 0)
@@ -61,11 +60,22 @@ class DaskPasses(Passes):
         self._steps = 0  # since A x was formed
         self._advance = advance_of(self)
 
+    @staticmethod
+    def grouped_version() -> Any:
+        """The engine for groups of rows."""
+        from .dask_groups import GroupedDaskPasses
+
+        return GroupedDaskPasses
+
     def _warn_of_small_chunks(self, rows: int) -> None:
         work = pass_ms(Size(rows, self.shape[1]))
         if len(self.chunks) > 1 and work < WORTH_MS and cluster.has_client():
             small = f"A's chunks are small: a pass over one is about {work:.2g} ms of work, and a scheduler needs about 1 ms for each of its tasks"
             warnings.warn(f"{small}; pass A.rechunk(fastrsx.dask.chunks(*A.shape))", stacklevel=7)
+
+    def _held(self, b: Any, w: Any) -> list[Any]:
+        """What lies beside the chunks, tasks."""
+        return [task(tasks.hold, *each) for each in zip(self.chunks, self._split(b), self._split(w), strict=True)]
 
     # -- graphs -----------------------------------------------------------------------------------------------
 
@@ -86,6 +96,7 @@ class DaskPasses(Passes):
     def _compute(self, wanted: Any, *groups: list[Any]) -> tuple[Any, list[list[Any]]]:
         """The result of a task, and the groups of tasks that stay there: one round trip. Arrays may be read-only, which Numba compiles apart."""
         self.trips += 1
+        wanted = task(tasks.whole, wanted) if isinstance(wanted, Field) else wanted
         *kept, (there,) = self._keep([*groups, [wanted]])
         return value_of(there, [each for group in kept for each in group]), kept
 
@@ -99,15 +110,25 @@ class DaskPasses(Passes):
     def _facts(self, x: NVector) -> tasks.Facts:
         return self._compute(task(tasks.join_facts, [task(tasks.facts_of, part) for part in x.parts]))[0]
 
-    def _point_of(self, trials: list[Any]) -> Any:
-        """The point of trials, a task."""
+    def _point_of(self, trials: list[Any]) -> tuple[Any, list[Any]]:
+        """The point of trials, a task or a field; and other tasks whose results are to be kept."""
         domain = task(tasks.join, [task(tasks.whole, Field(each, 2)) for each in trials])
         sums = [task(tasks.residuals, Field(each, 0), target, domain, self.link) for each, target in zip(trials, self.targets, strict=True)]
-        return task(tasks.finish, domain, sums)
+        return task(tasks.finish, domain, sums), []
 
-    def _differentiated(self, a: list[Any], point: Any, with_gram: bool) -> Any:
+    def _point_at(self, a: NVector, raw: Vector) -> Point:
+        """The point at a, of its numbers as they have come here."""
+        return Point(np.array(raw))
+
+    def _pieces(self, trials: list[Any], beside: list[Any]) -> NVector:
+        """A x at the end of trials."""
+        pieces = Pieces(self.shape[0])
+        pieces.parts, pieces.beside = [Field(each, 0) for each in trials], beside
+        return pieces
+
+    def _differentiated(self, a: NVector, point: Any, with_gram: bool) -> Any:
         """The sums at a, a task."""
-        each = zip(self.chunks, a, self.targets, strict=True)
+        each = zip(self.chunks, a.parts, self.targets, strict=True)
         return tree(tasks.add, [task(tasks.differentiate, chunk, part, target, point, self.link, with_gram) for chunk, part, target in each])
 
     # -- n-vectors --------------------------------------------------------------------------------------------
@@ -139,7 +160,7 @@ class DaskPasses(Passes):
         return dask.array.concatenate([dask.array.from_delayed(part, (size,), float) for part, size in zip(parts, sizes, strict=True)])
 
     def assign(self, out: NVector, a: NVector) -> None:
-        out.parts = a.parts
+        out.parts, out.beside = a.parts, a.beside
 
     def combine(self, y: Vector, vectors: list[NVector], out: NVector) -> None:
         parts = zip(*(vector.parts for vector in vectors), strict=True)
@@ -177,13 +198,17 @@ class DaskPasses(Passes):
     # -- the point --------------------------------------------------------------------------------------------
 
     def _evaluate(self, trials: list[Any], out: NVector) -> Point:
-        raw, (kept,) = self._compute(self._point_of(trials), trials)
-        out.parts = [Field(each, 0) for each in kept]
-        return Point(np.array(raw))
+        point, beside = self._point_of(trials)
+        raw, (trials, beside) = self._compute(point, trials, beside)
+        self.assign(out, self._pieces(trials, beside))
+        return self._point_at(out, raw)
 
     def _moved(self, a: NVector, da: Any, t: float) -> list[Any]:
         steps = da.parts if da.size else [EMPTY] * len(self.chunks)
-        return [task(tasks.trial, self.link, part, step, t) for part, step in zip(a.parts, steps, strict=True)]
+        return [task(tasks.moved, *each, t, self.link) for each in zip(self.targets, a.parts, steps, strict=True)]
+
+    def _projected(self, x: Vector) -> list[Any]:
+        return [task(tasks.project, *each, x, self.link) for each in zip(self.chunks, self.targets, strict=True)]
 
     def evaluate(self, a: NVector, da: Any = EMPTY, t: float = 0.0, out: NVector | None = None) -> Point:
         self.evaluations += 1
@@ -192,12 +217,13 @@ class DaskPasses(Passes):
     def project(self, x: Vector) -> Point:
         self.count += 1
         self.evaluations += 1
-        return self._evaluate([task(tasks.project, chunk, x, self.link) for chunk in self.chunks], self.a)
+        return self._evaluate(self._projected(x), self.a)
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
         """The gradient in a second read, but the same round trip."""
         self.evaluations += 1
-        return self._look_ahead([task(tasks.project, chunk, x, self.link) for chunk in self.chunks], self.a, None, False)[:2]
+        point, sums = self._look_ahead(self._projected(x), self.a, None, False)
+        return point, None if sums is None else self._first_of(self.a, point, sums)
 
     def look_ahead(self, a: NVector, p: Vector, da: NVector, out: NVector) -> Point:
         """Also the derivatives there, on the assumption that the trial is accepted: in the same round trip."""
@@ -207,9 +233,9 @@ class DaskPasses(Passes):
         is_renewed = self._steps % RENEWED_EVERY == 0
         x, step = self._iterate.x.copy(), p.copy()
         parts = [None] * len(self.chunks) if is_renewed else a.parts
-        trials = [task(tasks.look, chunk, part, x, step, self.link) for chunk, part in zip(self.chunks, parts, strict=True)]
+        trials = [task(tasks.look, *each, x, step, self.link) for each in zip(self.chunks, self.targets, parts, strict=True)]
         da.parts = out.parts = self._zeros.parts  # the last trial's are not needed while this one is made
-        point, _, sums = self._look_ahead(trials, out, da, True)
+        point, sums = self._look_ahead(trials, out, da, True)
         self._ahead = (point, sums) if point.fun < np.inf else None
         self.count += is_renewed
         return point
@@ -220,15 +246,15 @@ class DaskPasses(Passes):
         here, ahead, before = (self._iterate.a[k] for k in _in_turn(self._iterate))
         before.parts, ahead.parts = [part._replace(place="before") for part in here.parts], self._zeros.parts
 
-    def _look_ahead(self, trials: list[Any], out: NVector, da: NVector | None, with_gram: bool) -> tuple[Point, Derivatives | None, Any]:
+    def _look_ahead(self, trials: list[Any], out: NVector, da: NVector | None, with_gram: bool) -> tuple[Point, Any]:
         self.count += 2
-        point = self._point_of(trials)
-        sums = self._differentiated([Field(each, 0) for each in trials], point, with_gram)
-        (raw, sums), (kept,) = self._compute(task(tasks.together, point, sums), trials)
-        out.parts = [Field(each, 0) for each in kept]
+        point, beside = self._point_of(trials)
+        sums = self._differentiated(self._pieces(trials, beside), point, with_gram)
+        (raw, sums), (trials, beside) = self._compute(task(tasks.together, point, sums), trials, beside)
+        self.assign(out, self._pieces(trials, beside))
         if da is not None:
-            da.parts = [Field(each, 1) for each in kept]
-        return Point(np.array(raw)), None if sums is None else _first(sums), sums
+            da.parts = [Field(each, 1) for each in trials]
+        return self._point_at(out, raw), sums
 
     # -- sums over rows ---------------------------------------------------------------------------------------
 
@@ -284,18 +310,24 @@ class DaskPasses(Passes):
         row = self.firsts[chunk] + bad.row
         raise ValueError(f"{place.format(row)} is {bad.value}, in row {bad.row} of chunk {chunk}; {what}: remove or fill such rows")
 
+    def _first_of(self, a: NVector, point: Point, sums: list[Matrix]) -> Derivatives:
+        return Derivatives(*np.array(sums[0]))
+
     def gradient(self, a: NVector, point: Point) -> Derivatives:
         self.count += 1
-        return _first(self._compute(self._differentiated(a.parts, point.raw, False))[0])
+        return self._first_of(a, point, self._compute(self._differentiated(a, point.raw, False))[0])
 
     def hessian(self, a: NVector, point: Point) -> tuple[Derivatives, Matrix]:
         if self._ahead is not None and self._ahead[0].identity == point.identity:
             sums = self._ahead[1]
         else:
             self.count += 1
-            sums = self._compute(self._differentiated(a.parts, point.raw, True))[0]
-        first = _first(sums)
-        return first, sums[1] - first.rank_2()
+            sums = self._compute(self._differentiated(a, point.raw, True))[0]
+        first = self._first_of(a, point, sums)
+        return first, self._hessian_of(first, sums)
+
+    def _hessian_of(self, first: Any, sums: list[Matrix]) -> Matrix:
+        return np.asarray(sums[1] - first.rank_2())
 
     def curvature(self, a: NVector, point: Point, p: Vector, da: Any) -> Vector:
         self.count += 1
@@ -356,25 +388,26 @@ class DaskPasses(Passes):
 
     def _evaluate_plane_into(self, link: Any, at: Any, y: Vector, b: Any, w: Any, out: NVector, sums: Any, point: Vector) -> float:
         """Also the derivatives there, which the search takes next, in the same round trip."""
-        each = zip(at.here.parts, at.da.parts, at.before.parts, strict=True)
+        each = zip(self.targets, at.here.parts, at.da.parts, at.before.parts, strict=True)
         trials = [task(tasks.combination, *parts, y.copy(), self.link) for parts in each]
-        there = self._point_of(trials)
-        derivatives = self._plane_sums(at, [Field(trial, 0) for trial in trials], there)
-        (raw, plane_sums), (kept,) = self._compute(task(tasks.together, there, derivatives), trials)
-        out.parts = [Field(trial, 0) for trial in kept]
+        there, beside = self._point_of(trials)
+        derivatives = self._plane_sums(at, self._pieces(trials, beside), there)
+        (raw, plane_sums), (trials, beside) = self._compute(task(tasks.together, there, derivatives), trials, beside)
+        self.assign(out, self._pieces(trials, beside))
         point[:] = raw
-        self._plane_ahead = Point(point.copy()).identity, None if plane_sums is None else plane_sums[0]
-        return float(point[-1])
+        found = Point(point.copy())
+        self._plane_ahead = found.identity, None if plane_sums is None else plane_sums[0]
+        return found.fun
 
     def _plane_derivatives_into(self, link: Any, at: Any, a: NVector, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
         identity, found = self._plane_ahead
         if found is None or identity != Point(point).identity:
-            found = self._sum_of(self._plane_sums(at, a.parts, point.copy()))[0]
+            found = self._sum_of(self._plane_sums(at, a, point.copy()))[0]
         sums[0] = found
 
-    def _plane_sums(self, at: Any, a: list[Any], point: Any) -> Any:
+    def _plane_sums(self, at: Any, a: NVector, point: Any) -> Any:
         """The sums of `plane_derivatives` at a, a task."""
-        each = zip(at.here.parts, at.da.parts, at.before.parts, a, self.targets, strict=True)
+        each = zip(at.here.parts, at.da.parts, at.before.parts, a.parts, self.targets, strict=True)
         return tree(tasks.add, [task(tasks.plane_sums, *parts, point, self.link) for parts in each])
 
 
@@ -383,7 +416,3 @@ def _in_turn(it: iteration.Iterate) -> tuple[int, int, int]:
     now = int(it.state.view(iteration.ITERATION)["now"][0])
     ahead = iteration.after.py_func(now)
     return now, ahead, iteration.after.py_func(ahead)
-
-
-def _first(sums: list[Matrix]) -> Derivatives:
-    return Derivatives(*np.array(sums[0]))

@@ -17,7 +17,7 @@ AGAIN = "intermediate_result of this error has the last x: start again from ther
 
 
 class Field(NamedTuple):
-    """An entry of the result of a task, or an attribute: not taken out where it lies, for a task of its own would be another for the scheduler."""
+    """An entry of the result of a task, by number or name: it is not taken out where it lies, for that would be another task for the scheduler."""
 
     task: Any
     place: int | str
@@ -29,6 +29,7 @@ class Pieces:
     def __init__(self, n: int) -> None:
         self.shape, self.size = (n,), n
         self.parts: list[Any] = []
+        self.beside: list[Any] = []  # tasks whose results are known of it beside them
 
 
 NVector = Any  # `Pieces`, in the place of an array of Passes
@@ -40,7 +41,10 @@ def _call(function: Callable[..., Any], indices: list[Any], *values: Any) -> Any
     def of(value: Any, index: Any) -> Any:
         if isinstance(index, list):
             return [of(*each) for each in zip(value, index, strict=True)]
-        value = value if index is None else getattr(value, index) if isinstance(index, str) else value[index]
+        if isinstance(index, str):
+            value = value[index] if isinstance(value, dict) else getattr(value, index)
+        elif index is not None:
+            value = value[index]
         return value.copy() if type(value) is np.ndarray and value.ndim == 1 and not value.flags.writeable else value
 
     return function(*(of(*each) for each in zip(values, indices, strict=True)))

@@ -63,7 +63,7 @@ class GroupedPoint(Point):
 class GroupedDerivatives:
     """The methods of `Derivatives` where every group has rank-2 vectors; their sum is formed when it is first asked for."""
 
-    def __init__(self, engine: "GroupedPasses", a: Vector, point: GroupedPoint, grad: Vector, curvature: float = math.inf) -> None:
+    def __init__(self, engine: Any, a: Any, point: Any, grad: Vector, curvature: float = math.inf) -> None:
         self.engine, self.a, self.point, self.grad = engine, a, point, grad
         self.curvature = curvature  # the sum of |h|
         self.subtracted: Matrix | None = None
@@ -85,7 +85,7 @@ class GroupedDerivatives:
     def cancellation(self, image: Vector, p: Vector, da: Vector, scale: Vector) -> float:
         if self.subtracted is not None:
             return cancellation(image, self.rank_2(scale) @ p)
-        weighted = self.engine.transposed(2 * self.engine.diagonal(self.a, self.point) * da) / scale
+        weighted = self.engine.weigh_step(self.a, self.point, da) / scale
         return cancellation(image, weighted - image)
 
 
@@ -271,6 +271,10 @@ class GroupedPasses(Passes):
         for edges in self.edges:
             self.run(passes.describe, self.link, a, self.rows, self.units, edges, self.room, point.groups, f, v, q, D)
 
+    def weigh_step(self, a: Vector, point: Any, da: Vector) -> Vector:
+        """A^T (h * da)."""
+        return self.transposed(2 * self.diagonal(a, point) * da)
+
     def diagonal(self, a: Vector, point: Any) -> Vector:
         D = self.empty()
         self._describe(a, point, EMPTY, EMPTY, EMPTY, D)
@@ -329,6 +333,13 @@ class GroupedPasses(Passes):
 
     def _spread(self, a: Vector) -> float:
         return float(a.max() - a.min())
+
+
+def grouped_version(engine: Any) -> Any:
+    """The engine for groups over the same kind of A."""
+    if hasattr(engine, "grouped_version"):
+        return engine.grouped_version()
+    return in_groups(engine) if hasattr(engine, "parts") else GroupedPasses
 
 
 @cache

@@ -18,24 +18,36 @@ from .contract import Point
 from .memory import EMPTY, Passes
 
 
+class Trial(NamedTuple):
+    """A step on a chunk: A x at its end, and what it changed; and the states of its blocks."""
+
+    a: Vector
+    change: Vector  # empty where there was no step
+    sums: Any
+
+    @property
+    def before(self) -> Vector:
+        """A x before the step, to rounding: so it need not be kept beside this."""
+        return self.a - self.change if self.change.size else self.a
+
+
 class Target(NamedTuple):
     """The rows of b and w that belong to a chunk."""
 
     b: Vector
     w: Vector
 
+    def trial(self, link: Any, a: Vector, da: Vector, t: float) -> Trial:
+        """The trial at a + t da."""
+        out, sums = np.empty(len(a)) if da.size else a, np.zeros((block_count.py_func(len(a), 1), records.STATE_ROOM))
+        chunks.chunk_domain(link, a, da, t, out, sums)
+        return Trial(out, da if t == 1.0 else t * da, sums)
 
-class Trial(NamedTuple):
-    """A step on a chunk: A x at its end, and what it changed; and the states of its blocks."""
-
-    a: Vector
-    change: Vector  # empty where there was no step
-    sums: Matrix
-
-    @property
-    def before(self) -> Vector:
-        """A x before the step, to rounding: so it need not be kept beside this."""
-        return self.a - self.change if self.change.size else self.a
+    def combined(self, link: Any, plane: Plane, y: Vector) -> Trial:
+        """The trial at a point of a plane."""
+        out, sums = np.empty(len(plane.here)), np.zeros((block_count.py_func(len(plane.here), 1), records.STATE_ROOM))
+        chunks.chunk_combination(link, plane, y, out, sums)
+        return Trial(out, out - plane.here, sums)
 
 
 class Facts(NamedTuple):
@@ -63,12 +75,6 @@ def passes_of(chunk: Any, link: Any, target: Target = NO_TARGET) -> Passes:
     return Passes(data, target.b, target.w, choose(size_of(data.A), data.loader, "serial", 1), link)
 
 
-def trial(link: Any, a: Vector, da: Vector, t: float) -> Trial:
-    out, sums = np.empty(len(a)), np.zeros((block_count.py_func(len(a), 1), records.STATE_ROOM))
-    chunks.chunk_domain(link, a, da, t, out if da.size else a, sums)
-    return Trial(out if da.size else a, da if t == 1.0 else t * da, sums)
-
-
 def zeros(target: Target) -> Vector:
     return np.zeros(target.b.shape[0])
 
@@ -78,21 +84,26 @@ def hold(chunk: Any, b: Any, w: Any) -> Target:
     return Target(*(EMPTY if part is None else np.array(part, dtype=np.float64) for part in (b, w)))
 
 
-def project(chunk: Any, x: Vector, link: Any) -> Trial:
+def project(chunk: Any, target: Target, x: Vector, link: Any) -> Trial:
     """The trial at A x."""
     a = np.empty(chunk.shape[0])
     passes_of(chunk, link).products(x.copy(), a)
-    return trial(link, a, EMPTY, 0.0)
+    return target.trial(link, a, EMPTY, 0.0)
 
 
-def look(chunk: Any, a: Vector | None, x: Vector, p: Vector, link: Any) -> Trial:
+def moved(target: Target, a: Vector, da: Vector, t: float, link: Any) -> Trial:
+    """The trial at a + t da."""
+    return target.trial(link, a, da, t)
+
+
+def look(chunk: Any, target: Target, a: Vector | None, x: Vector, p: Vector, link: Any) -> Trial:
     """The trial at A x + A p; a is A x unless that is to be formed anew."""
     work, da = passes_of(chunk, link), np.empty(chunk.shape[0])
     if a is None:
         a = np.empty(len(da))
         work.products(x.copy(), a)
     work.products(p.copy(), da)
-    return trial(link, a, da, 1.0)
+    return target.trial(link, a, da, 1.0)
 
 
 def product(chunk: Any, x: Vector, link: Any) -> Trial:
@@ -101,10 +112,9 @@ def product(chunk: Any, x: Vector, link: Any) -> Trial:
     return Trial(a, EMPTY, np.zeros((0, records.STATE_ROOM)))
 
 
-def combination(here: Vector, da: Vector, before: Vector, y: Vector, link: Any) -> Trial:
-    out, sums = np.empty(len(here)), np.zeros((block_count.py_func(len(here), 1), records.STATE_ROOM))
-    chunks.chunk_combination(link, Plane(here, da, before), y.copy(), out, sums)
-    return Trial(out, out - here, sums)
+def combination(target: Target, here: Vector, da: Vector, before: Vector, y: Vector, link: Any) -> Trial:
+    """The trial at a point of a plane."""
+    return target.combined(link, Plane(here, da, before), y.copy())
 
 
 def plane_sums(here: Vector, da: Vector, before: Vector, a: Vector, target: Target, point: Vector, link: Any) -> list[Vector] | None:
