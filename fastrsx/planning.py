@@ -161,7 +161,7 @@ def is_whole(loader: str) -> bool:
 
 def reads_once(shape: tuple[int, int], loader: str) -> bool:
     """Whether a step from the exact Hessian takes one read of A, see `fastrsx.kernels.cpu.ahead`."""
-    if loader == "dask" or loader in ON_GPU:
+    if loader in ON_GPU:
         return False
     n, d = shape
     return d <= READ_ONCE_IN_PARTS_UP_TO if is_in_parts(loader) else d <= READ_ONCE_UP_TO and 8 * n * d >= READ_ONCE_FROM

@@ -12,6 +12,7 @@ import pytest
 from scipy import sparse
 
 import fastrsx
+from fastrsx import planning
 from fastrsx.cli import main
 from fastrsx.solver import _Solver
 
@@ -140,6 +141,35 @@ def test_the_methods_of_a_problem_are_those_in_memory():
     assert isinstance(fastrsx.predict(in_chunks(A), x), da.Array)
 
 
+@pytest.fixture
+def reads_once(monkeypatch):
+    """Steps in one read, whatever the size of A."""
+    monkeypatch.setattr(planning, "READ_ONCE_FROM", 0)
+
+
+@pytest.mark.parametrize("kind", ["chunks", "an empty chunk", "float32", "F-ordered"])
+@pytest.mark.parametrize("w", [None, 0.1])
+def test_a_step_in_one_read_is_that_in_memory(reads_once, kind, w):
+    A, b = example()
+    problem = fastrsx.Problem(KINDS[kind](A), b, w=w)
+    passes = problem._passes
+    found = fastrsx.newton(KINDS[kind](A), b, w=w)
+    assert passes.reads_once
+    assert "steps in one read of A" in found.kernel
+    expected = fastrsx.newton(A, b, w=w, kernel="serial")
+    assert_same_solve(found, expected)
+    assert found.npass <= expected.npass + 1  # the derivatives at the start take two reads
+
+
+def test_long_solves_in_one_read_are_those_in_memory(reads_once):
+    rng = np.random.default_rng(0)
+    A, x = rng.standard_normal((6000, 40)), rng.standard_normal(40) / 2
+    b = (np.exp(A @ x) + A @ x) * rng.uniform(0.8, 1.2, 6000)
+    found, expected = fastrsx.newton(in_chunks(A, (3000, 1, 1999, 1000)), b / b.sum()), fastrsx.newton(A, b / b.sum(), kernel="serial")
+    assert found.nit > 8  # so that A x was formed anew
+    assert_same_solve(found, expected)
+
+
 def test_the_plan_says_so():
     A, _ = example()
     plan = fastrsx.plan(in_chunks(A))
@@ -166,7 +196,9 @@ def cluster():
         yield client
 
 
-def test_every_scheduler_gives_the_same_bits(cluster):
+@pytest.mark.parametrize("least", [0, planning.READ_ONCE_FROM])
+def test_every_scheduler_gives_the_same_bits(cluster, monkeypatch, least):
+    monkeypatch.setattr(planning, "READ_ONCE_FROM", least)
     A, b = example()
     found = {}
     for scheduler in ("synchronous", "threads"):

@@ -5,6 +5,7 @@ worker held can be computed again, and no bit depends on the number of workers o
 """
 
 import warnings
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import dask
 import dask.array
 import numpy as np
 
-from fastrsx.kernels.cpu import passes
+from fastrsx.kernels.cpu import ahead, passes
 from fastrsx.kernels.formulas import records
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton.passes import PLANE
@@ -21,10 +22,10 @@ from .. import inputs
 from ..frames import Names
 from ..inputs import Matrix, Vector
 from ..loading import Data
-from ..planning import Plan, Size, pass_ms
+from ..planning import Plan, Size, pass_ms, reads_once
 from ..system import cluster
 from . import tasks
-from .contract import Derivatives, Point
+from .contract import Derivatives, Foreseen, Point
 from .graphs import ClusterError as ClusterError
 from .graphs import Field, NVector, Pieces, task, tree, value_of
 from .interpreted import advance_of
@@ -55,6 +56,7 @@ class DaskPasses(Passes):
         self._a, self._zeros = Pieces(n), Pieces(n)
         self._zeros.parts = self._a.parts = [task(tasks.zeros, target) for target in self.targets]  # made where they are used, and not kept
         self._ahead: tuple[Point, list[Matrix]] | None = None  # the point of the last trial, and the sums there
+        self._found: tuple[tuple[float, ...], Foreseen | None] = (), None  # what `foresee` has found
         self._plane_ahead: tuple[tuple[float, ...], Any] = (), None  # the same of the search in a plane
         self._iterate: iteration.Iterate | None = None
         self._steps = 0  # since A x was formed
@@ -239,6 +241,48 @@ class DaskPasses(Passes):
         self._ahead = (point, sums) if point.fun < np.inf else None
         self.count += is_renewed
         return point
+
+    @property
+    def reads_once(self) -> bool:
+        return reads_once(self.shape, self.data.loader.name) and not hasattr(self.data.A._meta, "tocsr")
+
+    @cached_property
+    def _samples(self) -> list[Any]:
+        """The rows of each chunk that predict a step, drawn once."""
+        rows = ahead.sample_rows(self.shape[0])
+        rows_of = [part - first for first, part in zip(self.firsts, np.split(rows, np.searchsorted(rows, self.firsts[1:])), strict=True)]
+        (samples,) = self._keep([[task(tasks.draw, *each) for each in zip(self.chunks, self.targets, rows_of, strict=True)]])
+        return samples
+
+    def foresee(self, a: NVector, here: Point, first: Derivatives, p: Vector, da: NVector, out: NVector) -> tuple[Point, float]:
+        """In one round trip, or two where the prediction is not good enough."""
+        if (self._steps + 1) % RENEWED_EVERY == 0:
+            return self.look_ahead(a, p, da, out), 0.0
+        self._steps += 1
+        self.count += 1
+        self.evaluations += 1
+        da.parts = out.parts = self._zeros.parts  # as above
+        step, part = p.copy(), min(1.0, ahead.SAMPLE / self.shape[0])
+        sums = [task(tasks.fold_sample, *each, step, here.raw, self.link) for each in zip(self._samples, a.parts, strict=True)]
+        predicted = task(tasks.predict, sums, here.raw, first.v, first.q, step, part)
+        each = zip(self.chunks, self.targets, a.parts, strict=True)
+        trials = [task(tasks.read_ahead, *parts, step, predicted, self.link) for parts in each]
+        total = tree(tasks.add_ahead, [Field(trial, 2) for trial in trials])
+        found, (trials,) = self._compute(task(tasks.finish_ahead, total, predicted, self.targets[0], self.shape[1], self.link), trials)
+        self.assign(out, self._pieces(trials, []))
+        da.parts = [Field(each, 1) for each in trials]
+        if found is None:
+            point, sums = self._look_ahead(self._moved(a, da, 1.0), out, None, True)
+            self._ahead = (point, sums) if point.fun < np.inf else None
+            return point, np.inf
+        raw, error, firsts, hess = found
+        point = Point(np.array(raw))
+        self._found = point.identity, Foreseen(Derivatives(*np.array(firsts)), np.array(hess), error)
+        return point, error
+
+    def foreseen(self, point: Point) -> Foreseen | None:
+        (identity, found), self._found = self._found, ((), None)
+        return found if found is not None and identity == point.identity and found.error < np.inf else None
 
     def _forget(self) -> None:
         """Let go of what the steps before have left: A x before the step is A x less what the step has changed."""

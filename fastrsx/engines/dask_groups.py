@@ -60,6 +60,10 @@ class GroupedDaskPasses(DaskPasses):
         self.offsets, self._m, self._omega = offsets, m, omega
         super().__init__(data, b, w, plan, link)
 
+    @property
+    def reads_once(self) -> bool:
+        return False
+
     def _held(self, b: Any, w: Any) -> list[Any]:
         """Also which groups lie in which chunks."""
         offsets, sizes = self.offsets, [size for size in self.data.A.chunks[0] if size]

@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrsx.kernels.cpu import ahead
 from fastrsx.kernels.cpu.blocks import block_count
+from fastrsx.kernels.cpu.passes import finish_hessian
 from fastrsx.kernels.formulas import records
+from fastrsx.kernels.formulas.records import Q, R, V
 from fastrsx.kernels.newton import chunks
 from fastrsx.kernels.newton.passes import PLANE, ROUNDING, Plane, plane_derivatives
 
 from .. import inputs
 from ..inputs import Matrix, Vector
-from ..loading import as_data, load
+from ..loading import as_data, as_rows, load
 from ..planning import choose, size_of
 from .contract import Point
 from .memory import EMPTY, Passes
@@ -104,6 +107,51 @@ def look(chunk: Any, target: Target, a: Vector | None, x: Vector, p: Vector, lin
         work.products(x.copy(), a)
     work.products(p.copy(), da)
     return target.trial(link, a, da, 1.0)
+
+
+def draw(chunk: Any, target: Target, rows: np.ndarray) -> ahead.Sample:
+    """The rows of a chunk that predict a step, by their numbers there."""
+    return ahead.Sample(rows, np.ascontiguousarray(as_rows(load(as_data(chunk)).A, rows).T), target.b[rows], EMPTY)
+
+
+def fold_sample(sample: ahead.Sample, a: Vector, p: Vector, here: Vector, link: Any) -> Vector:
+    sums = np.empty(10)
+    ahead.fold_part_of_sample(link, p, a, sample._replace(a=np.empty(len(sample.rows))), here, sums)
+    return sums
+
+
+def predict(sums: Sequence[Vector], here: Vector, v: Vector, q: Vector, p: Vector, part: float) -> Vector:
+    """The point at the end of a step, predicted."""
+    predicted = np.empty(records.POINT_ROOM)
+    ahead.predict_by_parts(here, v, q, p, part, np.stack(sums), predicted)
+    return predicted
+
+
+def read_ahead(chunk: Any, target: Target, a: Vector, p: Vector, predicted: Vector, link: Any) -> Trial:
+    """The trial at A x + A p, and the chunk's part of the sums there by a prediction, in one read: see `fastrsx.kernels.cpu.ahead`."""
+    work, da, out = passes_of(chunk, link, target), np.empty(len(a)), np.empty(len(a))
+    scratch, gram = work._scratch, work.workspace().gram
+    ahead.start_ahead(link, scratch.sums, scratch.vectors, gram)
+    ahead.read_ahead.twin(link, work.source, p, ahead.Trial(a, work.b, work.w, da, out), predicted, scratch, gram)
+    return Trial(out, da, add_ahead([(scratch.sums[k], scratch.vectors[k], gram[k]) for k in range(len(gram))]))
+
+
+def add_ahead(parts: Sequence[tuple[Matrix, ...]]) -> tuple[Matrix, ...]:
+    """The sums of such sums."""
+    sums, vectors, grams = (np.stack(each) for each in zip(*parts, strict=True))
+    ahead.merge_ahead(sums)
+    return sums[0], np.add.reduce(vectors), np.add.reduce(grams)
+
+
+def finish_ahead(part: tuple[Matrix, ...], predicted: Vector, target: Target, d: int, link: Any) -> tuple[Vector, float, Matrix, Matrix] | None:
+    """The point, the error of the Hessian, the derivatives and the Hessian; None where the prediction was not good enough."""
+    sums, vectors, gram = (each[None].copy() for each in part)
+    point, hess = np.empty(records.POINT_ROOM), np.empty((d, d))
+    found, error = ahead.finish_ahead(link, predicted, target.w, sums, vectors, gram, point)
+    if not found:
+        return None
+    finish_hessian.twin(gram, vectors, hess)
+    return point, error, vectors[0, [R, V, Q], :d], hess
 
 
 def product(chunk: Any, x: Vector, link: Any) -> Trial:

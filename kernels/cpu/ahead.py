@@ -124,8 +124,8 @@ def fold_sample(link, p, a, sample, at):
 
 
 @serial
-def predict(link, here, v, q, p, a, sample, predicted):
-    """The point at x + p, with the M of `here`: alpha and s to first order by v = A^T v/alpha and q = A^T q/alpha, and beyond that by the sample."""
+def predict_from(here, v, q, p, part, sums, predicted):
+    """What `predict` does, from the sums over a sample that is that part of all rows."""
     slope = qp = 0.0
     for j in range(p.shape[0]):
         slope += v[j] * p[j]
@@ -133,9 +133,9 @@ def predict(link, here, v, q, p, a, sample, predicted):
     predicted[:] = here
     at = as_point(predicted)
     alpha, s = growth_ahead(slope), s_ahead(at.s, at.ff, slope, qp)
-    now, slopes, then, top = fold_sample(link, p, a, sample, factors(at))
-    expected = sample.rows.shape[0] / a.shape[0]  # of the sums of all rows, which are 1 and <f, f>
-    represents = abs(now.alpha - expected) <= OFF * expected and abs(now.uu - now.alpha * at.ff) <= OFF_SQUARES * now.alpha * at.ff
+    now, slopes, then, top = sums
+    # The sums of all rows are 1 and <f, f>.
+    represents = abs(now.alpha - part) <= OFF * part and abs(now.uu - now.alpha * at.ff) <= OFF_SQUARES * now.alpha * at.ff
     if represents and top <= at.shift + MOST_GROWTH and then.alpha > 0.0:
         scale = 1.0 / now.alpha  # ratios to a sum that is known have less variance
         now, slopes, then = scaled_by(scale, now), scaled_by(scale, slopes), scaled_by(scale, then)
@@ -143,6 +143,35 @@ def predict(link, here, v, q, p, a, sample, predicted):
         s += s_of(then) - s_of(now) - s_slope(now, slopes)
     at.alpha *= alpha
     at.s = s
+
+
+@serial
+def fold_part_of_sample(link, p, a, sample, here, sums):
+    """What `fold_sample` returns, of the rows in a part of A, into ten numbers."""
+    now, slopes, then, top = fold_sample(link, p, a, sample, factors(as_point(here)))
+    for i in range(3):
+        sums[i], sums[3 + i], sums[6 + i] = now[i], slopes[i], then[i]
+    sums[9] = top
+
+
+@serial
+def predict_by_parts(here, v, q, p, part, sums, predicted):
+    """What `predict` does, from those numbers of each part of A."""
+    total = sums[0].copy()
+    for k in range(1, sums.shape[0]):
+        top = max(total[9], sums[k, 9])
+        total += sums[k]
+        total[9] = top
+    now, slopes = Sampled(total[0], total[1], total[2]), Sampled(total[3], total[4], total[5])
+    then = Sampled(total[6], total[7], total[8])
+    predict_from(here, v, q, p, part, (now, slopes, then, total[9]), predicted)
+
+
+@serial
+def predict(link, here, v, q, p, a, sample, predicted):
+    """The point at x + p, with the M of `here`: alpha and s to first order by v = A^T v/alpha and q = A^T q/alpha, and beyond that by the sample."""
+    sums = fold_sample(link, p, a, sample, factors(as_point(here)))
+    predict_from(here, v, q, p, sample.rows.shape[0] / a.shape[0], sums, predicted)
 
 
 @serial
