@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from . import files
-from .grouping import as_groups
+from .grouping import groups_of
 from .inputs import Vector
 from .system import cluster, device
 
 
-def fingerprint(shape: tuple[int, ...], b: Any, groups: Any = None) -> str:
+def fingerprint(shape: tuple[int, ...], b: Any, groups: Any = None, in_chunks: bool = False) -> str:
     """The identity of a problem: the shape of A, b, and which rows are together. A itself would take a read."""
     digest = hashlib.sha256(repr(tuple(map(int, shape))).encode())
     entries = cluster.digest(b) if cluster.is_readable(b) else np.ascontiguousarray(device.to_host("b", b), dtype=np.float64).data
     digest.update(entries)
     if groups is not None:
-        found = as_groups(groups, shape[0])
+        found = groups_of(groups, shape[0], in_chunks)
         digest.update(found.offsets.tobytes() + (b"" if found.order is None else found.order.tobytes()))
     return digest.hexdigest()
 
@@ -53,7 +53,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], A: Any, b: Any, groups: Any = None) -> None:
         A = cluster.as_matrix(A) if cluster.is_readable(A) else A
         shape = A.shape if hasattr(A, "shape") else np.shape(A)
-        self.path, self.key, self.d = Path(path), fingerprint(shape, b, groups), shape[1]
+        self.path, self.key, self.d = Path(path), fingerprint(shape, b, groups, cluster.is_collection(A)), shape[1]
 
     def __call__(self, intermediate_result: Any) -> None:
         at = intermediate_result

@@ -115,8 +115,8 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def read_inputs(args: argparse.Namespace) -> list[Any]:
     """A, b, w, x0 and the labels of groups; None where one is not given."""
-    if args.groups is not None and on_cluster(args):
-        raise ValueError("groups: they are for A in memory or on disk; leave out --dask and --workers")
+    if args.groups is not None and on_cluster(args) and not files.is_file(args.groups):
+        raise ValueError(f"groups: {args.groups} is no file; on a cluster, give a file of labels, whose groups lie together")
     headers = {name: answer == "yes" for name, answer in (spec.split("=") for spec in args.header)}
     notes: list[str] = []
     values: list[Any] = []

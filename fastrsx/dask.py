@@ -52,13 +52,19 @@ def _warm() -> float:
     import dask
     import dask.array
 
+    from .problem import Problem
     from .solver import newton
     from .warming import example
 
     start = time.perf_counter()
     A, b = example()
+    x, there = np.full(3, 0.1), dask.array.from_array(A, chunks=(4, 3))
     with dask.config.set(scheduler="synchronous"):
-        newton(dask.array.from_array(A, chunks=(4, 3)), b, np.full(3, 0.1), w=0.1)
+        newton(there, b, x, w=0.1)
+        problem = Problem(there, b)
+        problem.grad(x)
+        passes: Any = problem._passes  # and a step in one read, which only a large A takes
+        passes.foresee(passes.a, problem._point, problem._first, x, passes.empty(), passes.empty())
     return time.perf_counter() - start
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import frames, inputs
 from .inputs import Matrix, Vector
 from .loading import chunks
-from .system import device
+from .system import cluster, device
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -104,6 +104,11 @@ def as_groups(groups: Any, n: int) -> Groups:
     if column.missing is not None and column.missing.any():
         _refuse_missing(column.missing, column.labels_at)
     return _grouped(column.keys, column.labels_at)
+
+
+def groups_of(groups: Any, n: int, in_chunks: bool) -> Groups:
+    """The groups of labels in memory, or also on dask where A is in chunks."""
+    return groups_in_chunks(groups, n) if in_chunks and cluster.is_readable(groups) else as_groups(groups, n)
 
 
 def groups_in_chunks(groups: Any, n: int) -> Groups:

@@ -7,7 +7,7 @@ from fastrsx.kernels.layouts import registry
 from fastrsx.kernels.registers.shapes import REGISTER
 
 from . import inputs
-from .grouping import as_groups
+from .grouping import groups_of
 from .loading import Data, Loader, as_data, loader_of
 from .system import threads
 
@@ -288,7 +288,8 @@ def plan(A: Any, b: Any = None, *, groups: Any = None, hessian: str = "auto", ke
     if b is not None:
         inputs.of_size("b", b, data.shape[0], "one for each row of A")
     hessian = inputs.as_choice("hessian", hessian, ("auto", *HESSIANS))
-    found = None if groups is None else as_groups(groups, data.shape[0])
+    loader = loader_of(data, kernel)
+    found = None if groups is None else groups_of(groups, data.shape[0], loader.name == "dask")
     several = found is not None and found.count > 1
-    chosen = choose(size_of(data), loader_of(data, kernel), kernel, num_threads, hessian, may_read_once=not several)
+    chosen = choose(size_of(data), loader, kernel, num_threads, hessian, may_read_once=not several)
     return chosen if found is None else chosen.in_groups(found.count, found.order is not None)

@@ -14,7 +14,7 @@ from . import frames, inputs
 from .engines import passes_over
 from .engines.contract import Derivatives, Point, rank_2, rank_2_times
 from .engines.memory import EMPTY
-from .grouping import Groups, as_groups, as_row_weights, groups_in_chunks, refuse_masked
+from .grouping import Groups, as_row_weights, groups_of, refuse_masked
 from .inputs import Matrix, Vector
 from .linking import Link, Traits, as_link, kernel_link
 from .loading import as_data, as_rows, chunks, load
@@ -127,7 +127,7 @@ class Problem:
     groups : (n,) array_like, optional
         A label for each row: a market, a year, a choice set. u is then normalised within each group of rows, and all share x: f sums to 1 in
         each group, and the domain is alpha > 0 in each. Integers, strings, categories; rows of a group may lie apart, and are then gathered
-        once in copies of A, b and the weights (`plan` says so). For A in memory or on disk.
+        once in copies of A, b and the weights (`plan` says so); not for A on disk or in chunks of dask. Not on a GPU.
     multiplicity : (n,) array_like or float, optional
         How many times each row counts in u: u_i = m_i (exp(a_i) + a_i). At least 0; a row with 0 is masked.
     residual_weights : (n,) array_like or float, optional
@@ -238,8 +238,7 @@ class Problem:
             frames.check_rows(A, name, frames.index_of(value))
         self.multiplicity = self._row_weights("multiplicity", multiplicity)
         self.residual_weights = self._row_weights("residual_weights", residual_weights)
-        read = groups_in_chunks if loader == "dask" and cluster.is_readable(groups) else as_groups
-        self._groups = groups if groups is None or isinstance(groups, Groups) else read(groups, n)
+        self._groups = groups if groups is None or isinstance(groups, Groups) else groups_of(groups, n, loader == "dask")
         if self._groups is not None and self._groups.order is not None:
             self._gather(self._groups.order)
         if not cluster.is_collection(self.multiplicity):

@@ -284,7 +284,7 @@ def test_messages_name_groups_as_the_file_does(markets, capsys):
         (["A.npy", "b.csv", "--groups", "hole.csv"], "groups: hole.csv, line 2 is empty"),
         (["A.npy", "b.csv", "--groups", "short.csv"], "groups has 2 entries; it must have 60"),
         (["A.npy", "b.csv", "--groups", "plain.csv", "--checkpoint", "plain.csv"], "plain.csv is also the file of groups"),
-        (["A.npy", "b.csv", "--groups", "plain.csv", "--workers", "1"], "leave out --dask and --workers"),
+        (["A.npy", "b.csv", "--groups", "year", "--workers", "1"], "groups: year is no file; on a cluster, give a file of labels"),
     ],
 )
 def test_what_no_groups_are_is_said_with_status_2(markets, capsys, arguments, message):
