@@ -16,7 +16,7 @@ import numpy as np
 from fastrsx.kernels.cpu import ahead, passes
 from fastrsx.kernels.formulas import records
 from fastrsx.kernels.newton import iteration
-from fastrsx.kernels.newton.passes import PLANE
+from fastrsx.kernels.newton.passes import PLANE, Plane
 
 from .. import inputs
 from ..frames import Names
@@ -24,14 +24,15 @@ from ..inputs import Matrix, Vector
 from ..loading import Data
 from ..planning import Plan, Size, pass_ms, reads_once
 from ..system import cluster
-from . import tasks
+from . import replay, tasks
 from .contract import Derivatives, Foreseen, Point
+from .graphs import NOTHING, Field, NVector, Pieces, task, task_in_any_case, tree, value_of
 from .graphs import ClusterError as ClusterError
-from .graphs import Field, NVector, Pieces, task, tree, value_of
 from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
 WORTH_MS = 20.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, are more than a fifth
+ROUNDS = 4  # trials in a round trip
 RENEWED_EVERY = 8  # steps: then A x is formed anew, and what it came from is forgotten
 
 
@@ -57,7 +58,11 @@ class DaskPasses(Passes):
         self._zeros.parts = self._a.parts = [task(tasks.zeros, target) for target in self.targets]  # made where they are used, and not kept
         self._ahead: tuple[Point, list[Matrix]] | None = None  # the point of the last trial, and the sums there
         self._found: tuple[tuple[float, ...], Foreseen | None] = (), None  # what `foresee` has found
-        self._plane_ahead: tuple[tuple[float, ...], Any] = (), None  # the same of the search in a plane
+        self._call: Any = None  # of `advance`, as it began; and the results of trials since, as far as they are known and used
+        self._results: list[replay.Result] = []
+        self._played = 0
+        self._last: replay.Result | None = None
+        self._trial: Any = None  # the n-vector of the last one, and its tasks
         self._iterate: iteration.Iterate | None = None
         self._steps = 0  # since A x was formed
         self._advance = advance_of(self)
@@ -420,34 +425,82 @@ class DaskPasses(Passes):
         """`fastrsx.kernels.newton.verdict.advance`, interpreted: it handles scalars, and each loss is a round trip."""
         assert self._iterate is not None
         before = _in_turn(self._iterate)
+        self._call, self._results, self._played, self._last, self._trial = replay.recorded(args, self.shape[0]), [], 0, None, None
         verdict = int(self._advance(*args))
+        if self._trial is not None:
+            out, trials = self._trial
+            trials, beside = self._keep([trials, self._point_of(trials)[1]])
+            self.assign(out, self._pieces(trials, beside))
         if _in_turn(self._iterate) != before:
             self._forget()
         return verdict
 
     def _evaluate_into(self, link: Any, a: NVector, da: Any, t: float, b: Any, w: Any, out: NVector, sums: Any, point: Vector) -> float:
+        assert self._iterate is not None
+        if da is self._iterate.da:
+            return self._tried((float(t),), out, point)
+        if self._trial is not None and self._trial[0] is out:
+            self._trial = None
         there = self._evaluate(self._moved(a, da, t), out)
         point[:] = there.raw
         return there.fun
 
     def _evaluate_plane_into(self, link: Any, at: Any, y: Vector, b: Any, w: Any, out: NVector, sums: Any, point: Vector) -> float:
-        """Also the derivatives there, which the search takes next, in the same round trip."""
-        each = zip(self.targets, at.here.parts, at.da.parts, at.before.parts, strict=True)
-        trials = [task(tasks.combination, *parts, y.copy(), self.link) for parts in each]
-        there, beside = self._point_of(trials)
-        derivatives = self._plane_sums(at, self._pieces(trials, beside), there)
-        (raw, plane_sums), (trials, beside) = self._compute(task(tasks.together, there, derivatives), trials, beside)
-        self.assign(out, self._pieces(trials, beside))
-        point[:] = raw
-        found = Point(point.copy())
-        self._plane_ahead = found.identity, None if plane_sums is None else plane_sums[0]
-        return found.fun
+        return self._tried(tuple(y.tolist()), out, point)
 
     def _plane_derivatives_into(self, link: Any, at: Any, a: NVector, b: Any, w: Any, point: Vector, sums: Matrix) -> None:
-        identity, found = self._plane_ahead
-        if found is None or identity != Point(point).identity:
-            found = self._sum_of(self._plane_sums(at, a, point.copy()))[0]
-        sums[0] = found
+        if self._last is None:  # the whole step was taken
+            self._last = self._result_of((1.0,))
+        assert self._last.sums is not None
+        sums[0] = self._last.sums[0]
+
+    def _tried(self, wanted: replay.Wanted, out: NVector, point: Vector) -> float:
+        """The loss of a trial; its n-vector is only made where it is used."""
+        self._last = self._result_of(wanted)
+        self._trial = out, self._attempts(wanted)
+        trials = self._trial[1]
+        self.assign(out, self._pieces(trials, self._point_of(trials)[1]))
+        point[:] = self._last.point
+        return float(records.as_point(point).fun)
+
+    def _result_of(self, wanted: replay.Wanted) -> replay.Result:
+        """The result of a trial; where it is not known, also of those that the iteration will ask for after it, in the same round trip."""
+        result = self._results[self._played] if self._played < len(self._results) else None
+        if result is None or result.wanted != wanted:
+            del self._results[self._played :]
+            self._try(wanted)
+            result = self._results[self._played]
+        self._played += 1
+        return result
+
+    def _try(self, wanted: Any) -> None:
+        """The results of a trial and of those after it; and where these are the step, the derivatives at its end."""
+        call, known = task(tasks.whole, self._call), list(self._results)
+        rounds: list[Any] = []
+        for _ in range(ROUNDS):
+            trials = self._attempts(wanted)
+            point, beside = self._point_of(trials)
+            sums = self._plane_sums(self._plane(), self._pieces(trials, beside), point)
+            rounds.append(task(replay.result, wanted, point, sums))
+            wanted = task(replay.next_trial, call, [*known, *rounds])
+        found = task_in_any_case(replay.found, rounds)
+        trials = self._attempts(task(replay.last_trial, call, known, found))
+        point, beside = self._point_of(trials)
+        ended = task(tasks.together, point, self._differentiated(self._pieces(trials, beside), point, True))
+        found, ended = self._compute(task_in_any_case(tasks.together, found, ended))[0]
+        self._results += [replay.Result(tuple(each.wanted), np.array(each.point), each.sums) for each in found]
+        if ended is not NOTHING:
+            self.count += 1
+            self._ahead = Point(np.array(ended[0])), ended[1]
+
+    def _plane(self) -> Plane:
+        assert self._iterate is not None
+        now, _, before = _in_turn(self._iterate)
+        return Plane(self._iterate.a[now], self._iterate.da, self._iterate.a[before])
+
+    def _attempts(self, wanted: Any) -> list[Any]:
+        each = zip(self.targets, *(vector.parts for vector in self._plane()), strict=True)
+        return [task(replay.attempt, *parts, wanted, self.link) for parts in each]
 
     def _plane_sums(self, at: Any, a: NVector, point: Any) -> Any:
         """The sums of `plane_derivatives` at a, a task."""

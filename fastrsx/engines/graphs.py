@@ -4,6 +4,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 import dask
@@ -35,8 +36,19 @@ class Pieces:
 NVector = Any  # `Pieces`, in the place of an array of Passes
 
 
+class Nothing(Enum):
+    """The result of a task that was not needed; those that take it are not needed either."""
+
+    NOTHING = 0
+
+
+NOTHING = Nothing.NOTHING
+
+
 def _call(function: Callable[..., Any], indices: list[Any], *values: Any) -> Any:
     """Call a function with fields of values, its arrays writable: Numba compiles read-only ones apart."""
+    if any(value is NOTHING or (isinstance(value, list) and any(each is NOTHING for each in value)) for value in values):
+        return NOTHING
 
     def of(value: Any, index: Any) -> Any:
         if isinstance(index, list):
@@ -60,8 +72,16 @@ def task(function: Callable[..., Any], *args: Any) -> Any:
         return (arg.task, arg.place) if isinstance(arg, Field) else (arg, None)
 
     values, indices = split(list(args))
-    key = f"fastrsx_{function.__name__}-{uuid.uuid4().hex}"
-    return dask.delayed(_call, pure=False)(function, indices, *values, dask_key_name=key)
+    return dask.delayed(_call, pure=False)(function, indices, *values, dask_key_name=_key(function))
+
+
+def task_in_any_case(function: Callable[..., Any], *args: Any) -> Any:
+    """The same, but also where arguments, which are tasks or lists of them, are not needed; fields and copies are not made."""
+    return dask.delayed(function, pure=False)(*args, dask_key_name=_key(function))
+
+
+def _key(function: Callable[..., Any]) -> str:
+    return f"fastrsx_{function.__name__}-{uuid.uuid4().hex}"
 
 
 def tree(add: Callable[..., Any], jobs: list[Any]) -> Any:
