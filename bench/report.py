@@ -309,7 +309,7 @@ def targets(rows):
         ("the same at 64 columns", "the Gram matrix", lambda: at_least(1.2, by_shape([(500_000, 64)], one_read))),
         (
             "newton on two workers of dask, over newton in memory on two threads",
-            "two reads a step, where memory takes one; a round trip for each step of a plane search; a scheduler beside the workers on two cores",
+            "a scheduler beside the workers on two cores, and a round trip for each step",
             lambda: at_most(1.3, by_shape([(4_000_000, 64)], lambda n, d: rows.info("newton on two workers of dask", n, d)["over_memory"])),
         ),
         (

@@ -233,6 +233,34 @@ def test_a_step_is_one_round_trip(cluster):
     assert set(steps) == {1}
 
 
+def refused(n=3000, d=40):
+    """A solve whose steps are refused, and searched in a plane."""
+    rng = np.random.default_rng(0)
+    A, x = rng.standard_normal((n, d)), rng.standard_normal(d) / 2
+    b = (np.exp(A @ x) + A @ x) * rng.uniform(0.8, 1.2, n)
+    return in_chunks(A, (n // 2, n - n // 2)), b / b.sum()
+
+
+def test_refused_trials_share_a_round_trip(cluster):
+    problem, trips = fastrsx.Problem(*refused()), []
+    solver = _Solver(problem, 1e-10, 100, 100, 0, lambda intermediate_result: trips.append(problem._passes.trips), 0)
+    result = solver.run(None)
+    assert result.success
+    assert result.nfev > 3 * result.nit
+    assert np.median(np.diff(trips[:-1])) <= 2
+
+
+def test_trials_of_a_round_trip_change_no_bit(monkeypatch):
+    from fastrsx.engines import dask as engine
+
+    found = set()
+    for rounds in (1, 2, 5):
+        monkeypatch.setattr(engine, "ROUNDS", rounds)
+        with dask.config.set(scheduler="synchronous"):
+            found.add(bits(fastrsx.newton(*refused())))
+    assert len(found) == 1
+
+
 def test_the_scheduler_forgets_old_steps(cluster):
     A = np.column_stack([np.ones(N), example()[0][:, 1:]])
     b = np.exp(A @ np.full(D, 0.5))  # fitted at infinity only, by steps of one length
@@ -247,7 +275,7 @@ def size_of(value):
 
 
 def test_only_numbers_vectors_and_matrices_of_columns_travel(cluster, monkeypatch):
-    from fastrsx.engines import dask as engine
+    from fastrsx.engines import chunked as engine
 
     A, b = example(n=40_000, d=8)
     n_vector = 8 * 10_000
