@@ -24,7 +24,7 @@ from .contract import Derivatives, Point
 from .graphs import Field, NVector, Pieces, task, tree, value_of
 from .memory import EMPTY, Passes
 
-WORTH_MS = 20.0  # of work in a chunk on one thread: below, its four tasks, 1 ms each for a scheduler, are more than a fifth
+WORTH_MS = 20.0  # of work in a chunk on one thread: below, its tasks, two to four of 1 ms each for a scheduler, are more than a tenth
 
 
 class ChunkedPasses(Passes):

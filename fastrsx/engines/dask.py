@@ -111,6 +111,7 @@ class DaskPasses(ChunkedPasses):
         assert self._iterate is not None
         here, ahead, before = (self._iterate.a[k] for k in _in_turn(self._iterate))
         before.parts, ahead.parts = [part._replace(place="before") for part in here.parts], self._zeros.parts
+        before.beside = ahead.beside = []
 
     # -- the solver's iteration -------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class DaskPasses(ChunkedPasses):
         return self._iterate
 
     def advance(self, *args: Any) -> int:
-        """`fastrsx.kernels.newton.verdict.advance`, interpreted: it handles scalars, and each loss is a round trip."""
+        """`fastrsx.kernels.newton.verdict.advance`, interpreted: it handles scalars, and a few losses are a round trip."""
         assert self._iterate is not None
         before = _in_turn(self._iterate)
         self._call, self._results, self._played, self._last, self._trial = replay.recorded(args, self.shape[0]), [], 0, None, None
