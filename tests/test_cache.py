@@ -248,6 +248,25 @@ def test_damaged_file_is_a_miss(warm, tmp_path, damage):
     assert all(path.read_bytes() != damage(data, other) for path, data, other in zip(files, whole, whole[::-1], strict=True))
 
 
+VALUE = """
+import numpy as np
+from fastrsx.kernels import dense
+from fastrsx.kernels.cpu import passes
+A, b, x = np.ones((3, 1)), np.full(3, 1 / 3), np.zeros(1)
+work = dense.alloc_workspace(3, 1, False)
+"""
+PROJECT = "passes.project(work.link, A, x, b, x[:0], work.a, work.sums, work.point, work.buffers)"
+
+
+def test_a_parallel_kernel_from_disk_is_compiled_into_another(tmp_path):
+    """What numba's threads need is then also there for a process that loads only the other: without, it would call address 0."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    run(VALUE + PROJECT, tmp_path, **cache)
+    assert "value" not in {path.name.split("-")[0].partition(".")[2] for path in kernels(tmp_path / "cache")}
+    for _ in range(2):
+        assert run(VALUE + "print(dense.value(A, x, b, x[:0], work))", tmp_path, **cache) == "0.0"
+
+
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_two_processes_on_one_cold_cache(tmp_path, round_):
     """They compile different signatures of a kernel at once, then the same; a third process finds them all."""

@@ -263,9 +263,12 @@ class KernelCache(FunctionCache):
         if folders().refused:
             _warn_once(folders().unusable, folders().written)
         try:
-            return super().load_overload(sig, target_context) if self._keeps(sig) else None
+            found = super().load_overload(sig, target_context) if self._keeps(sig) else None
         except Exception:  # unpickling data of another NumPy can raise anything
             return None
+        if found is not None:  # what numba does before such code runs is then also done before that of a kernel that it is compiled into
+            found.library._reload_init.update(found.reload_init or ())
+        return found
 
     def save_overload(self, sig, data):
         try:
