@@ -13,6 +13,7 @@ from ..formulas.links import RSX
 from ..formulas.records import as_point
 from ..formulas.steps import noise
 from ..layouts.panel import pack_rows, padded
+from ..registers.narrow import NARROW
 from ..registers.simd import read_only
 from .cholesky import dot
 from .dependence import ENOUGH, independence, is_missed, orthonormalise, solve_basis
@@ -28,7 +29,7 @@ class SmallWorkspace(NamedTuple):
     work: Workspace
     scale: np.ndarray  # d
     records: np.ndarray  # 1 x numbers of a step
-    panel: np.ndarray  # n x padded d: A as the passes read it
+    panel: np.ndarray  # n x padded d, or n x d where d is small: A as the passes read it
     b: np.ndarray  # n: b and w in float64
     w: np.ndarray  # n
     basis: np.ndarray  # d x d: R of A = Q R, where columns of A are nearly dependent and the panel has Q
@@ -50,10 +51,25 @@ STATUS = (2, 4, 4, 0, 1, 3, 3, 4, 4, 5)
 
 
 @serial
+def panel_columns(d):
+    """The columns of the panel: panels of few columns are read as such."""
+    return d if d <= NARROW else padded(d)
+
+
+@serial
+def fill_panel(A, panel):
+    """The panel of all rows of A."""
+    if panel.shape[1] > NARROW:
+        pack_rows(A, 0, A.shape[0], panel)
+    else:
+        panel[:] = A
+
+
+@serial
 def alloc_small(n, d, link=RSX):
     """Room for `newton_small` on n x d data."""
     it, work = alloc_iterate(n, d, True), alloc_workspace(n, d, True, link)
-    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, padded(d))), np.empty(n), np.empty(n), np.empty((d, d)))
+    return SmallWorkspace(it, work, np.empty(d), np.empty((1, RECORD)), np.empty((n, panel_columns(d))), np.empty(n), np.empty(n), np.empty((d, d)))
 
 
 @serial
@@ -73,7 +89,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     it.x[:] = x
     small.b[:] = b
     small.w[: w.shape[0]] = w
-    pack_rows(A, 0, A.shape[0], small.panel)
+    fill_panel(A, small.panel)
     # Exactly the types that `newton` uses, so its compiled kernels serve here: also for float32.
     panel, b64, w64 = read_only(small.panel), read_only(small.b), read_only(small.w[: w.shape[0]])
     verdict, fun, nit, nfev = NONFINITE, np.nan, 0, 0
@@ -101,7 +117,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
             if condition > 0.0:
                 solve_basis(small.basis, it.x, it.step)
                 it.x[:] = it.step
-                pack_rows(A, 0, A.shape[0], small.panel)
+                fill_panel(A, small.panel)
                 products_serial(panel, it.x, it.a[0], work.buffers)
                 found = fun
                 fun = evaluate_serial(work.link, it.a[0], it.da[:0], 0.0, b64, w64, it.a[0], work.sums, it.points[0])
