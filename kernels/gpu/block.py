@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 from numba import config
 
+from ..compiling.gpucache import cached
+
 NEEDED = "the kernels for a GPU need the package numba-cuda, which is not installed: pip install 'fastrsx[cuda]'"
 try:
     from numba import cuda as cuda
@@ -49,7 +51,7 @@ else:
         """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
-            return kernel[grid, THREADS, stream]
+            return cached(kernel)[grid, THREADS, stream]
 
 
 def make_reduction(join):
