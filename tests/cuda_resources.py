@@ -15,7 +15,7 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, plane, rows, vectors
+from fastrsx.kernels.gpu import gram, loop, plane, rows, vectors
 from fastrsx.kernels.gpu.block import THREADS
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.newton.passes import Plane
@@ -46,6 +46,8 @@ def signatures(number):
         vectors.fold_extremes: (x, _m),
         gram.fold_gram_diagonal: (A, x, _c),
         gram.fold_gram_below: (A, x, _c),
+        loop.fold_ahead: (_link, A, _v, _v, _v, _v, _states),
+        loop.fold_losses: (_link, _v, x, x, _states, _point, _states),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
     }
 
@@ -67,6 +69,7 @@ def other_signatures():
         vectors.take_column: (_m, _i8, _v),
         vectors.combine_extremes: (_m,),
         gram.merge_hessian: (_c, _m, _m),
+        loop.merge_derivatives: (_c, _c, _m, _m),
         plane.merge_plane: (_m, _v),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }

@@ -5,12 +5,15 @@ import pickle
 import numpy as np
 import pytest
 from extensions import softplus
+from numba import config
 
 import fastrsx
 import gpu
 from formulas import random_data
 
-cuda = gpu.kernels().cuda
+kernels = gpu.kernels()
+cuda = kernels.cuda
+only_simulated = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="it counts in the simulator")
 TOL = 1e-11
 
 
@@ -63,6 +66,51 @@ def test_newton(link):
     np.testing.assert_allclose(there.hess, here.hess, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose([row.fun for row in there.history], [row.fun for row in here.history], rtol=1e-8)
     assert there.kernel.startswith("cuda kernels")
+
+
+class Counts(dict):
+    """What the host asks of the GPU: launches, copies, waits and allocations."""
+
+    def __init__(self, monkeypatch):
+        super().__init__(launches=0, copies=0, waits=0, allocations=0)
+        array, launched = type(cuda.device_array(1)), type(kernels.fold_fill)
+        for owner, name, what in (
+            (launched, "__call__", lambda kernel, *args: "" if kernel._device else "launches"),
+            (array, "copy_to_device", lambda *args: "copies"),
+            (array, "copy_to_host", lambda *args: "copies"),
+            (cuda.stream, "synchronize", lambda *args: "waits"),
+            (cuda, "device_array", lambda *args: "allocations"),
+            (cuda, "pinned_array", lambda *args: "allocations"),
+        ):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name), what))
+
+    def counted(self, function, what):
+        def call(*args, **kwargs):
+            name = what(*args)
+            if name:
+                self[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+@only_simulated
+def test_what_a_step_asks_of_the_gpu(monkeypatch):
+    """A solve of one step more, less a solve: launches from Python take longer than all that a small problem has to do there."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((14, 2))
+    b = fastrsx.predict(A, [0.5, -1.0]) + 0.01 * rng.random(14)
+    A, b = map(cuda.to_device, (A, b / b.sum()))
+    found = []
+    for steps in (2, 3):
+        with monkeypatch.context() as patch:
+            counts = Counts(patch)
+            result = fastrsx.newton(A, b, max_iter=steps, tol=1e-14)
+        assert result.nit == steps
+        assert result.nfev == steps + 1
+        found.append(counts)
+    assert {name: found[1][name] - found[0][name] for name in found[0]} == {"launches": 6, "copies": 3, "waits": 2, "allocations": 0}
+    assert found[0]["launches"] <= 16 + 2 * 6  # 16 at the start and the end
 
 
 def test_newton_matrix_free():

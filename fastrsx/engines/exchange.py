@@ -36,7 +36,8 @@ class Exchange:
         self.to_both, self.to_derivatives = got.part(0, first), got.part(POINT, last)
         self.point = self.to_point[0].view(records.POINT)
         self.vectors = self.to_vectors[0].reshape(KINDS, d)
-        self.gram, self._gram_here = (got.there[first:].reshape(d, d), got.here[first:].reshape(d, d)) if hessian else (None, None)
+        self.gram: Any = got.there[first:].reshape(d, d) if hessian else None
+        self._gram_here: Any = got.here[first:].reshape(d, d) if hessian else None
         self._vectors_here = self.to_vectors[1].reshape(1, KINDS, d)
 
     def send(self, x: Vector) -> Any:

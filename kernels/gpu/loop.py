@@ -13,7 +13,7 @@ from ..formulas.records import STATE, R, Residuals, V
 from .block import EDGE, MOST_BLOCKS, THREADS, block_max, block_rows, block_sum, cuda, device, kernel
 from .plane import fold_combination
 from .rows import fold_gradient, row_product, share_rows
-from .scalar import linked_kernel, scalar
+from .scalar import linked_kernel
 from .vectors import (
     add_penalty,
     add_residual,
