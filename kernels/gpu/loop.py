@@ -9,8 +9,8 @@ import numpy as np
 
 from ..cuda import by_columns, launch, spread, weigh_gram
 from ..formulas.links import terms
-from ..formulas.records import STATE, R, Residuals, V
-from .block import EDGE, MOST_BLOCKS, THREADS, block_max, block_rows, block_sum, cuda, device, kernel
+from ..formulas.records import STATE, Residuals
+from .block import EDGE, MOST_BLOCKS, THREADS, block_max, block_rows, block_sum, cuda, device, kernel, unsigned
 from .plane import fold_combination
 from .rows import fold_gradient, row_product, share_rows
 from .scalar import linked_kernel
@@ -20,8 +20,8 @@ from .vectors import (
     fold_domain,
     join_domain,
     kappa,
+    loss,
     merge_residual,
-    merge_residuals,
     over_exp,
     rescale,
     rescaled,
@@ -55,59 +55,71 @@ def fold_ahead(link, A, p, a, da, out, sums):
 @device
 def merged_shift(scratch, sums):
     """M and alpha^ of all blocks, for every thread."""
-    t, blocks = cuda.threadIdx.x, sums.shape[0]
-    shift, alpha = -math.inf, 0.0
-    for k in range(t, blocks, THREADS):
+    blocks = unsigned(sums.shape[0])
+    shift, alpha, k = -math.inf, 0.0, unsigned(cuda.threadIdx.x)
+    while k < blocks:  # not a range: Numba counts its steps beforehand, which takes registers
         shift = max(shift, sums[k].shift)
-    shift = block_max(scratch, shift)
-    for k in range(t, blocks, THREADS):
+        k += unsigned(THREADS)
+    shift, k = block_max(scratch, shift), unsigned(cuda.threadIdx.x)
+    while k < blocks:
         alpha += rescaled(rescale(sums[k].shift, shift), sums[k].alpha)
+        k += unsigned(THREADS)
     return shift, block_sum(scratch, alpha)
 
 
-@device
-def store_point(scratch, shift, alpha, sums, point):
-    """The point, but for its losses."""
-    t, blocks = cuda.threadIdx.x, sums.shape[0]
-    magnitude, slope, step = 0.0, 0.0, 0.0
-    for k in range(t, blocks, THREADS):
-        factor = rescale(sums[k].shift, shift)
-        magnitude += rescaled(factor, sums[k].magnitude)
-        slope += rescaled(factor, sums[k].slope)
-        step = max(step, sums[k].step)
-    magnitude, slope, step = block_sum(scratch, magnitude), block_sum(scratch, slope), block_max(scratch, step)
-    if t == 0:
-        at = point[0]
-        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha) if alpha > 0.0 else math.inf
-        at.slope, at.step = slope, step
-
-
 @linked_kernel
-def fold_losses(link, a, b, w, sums, point, losses):
-    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block, in `losses`, at the alpha of all `sums`; and the rest of the point."""
+def fold_losses(link, a, b, w, sums, losses):
+    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block, in `losses`, at the alpha of all `sums`."""
     scratch = cuda.shared.array(THREADS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
     shift, alpha = merged_shift(scratch, sums)
     k, over_alpha = over_exp(shift), 1.0 / alpha if alpha != 0.0 else math.nan
     total = Residuals(0.0, 0.0, 0.0, 0.0)
-    for i in range(start + cuda.threadIdx.x, stop, THREADS):
+    i, end = unsigned(start + cuda.threadIdx.x), unsigned(stop)
+    while i < end:
         u, _, _, _ = terms(link, a[i], shift, k)
         total = add_residual(total, u, np.float64(b[i]), over_alpha)
         if w.shape[0] > 0:
             total = add_penalty(total, np.float64(w[i]), a[i])
+        i += unsigned(THREADS)
     total = merge_residual(scratch, total)
     if cuda.threadIdx.x == 0:
         block = losses[cuda.blockIdx.x]
         block.squares, block.fc, block.ff, block.penalty = total.squares, total.fc, total.ff, total.penalty
-    if cuda.blockIdx.x == 0:
-        store_point(scratch, shift, alpha, sums, point)
+
+
+@kernel
+def finish_point(sums, losses, point):
+    """The point of all blocks; L is +inf outside the domain alpha > 0. One block."""
+    scratch = cuda.shared.array(THREADS, np.float64)
+    t = cuda.threadIdx.x
+    shift, alpha = merged_shift(scratch, sums)
+    magnitude, slope, step = 0.0, 0.0, 0.0
+    for k in range(t, sums.shape[0], THREADS):
+        factor = rescale(sums[k].shift, shift)
+        magnitude += rescaled(factor, sums[k].magnitude)
+        slope += rescaled(factor, sums[k].slope)
+        step = max(step, sums[k].step)
+    magnitude, slope, step = block_sum(scratch, magnitude), block_sum(scratch, slope), block_max(scratch, step)
+    squares, fc, ff, penalty = 0.0, 0.0, 0.0, 0.0
+    for k in range(t, losses.shape[0], THREADS):
+        squares += losses[k].squares
+        fc += losses[k].fc
+        ff += losses[k].ff
+        penalty += losses[k].penalty
+    total = merge_residual(scratch, Residuals(squares, fc, ff, penalty))
+    if t == 0:
+        at = point[0]
+        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha) if alpha > 0.0 else math.inf
+        at.slope, at.step = slope, step
+        at.squares, at.s, at.ff = total.squares, total.fc, total.ff
+        at.fun = loss(total) if alpha > 0.0 else math.inf
 
 
 def complete_point(a, b, w, losses, work):
     """The point at a, of the blocks' domains."""
-    readers = losses.shape[0]
-    launch(fold_losses, readers, work, work.link, a, b, w, work.sums, work.point, losses)
-    launch(merge_residuals, 1, work, losses, work.point)
+    launch(fold_losses, losses.shape[0], work, work.link, a, b, w, work.sums, losses)
+    launch(finish_point, 1, work, work.sums, losses, work.point)
 
 
 def look_ahead(A, p, a, da, b, w, out, losses, work):
@@ -135,33 +147,36 @@ def evaluate_plane(plane, y, b, w, out, losses, work):
 def merge_derivatives(gram, vectors, hess, out):
     """hess = the sum of the parts of `gram`; out[k] = the sums over blocks of `vectors`, unless that is empty."""
     scratch = cuda.shared.array(THREADS, np.float64)
-    t, d = cuda.threadIdx.x, hess.shape[0]
-    if vectors.shape[0] > 0:
-        for j in range(cuda.blockIdx.x, d, cuda.gridDim.x):
-            for kind in range(V, R + 1):
-                total = 0.0
-                for k in range(t, vectors.shape[0], THREADS):
-                    total += vectors[k, kind, j]
-                total = block_sum(scratch, total)
-                if t == 0:
-                    out[kind, j] = total
-    column, group = t % EDGE, t // EDGE  # EDGE threads for each entry
-    for first in range(cuda.blockIdx.x * EDGE, d * d, cuda.gridDim.x * EDGE):
-        place = min(first + column, d * d - 1)
+    t, d = unsigned(cuda.threadIdx.x), unsigned(hess.shape[0])
+    place = unsigned(cuda.blockIdx.x)
+    while place < unsigned(3) * d and vectors.shape[0] > 0:  # V, Q and R
+        total, k = 0.0, t
+        while k < unsigned(vectors.shape[0]):
+            total += vectors[k, place // d, place % d]
+            k += unsigned(THREADS)
+        total = block_sum(scratch, total)
+        if t == 0:
+            out[place // d, place % d] = total
+        place += unsigned(cuda.gridDim.x)
+    column, group = t % unsigned(EDGE), t // unsigned(EDGE)  # EDGE threads for each entry
+    first = unsigned(cuda.blockIdx.x * EDGE)
+    while first < d * d:
+        place = min(first + column, d * d - unsigned(1))
         i, j = max(place // d, place % d), min(place // d, place % d)  # of the triangle that is summed
         total, k = 0.0, group
-        while k < gram.shape[0]:
+        while k < unsigned(gram.shape[0]):
             total += gram[k, i, j]
-            k += EDGE
+            k += unsigned(EDGE)
         cuda.syncthreads()
         scratch[t] = total
         cuda.syncthreads()
         if group == 0 and first + column < d * d:
-            other = EDGE + column
-            while other < THREADS:
+            other = unsigned(EDGE) + column
+            while other < unsigned(THREADS):
                 total += scratch[other]
-                other += EDGE
+                other += unsigned(EDGE)
             hess[place // d, place % d] = total
+        first += unsigned(cuda.gridDim.x * EDGE)
 
 
 def merge_grams(vectors, hess, work):
