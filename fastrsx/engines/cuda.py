@@ -68,7 +68,6 @@ class CudaPasses(Passes):
         n, d = self.shape
         with device.room_for(f"the workspace for {n} x {d}"):
             self._work = kernels.alloc_workspace(n, d, False, link, device.stream())
-            self._losses = loop.alloc_losses(self._work)
             self.b, self.w = (self._there(name, vector) for name, vector in (("b", b), ("w", w)))
         self._none = self._work.a[:0]  # an empty vector
         self._exchange_of(hessian=False)
@@ -198,17 +197,20 @@ class CudaPasses(Passes):
 
     def evaluate(self, a: DeviceVector, da: DeviceVector = EMPTY, t: float = 0.0, out: DeviceVector | None = None) -> Point:
         self.evaluations += 1
-        loop.evaluate(a, da if da.size else self._none, t, self.b, self.w, a if out is None else out, self._losses, self._work)
+        kernels.evaluate(a, da if da.size else self._none, t, self.b, self.w, a if out is None else out, self._work)
         return self._point(self._exchange.get_point())
 
     def look_ahead(self, a: DeviceVector, p: Vector, da: DeviceVector, out: DeviceVector) -> Point:
         self.count += 1
         self.evaluations += 1
-        loop.look_ahead(self.source, self._exchange.send(p), a, da, self.b, self.w, out, self._losses, self._work)
+        loop.look_ahead(self.source, self._exchange.send(p), a, da, self.b, self.w, out, self._work)
         return self._point(self._exchange.get_point())
 
     def project(self, x: Vector) -> Point:
-        return self.look_ahead(self._none, x, self._none, self.a)
+        self.count += 1
+        self.evaluations += 1
+        kernels.project(self.source, self._exchange.send(x), self.b, self.w, self._work)
+        return self._point(self._exchange.get_point())
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
         if self.shape[1] > kernels.WIDEST:
@@ -309,11 +311,11 @@ class CudaPasses(Passes):
         return there.fun
 
     def _evaluate_into(self, link: Any, a: Any, da: Any, t: float, b: Any, w: Any, out: Any, sums: Any, point: np.ndarray) -> float:
-        loop.evaluate(a, da, t, b, w, out, self._losses, self._work)
+        kernels.evaluate(a, da, t, b, w, out, self._work)
         return self._point_into(point)
 
     def _evaluate_plane_into(self, link: Any, plane: Any, y: Vector, b: Any, w: Any, out: Any, sums: Any, point: np.ndarray) -> float:
-        loop.evaluate_plane(plane, y, b, w, out, self._losses, self._work)
+        kernels.evaluate_plane(plane, y, b, w, out, self._work)
         return self._point_into(point)
 
     def _plane_derivatives_into(self, link: Any, plane: Any, a: Any, b: Any, w: Any, point: np.ndarray, sums: Matrix) -> None:
