@@ -46,8 +46,6 @@ def signatures(number):
         vectors.fold_extremes: (x, _m),
         gram.fold_gram_diagonal: (A, x, _c),
         gram.fold_gram_below: (A, x, _c),
-        loop.fold_ahead: (_link, A, _v, _v, _v, _v, _states),
-        loop.fold_losses: (_link, _v, x, x, _states, _states),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
     }
 
@@ -69,7 +67,6 @@ def other_signatures():
         vectors.take_column: (_m, _i8, _v),
         vectors.combine_extremes: (_m,),
         gram.merge_hessian: (_c, _m, _m),
-        loop.finish_point: (_states, _states, _point),
         loop.merge_derivatives: (_c, _c, _m, _m),
         plane.merge_plane: (_m, _v),
         plane.fold_combination: (_link, _plane, _three, _v, _states),

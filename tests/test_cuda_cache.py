@@ -17,14 +17,16 @@ if cuda_resources.ptxas() is None:
     pytest.skip("the assembler is not installed: pip install nvidia-cuda-nvcc", allow_module_level=True)
 
 from extensions import softplus
-from numba import float64
+from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import rows, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
+from fastrsx.kernels.gpu.share import share_for
 from processes import run
 
+FOR_A_SHARE = ("ahead", "columns", "curvature", "gradient", "products", "transposed")
 HERE = Path(__file__).parent
 PRETEND = f"""
 import sys
@@ -37,12 +39,15 @@ dispatcher.get_current_device = lambda: gpu
 codegen.devices.get_context = lambda *args: SimpleNamespace(device=gpu)
 dispatcher._Kernel.bind = lambda kernel: kernel._codelibrary.get_cubin()
 
-import cuda_resources
-from numba import float64, typeof, types
+import numpy as np
+from numba import float64, typeof
+from fastrsx.kernels.formulas.records import POINT
 from fastrsx.kernels.compiling.gpucache import cached
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import rows, vectors
+from fastrsx.kernels.gpu import loop, rows, vectors
+from fastrsx.kernels.gpu.share import share_for
 
+signature = float64[::1], typeof(np.zeros(1, POINT)), float64[::1], float64[::1]
 hits = misses = 0
 def take(kernel, signature):
     global hits, misses
@@ -53,10 +58,9 @@ def take(kernel, signature):
     return compiled
 """
 TAKE = f"""{PRETEND}
-signature = cuda_resources.other_signatures()[vectors.fold_predictions]
 for link in (links.RSX, links.LINKS["softmax"]):
-    take(vectors.fold_predictions.of(type(link)), (typeof(link), *signature[1:]))
-take(vectors.fold_fill, (float64[::1], float64))
+    take(vectors.fold_predictions.of(type(link)), (typeof(link), *signature))
+take(rows.products(share_for("<f8", 2, 3)), (float64[:, ::1], float64[::1], float64[::1]))
 print(hits, "hits", misses, "misses")
 """
 
@@ -112,8 +116,7 @@ def test_a_link_of_the_users_own_is_not_kept(tmp_path):
     code = f"""{PRETEND}
 from extensions import softplus
 link = softplus.LINK.compiled
-signature = cuda_resources.other_signatures()[vectors.fold_predictions]
-take(vectors.fold_predictions.of(type(link)), (typeof(link), *signature[1:]))
+take(vectors.fold_predictions.of(type(link)), (typeof(link), *signature))
 print(hits, "hits", misses, "misses")
 """
     for _ in range(2):
@@ -126,16 +129,29 @@ def test_off(tmp_path):
     assert not files(tmp_path)
 
 
+def all_kernels():
+    """By module and name; those that are made for a share of rows, for one of them."""
+    share, found = share_for("<f8", 2, 5), {}
+    for module in (gram, loop, merge, plane, rows, vectors):
+        made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
+        for name, value in {**vars(module), **made}.items():
+            for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
+                if isinstance(each, CUDADispatcher) and not each.targetoptions["device"]:
+                    found[each] = f"{module.__name__}.{name}"
+    return found
+
+
 def test_every_kernel_can_be_told_from_others():
-    kernels = [*cuda_resources.signatures(float64), *cuda_resources.other_signatures()]
-    each = [kernel.of(type(link)) for kernel in kernels if isinstance(kernel, ByLink) for link in links.LINKS.values()]
-    each += [kernel for kernel in kernels if not isinstance(kernel, ByLink)]
-    found = [gpucache.identity(kernel) for kernel in each]
-    assert None not in found
-    assert len(set(found)) == len(each)
+    found = {kernel: gpucache.identity(kernel) for kernel in all_kernels()}
+    assert len(found) > 40
+    assert not [name for kernel, name in all_kernels().items() if found.get(kernel) is None]
+    assert len(set(found.values())) == len(found)
 
 
-def test_closures_and_other_meanings_tell_kernels_apart():
+def test_what_is_closed_over_tells_kernels_apart():
+    """The same source for shares of other widths, and for other links."""
     tell = gpucache.identity
-    assert tell(rows.fold_gradient.of(type(links.RSX))) != tell(rows.fold_gradient.of(type(links.LINKS["softmax"])))
+    narrow, wide, single = (rows.products(share_for(number, 2, d)) for number, d in (("<f8", 5), ("<f8", 50), ("<f4", 5)))
+    assert len({tell(narrow), tell(wide), tell(single)}) == 3
+    assert tell(vectors.fold_domain.of(type(links.RSX))) != tell(vectors.fold_domain.of(type(links.LINKS["softmax"])))
     assert tell(vectors.fold_domain.of(type(softplus.LINK.compiled))) is None
