@@ -1,6 +1,9 @@
 """`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the same results as in memory."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from numba import config
 
 import fastrsx
 import gpu
+from fastrsx.system import device
 from formulas import random_data
 
 kernels = gpu.kernels()
@@ -31,7 +35,9 @@ def test_problem_gives_what_it_gives_in_memory(dtype):
     here, there, data = problems(dtype=dtype)
     x, p = data.x, data.p
     assert there.plan.kernel == "cuda"
-    assert str(there.plan) == "cuda kernels, exact Hessian, A read on the GPU: A is there"
+    lanes = there.plan.gpu.partition(" lane")[0].rpartition(" ")[2]
+    assert there.plan.gpu.endswith(f"{lanes} lane{'s' * (lanes != '1')} a row by {np.dtype(dtype).itemsize} bytes")
+    assert str(there.plan) == f"cuda kernels on {there.plan.gpu}, exact Hessian, A read on the GPU: A is there"
     for method in ("value", "grad", "hess"):
         np.testing.assert_allclose(getattr(there, method)(x), getattr(here, method)(x), rtol=TOL)
     np.testing.assert_allclose(there.hess_vec(x, p), here.hess_vec(x, p), rtol=TOL)
@@ -194,7 +200,9 @@ def test_newton_refuses_a_start_outside_the_domain():
 def test_host_arrays_are_copied_once():
     data = random_data(10, 2)
     problem = fastrsx.Problem(data.A, data.b, kernel="cuda")
-    assert str(problem.plan) == "cuda kernels, exact Hessian, A copied to the GPU once: kernel='cuda' was asked for"
+    assert str(problem.plan).startswith("cuda kernels on GPU 0, ")
+    assert str(problem.plan).endswith(", exact Hessian, A copied to the GPU once: kernel='cuda' was asked for")
+    assert str(fastrsx.plan(data.A, kernel="cuda")).startswith("cuda kernels on GPU 0, ")
     assert fastrsx.plan(data.A, kernel="cuda").loader == "device copy"
     assert problem.A is data.A
     f = problem.predict(data.x)
@@ -202,6 +210,68 @@ def test_host_arrays_are_copied_once():
     np.testing.assert_allclose(f, fastrsx.predict(data.A, data.x), rtol=TOL)
     again = pickle.loads(pickle.dumps(problem))
     assert again.value(data.x) == problem.value(data.x)
+
+
+class TwoGpus:
+    """What numba-cuda's list of GPUs is to the engine: contexts that are entered and left. Arrays and launches are noted with the GPU they are on."""
+
+    def __init__(self, monkeypatch):
+        self.entered, self.seen = [0], set()
+        array = type(cuda.device_array(1))
+        for owner, name in ((type(kernels.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
+            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name)))
+        monkeypatch.setattr(cuda, "gpus", self)
+
+    def noted(self, function):
+        def call(*args, **kwargs):
+            self.seen.add(self.entered[-1])
+            return function(*args, **kwargs)
+
+        return call
+
+    @property
+    def current(self):
+        return SimpleNamespace(id=self.entered[-1])
+
+    def __len__(self):
+        return 2
+
+    @contextmanager
+    def __getitem__(self, index):
+        self.entered.append(index)
+        yield
+        self.entered.pop()
+
+
+@only_simulated
+def test_work_is_done_on_the_gpu_that_holds_a(monkeypatch):
+    rng = np.random.default_rng(6)
+    A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
+    expected = fastrsx.newton(cuda.to_device(A), b)
+    gpus = TwoGpus(monkeypatch)
+    A, b_there = cuda.to_device(A), cuda.to_device(b)
+    monkeypatch.setattr(device, "index_of", lambda array: 0 if array is b_there else 1)
+    gpus.seen.clear()
+    found = fastrsx.newton(A, b)
+    assert gpus.seen == {1}
+    assert gpus.entered == [0]
+    assert found.x.tobytes() == expected.x.tobytes()
+    assert "on GPU 1, " in found.kernel
+    with pytest.raises(ValueError, match="b is on GPU 0, and A on GPU 1"):
+        fastrsx.newton(A, b_there)
+
+
+@only_simulated
+def test_each_thread_has_a_stream_of_its_own(monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(device.stream).result()
+    assert device.stream() is device.stream()
+    assert other is not device.stream()
+    here = device.stream()
+    gpus = TwoGpus(monkeypatch)
+    with gpus[1]:
+        assert device.stream() is not here
+    assert device.stream() is here
 
 
 def test_vectors_come_out_where_a_is():

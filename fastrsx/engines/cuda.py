@@ -61,6 +61,7 @@ class CudaPasses(Passes):
         self.gpu = device.index_of(data.source) if device.count() > 1 else None
         self.count = self.evaluations = 0
         self.has_sparse_gram = self.is_mixed = False
+        self._b_extremes: list[float] | None = None
         self._advance = advance_of(self)
         self._alloc_all(b, w, link)
 
@@ -133,18 +134,19 @@ class CudaPasses(Passes):
             inputs.as_weights(there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
         return float(high)
 
-    @functools.cached_property
-    def _sums_of_b(self) -> list[float]:
+    def _of_b(self) -> list[float]:
         """Its least and largest entry, sum and sum of squares."""
-        return list(kernels.extremes(self.b, self._work))
+        if self._b_extremes is None:
+            self._b_extremes = kernels.extremes(self.b, self._work)
+        return self._b_extremes
 
     @property
     def norm_b(self) -> float:
-        return math.sqrt(self._sums_of_b[3])
+        return math.sqrt(self._of_b()[3])
 
     @property
     def sum_b(self) -> float:
-        return float(self._sums_of_b[2])
+        return float(self._of_b()[2])
 
     def largest(self, a: DeviceVector) -> float:
         low, high, total, _ = kernels.extremes(a, self._work)
@@ -183,7 +185,7 @@ class CudaPasses(Passes):
 
     def column_scale(self, names: Names = None) -> Vector:
         """Also refuses such entries of b and w; a w of zeros counts as none."""
-        self._check("b", self.b, self._sums_of_b, -math.inf)
+        self._check("b", self.b, self._of_b(), -math.inf)
         if self.w.size and self._check("w", self.w, kernels.extremes(self.w, self._work), 0.0) == 0.0:
             self.w = self._none
         self.count += 1

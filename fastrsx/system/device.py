@@ -26,7 +26,42 @@ def kernels() -> ModuleType:
     return cuda
 
 
+def why_none() -> str:
+    """Why this process has no GPU for the kernels, in few words; empty where it has one."""
+    try:
+        kernels()
+    except (ImportError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def describe(index: int) -> str:
+    """A GPU by its name and compute capability."""
+    from numba import config
+
+    if config.ENABLE_CUDASIM:
+        return f"GPU {index}, in Numba's simulator"
+    gpu = kernels().cuda.gpus[index]
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+    return f"GPU {index}, {name}, sm_{gpu.compute_capability[0]}{gpu.compute_capability[1]}"
+
+
+def variant(A: Any) -> str:
+    """The GPU that would read a matrix, and the variant of its kernels: how lanes of a warp share a row there. Of one in memory, the current GPU."""
+    found = kernels()
+    if not is_on_gpu(A):
+        return describe(current())
+    share = found.share_of(A)
+    lanes, size = share.lanes, share.vector * np.dtype(share.number).itemsize
+    return f"{describe(index_of(A))}, {lanes} lane{'s' * (lanes > 1)} a row by {size} bytes"
+
+
 _streams = threading.local()
+
+
+def current() -> int:
+    """The number of this thread's GPU."""
+    return int(kernels().cuda.gpus.current.id) if count() > 1 else 0
 
 
 def count() -> int:
@@ -40,13 +75,13 @@ def index_of(array: Any) -> int:
     if memory is not None:  # of Numba
         return int(memory.context.device.id)
     kind = getattr(array, "__dlpack_device__", None)
-    return int(kernels().cuda.gpus.current.id if kind is None else kind()[1])
+    return current() if kind is None else int(kind()[1])
 
 
 def stream() -> Any:
     """A stream of this thread on the current GPU, which follows the default stream; one, since a kernel is configured once for each."""
     cuda = kernels().cuda
-    index = cuda.gpus.current.id if count() > 1 else 0
+    index = current()
     made = vars(_streams).setdefault("made", {})
     if index not in made:
         made[index] = cuda.stream()
