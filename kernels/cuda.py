@@ -14,12 +14,12 @@ from .cpu.blocks import KINDS
 from .cpu.rows import cancels
 from .formulas.links import RSX
 from .formulas.records import POINT, STATE
+from .gpu import rows
 from .gpu.block import EDGE, MOST_BLOCKS, THREADS, WARP, configured, cuda, multiprocessors
 from .gpu.block import why_unavailable as why_unavailable
 from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
-from .gpu.plane import fold_combination, fold_plane, merge_plane
-from .gpu import rows
 from .gpu.merge import finish_columns, finish_gradient, finish_hess_vec, merge_vectors
+from .gpu.plane import fold_combination, fold_plane, merge_plane
 from .gpu.scalar import ByLink
 from .gpu.share import ROW_WARPS, WIDEST, share_of
 from .gpu.vectors import (

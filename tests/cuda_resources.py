@@ -15,9 +15,10 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, plane, rows, vectors
-from fastrsx.kernels.gpu.block import THREADS
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, vectors
+from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.scalar import ByLink
+from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
 from fastrsx.kernels.newton.passes import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
@@ -34,12 +35,6 @@ def signatures(number):
     """{kernel: its argument types}, with the caller's arrays (A, x, b, w and h) in float64 or float32."""
     A, x = number[:, ::1], number[::1]
     return {
-        rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
-        rows.fold_gradient: (_link, A, _v, x, x, _point, _v, _c),
-        rows.fold_curvature: (_link, A, x, _v, x, x, _point, _c, _v),
-        rows.fold_products: (A, x, _v),
-        rows.fold_transposed: (A, _v, _c),
-        rows.fold_columns: (A, _c),
         vectors.fold_residuals: (_link, _v, x, x, _point, _states),
         vectors.weigh_products: (_link, _v, _v, x, x, _point, _v),
         vectors.fold_diagonal: (_link, _v, x, x, _point, _v),
@@ -50,17 +45,53 @@ def signatures(number):
     }
 
 
+# What there is to compile of the kernels of `rows`: how many columns, of which numbers in how wide loads, whether A is by columns.
+SHARES = {
+    "2 columns": share_for("<f8", 2, 2),
+    "3 columns": share_for("<f8", 1, 3),
+    "64 columns": share_for("<f8", 2, 64),
+    "65 columns": share_for("<f8", 1, 65),
+    "256 columns": share_for("<f8", 2, 256),
+    "512 columns": share_for("<f8", 2, 512),
+    "511 columns": share_for("<f8", 1, 511),
+    "64 columns in float32": share_for("<f4", 4, 64),
+    "512 columns in float32": share_for("<f4", 4, 512),
+    "64 columns, F-ordered": share_for("<f8", 1, 64, True),
+}
+PARTS = {"1024 columns": share_for("<f8", 2, 1024), "1024 columns in float32": share_for("<f4", 4, 1024)}
+
+
+def row_signatures():
+    """{name: (share, kernel, its argument types)} of the kernels of `rows`, for each of these shares."""
+    found = {}
+    for columns, share in (SHARES | PARTS).items():
+        number = types.float64 if share.number == "<f8" else types.float32
+        A, x = types.Array(number, 2, "A" if "F-ordered" in columns else "C"), number[::1]
+        several = {
+            "products": (rows.products(share), (A, x, _v)),
+            "ahead": (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states)),
+            "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
+            "transposed": (rows.transposed(share), (A, _v, _c)),
+            "columns": (rows.columns(share), (A, _c)),
+        }
+        if not share.is_part:
+            sums = (_link, A, x, x, x, _v, _states, _c)
+            several |= {name: (rows.sums(share, kinds), sums) for name, kinds in (("value", 0), ("sums", 3), ("weighted sums", 4))}
+            several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        found |= {f"{name} of {columns}": (share, *each) for name, each in several.items()}
+    return found
+
+
 def other_signatures():
     """The same for kernels that read only the output of others."""
     return {
         vectors.fold_domain: (_link, _v, _v, _f8, _v, _states),
-        vectors.merge_domains: (_states, _point),
         vectors.merge_residuals: (_states, _point),
-        rows.merge_vectors: (_c, _i8, _i8, _m),
-        rows.finish_gradient: (_v, _point, _c, _m),
-        rows.finish_columns: (_c, _m),
+        merge.merge_vectors: (_c, _i8, _i8, _m),
+        merge.finish_gradient: (_states, _point, _c, _i8, _m),
+        merge.finish_columns: (_c, _m),
         vectors.fold_predictions: (_link, _v, _point, _v, _v),
-        rows.finish_hess_vec: (_m, _v, _v),
+        merge.finish_hess_vec: (_c, _m, _v, _v),
         vectors.fold_fill: (_v, _f8),
         vectors.add_scaled: (_v, _f8, _v),
         vectors.multiply: (_v, _v),
@@ -113,11 +144,11 @@ def ptxas():
     return str(found[0].locate()) if found else None
 
 
-def occupancy(registers, shared, target):
+def occupancy(registers, shared, target, threads=THREADS):
     """The occupancy that registers and shared memory allow."""
     shared_kb, most_warps = target
-    warps = THREADS // 32
-    of_a_warp = -(-registers * 32 // GRANULE) * GRANULE
+    warps = threads // WARP
+    of_a_warp = -(-registers * WARP // GRANULE) * GRANULE
     blocks = min(REGISTERS // (of_a_warp * warps), int(shared_kb / (shared / 1024 + BLOCK_KB)), most_warps // warps)
     return blocks * warps / most_warps
 
@@ -138,8 +169,8 @@ def fma_share(ptx):
     return best[1]
 
 
-def resources(kernel, signature, target):
-    """Compile a kernel for a target, (8, 0) or (9, 0)."""
+def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
+    """Compile a kernel for a target, (8, 0) or (9, 0), with at most so many registers, for blocks of that size."""
     ptx, _ = compile_ptx(python_of(kernel), signature, cc=target)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
@@ -148,7 +179,7 @@ def resources(kernel, signature, target):
             ptxas(),
             "-v",
             f"-arch=sm_{target[0]}{target[1]}",
-            f"--maxrregcount={MOST_REGISTERS}",
+            f"--maxrregcount={most}",
             str(source),
             "-o",
             str(source.with_suffix(".cubin")),
@@ -157,18 +188,27 @@ def resources(kernel, signature, target):
     registers = int(re.search(r"Used (\d+) registers", said)[1])
     shared = sum(map(int, re.findall(r"(\d+) bytes smem", said)))
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
-    return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target]), fma_share(ptx), ptx)
+    return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target], threads), fma_share(ptx), ptx)
+
+
+def row_resources(share, kernel, signature, target):
+    """The same of a kernel of `rows`."""
+    return resources(kernel, signature, target, rows.registers_of(share), ROW_WARPS * WARP)
+
+
+def line(name, target, it):
+    share = f"{it.fma_share:.0%}" if it.fma_share else ""
+    cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def table():
-    """Markdown, for float64 A and both targets."""
+    """Markdown, for float64 A and both targets; of the kernels of `rows`, for all shares."""
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
+    for name, (share, kernel, signature) in row_signatures().items():
+        lines += [line(name, target, row_resources(share, kernel, signature, target)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
-        for target in TARGETS:
-            it = resources(kernel, signature, target)
-            share = f"{it.fma_share:.0%}" if it.fma_share else ""
-            cells = (name_of(kernel), "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
     return "\n".join(lines)
 
 

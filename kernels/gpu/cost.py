@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 LAUNCH = 5e-6  # seconds from one kernel to the next on a stream, about
 TILE = 64  # of a Gram matrix, see gram.py
-FUSED_UP_TO = 256  # columns up to which one pass serves rows and columns, see rows.WIDEST
+FUSED_UP_TO = 512  # columns up to which one pass serves rows and columns, see share.WIDEST
 EXP = 40  # flops, about, of an exponential in float64
 
 

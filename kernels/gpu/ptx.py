@@ -90,7 +90,7 @@ else:
         """An array: its entries at constant places, and what `Emitted` needs for others."""
 
         def __init__(self, emitted, kind, value):
-            self.emitted, self.number = emitted, emitted.context.get_data_type(kind.dtype)
+            self.emitted, self.number, self.is_c = emitted, emitted.context.get_data_type(kind.dtype), kind.layout == "C"
             self.struct = emitted.context.make_array(kind)(emitted.context, emitted.builder, value)
 
         def place(self, index):
@@ -129,7 +129,7 @@ else:
             return self.builder.select(self.builder.fcmp_ordered(">", y, x), y, x)
 
         def absolute(self, x):
-            return self.builder.select(self.builder.fcmp_ordered("<", x, ir.Constant(F64, 0.0)), self.builder.fneg(x), x)
+            return self.builder.select(self.builder.fcmp_ordered("<", x, ir.Constant(F64, 0.0)), self.builder.fsub(ir.Constant(F64, 0.0), x), x)
 
         def widened(self, x):
             """In float64; by a statement of its own, so that the register of a float32 is kept, not the two of its conversion."""
@@ -184,21 +184,22 @@ else:
         # -- memory -----------------------------------------------------------------------------------------------
 
         def words(self, A, base, row, column, count):
-            """A[base + row, column : column + count] in one load; rows are addressed by 32 bits from `base` on."""
-            across, along = cgutils.unpack_tuple(self.builder, A.struct.strides, 2)
-            number = A.number
-            size = self.context.get_abi_sizeof(number)
-            column = self.as_int(column, I64)
-            along = ir.Constant(I64, size) if count > 1 else along
-            start = self.builder.add(self.builder.ptrtoint(A.struct.data, I64), self.builder.mul(self.as_int(base, I64), across))
-            start = self.builder.add(start, self.builder.mul(column, along))
-            narrow = self.builder.sext(self.builder.trunc(across, I32), I64)
-            where = self.builder.add(start, self.builder.mul(self.builder.sext(self.as_int(row, I32), I64), narrow))
-            letter = "d" if number == F64 else "f"
-            outs = "{" + ", ".join(f"${k}" for k in range(count)) + "}" if count > 1 else "$0"
-            text = f"ld.global.nc.L1::no_allocate{f'.v{count}' if count > 1 else ''}.f{8 * size} {outs}, [${count}];"
-            found = self.asm(ir.LiteralStructType([number] * count) if count > 1 else number, [where], text, ",".join([f"={letter}"] * count + ["l"]))
-            return [self.builder.extract_value(found, k) for k in range(count)] if count > 1 else [found]
+            """A[base + row, column : column + count] in one load; rows are counted in 32 bits from `base` on."""
+            build, size = self.builder, self.context.get_abi_sizeof(A.number)
+            across, along = cgutils.unpack_tuple(build, A.struct.strides, 2)
+            if A.is_c or count > 1:
+                along = ir.Constant(I64, size)
+            where = build.add(build.ptrtoint(A.struct.data, I64), build.mul(self.as_int(base, I64), across))
+            where = build.add(where, build.mul(self.as_int(column, I64), along))
+            # a product of two numbers of 32 bits is one instruction
+            where = build.add(where, build.mul(build.sext(self.as_int(row, I32), I64), build.sext(build.trunc(across, I32), I64)))
+            places = [f"${k}" for k in range(count)]
+            kind, letter = f"f{8 * size}", "d" if A.number == F64 else "f"
+            if count == 1:
+                return [self.asm(A.number, [where], f"ld.global.nc.{kind} $0, [$1];", f"={letter},l")]
+            text = f"ld.global.nc.L1::no_allocate.v{count}.{kind} {{{', '.join(places)}}}, [${count}];"
+            found = self.asm(ir.LiteralStructType([A.number] * count), [where], text, ",".join([f"={letter}"] * count + ["l"]))
+            return [build.extract_value(found, k) for k in range(count)]
 
         def entry(self, array, i):
             """An entry of a vector, in float64."""

@@ -11,22 +11,31 @@ import numpy as np
 from ..formulas import rows as formulas
 from ..formulas import states
 from ..formulas.links import terms
-from ..formulas.records import VB, VU, W2A, Q, R, V
+from ..formulas.records import VB, VU, W2A, R, V
 from .block import cuda, device, kernel_of
 from .ptx import any_of_warp
 from .reduction import block_max, block_sum, warp_max
 from .scalar import ByLink, scalar
-from .share import LARGEST, SUM, ROW_WARPS, first_slot, parts
+from .share import LARGEST, ROW_WARPS, SUM, first_slot, parts
 from .vectors import over_exp, raised, rescale, rescaled, row_weights
 
 rescaled_sums, sum_weights = scalar(states.rescaled_sums), scalar(formulas.sum_weights)
 slot_of = device(first_slot)
-REGISTERS = ((4, 128), (8, 168), (16, 255))  # numbers of a row in a lane up to which that many registers do: for 4, 3 and 2 blocks on a multiprocessor
+REGISTERS = (
+    (4, 128),
+    (8, 168),
+    (16, 255),
+)  # for so many numbers of a row in a lane: 4, 3 and 2 blocks on a multiprocessor
+
+
+def registers_of(share):
+    """How many registers a kernel for that share may take."""
+    return next(registers for columns, registers in REGISTERS if share.columns <= columns)
 
 
 def compiled(share):
     """How a kernel for that share is compiled."""
-    return kernel_of(next(registers for columns, registers in REGISTERS if share.columns <= columns))
+    return kernel_of(registers_of(share))
 
 
 def sizes(share):
@@ -60,7 +69,7 @@ def make_steps(share):
 
 def make_store(share, joins):
     """A function that stores the sums of a block's warps, joined one after another."""
-    put, lanes, width, vector, kinds, warp = parts(share, joins)[-2], share.lanes, share.width, share.vector, len(joins), share.warp
+    put, lanes, width, vector, kinds, warp = parts(share, joins).put, share.lanes, share.width, share.vector, len(joins), share.warp
 
     @device
     def store(sums, table, first, vectors, kind):
@@ -116,7 +125,7 @@ def products(share):
 
 @functools.cache
 def sums(share, kinds):
-    """For a = A x and the domain there, and for sums of columns while alpha is not known: of no kind, of three, or of four, the last with weights w."""
+    """For a = A x, the domain there, and sums of columns while alpha is not known: of no kind, of three, or of four, with weights w."""
     joins = (SUM,) * kinds
     fetch, take, dot, gather, accumulate, scale, *_ = parts(share, joins)
     places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
@@ -195,7 +204,7 @@ def sums(share, kinds):
 def gradient(share):
     """For the sums of columns where the point is known."""
     joins = (SUM,) * 3
-    fetch, _, _, _, accumulate, *_ = parts(share, joins)
+    fetch, accumulate = parts(share, joins).fetch, parts(share, joins).accumulate
     places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
     held, C, _, count = sizes(share)
     groups, step, width = share.groups, share.step, share.width
@@ -272,7 +281,7 @@ def curvature(share):
 @functools.cache
 def transposed(share):
     """For A^T y."""
-    fetch, _, _, _, accumulate, *_ = parts(share, (SUM,))
+    fetch, accumulate = parts(share, (SUM,)).fetch, parts(share, (SUM,)).accumulate
     places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), np.dtype(share.number).type
     held, C, _, count = sizes(share)
     groups, step, width = share.groups, share.step, share.width
@@ -304,7 +313,7 @@ def transposed(share):
 def columns(share):
     """For the sizes of columns."""
     joins = (SUM, LARGEST)
-    fetch, measure = parts(share, joins)[0], parts(share, joins)[-1]
+    fetch, measure = parts(share, joins).fetch, parts(share, joins).measure
     places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
     held, C, _, _ = sizes(share)
     step, width, sums_size, table_size = share.step, share.width, 2 * C, 2 * share.width

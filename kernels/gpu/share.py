@@ -6,12 +6,13 @@ up so that each lane ends with other rows, and one exponential serves all the ro
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .block import WARP, address_of
 from .ptx import straight
 
-WORD = 16  # bytes of a load, at most
+WORD, MOST_APART = 16, 2**31  # bytes of a load, at most, and from a row to the next
 MOST_HELD, MOST_COLUMNS, MOST_PRODUCTS = 16, 16, 4  # numbers that a lane holds, of all its rows and of one of them; products that it ends with
 WIDEST = MOST_COLUMNS * WARP  # columns of a row in the registers of a warp
 ROW_WARPS = 4  # of a block
@@ -80,10 +81,16 @@ def first_slot(lane, rows, lanes):
     return slot
 
 
-def share_for(number, vector, d, warp=WARP):
-    """The share of rows of d columns, from which one load takes `vector` numbers."""
-    width, lanes = min(d, MOST_COLUMNS * warp), 1
-    while lanes < warp and lanes * vector < width:
+def share_for(number, vector, d, by_columns=False, warp=WARP):
+    """The share of rows of d columns, from which one load takes `vector` numbers, or of columns in which rows lie side by side.
+
+    The latter takes as few lanes for a row as have room, and then a load takes one column of the rows of a warp.
+    """
+    widest = MOST_COLUMNS * warp
+    width, lanes = min(d, widest), 1
+    if by_columns and d > widest:
+        width = MOST_COLUMNS * warp // 8  # of a part: rows of 64 bytes lie side by side
+    while lanes < warp and lanes * (MOST_COLUMNS if by_columns else vector) < width:
         lanes *= 2
     loads = -(-width // (lanes * vector))
     rows, most = 1, min(MOST_HELD // (loads * vector), MOST_PRODUCTS * lanes)
@@ -95,18 +102,38 @@ def share_for(number, vector, d, warp=WARP):
 def share_of(A):
     """The share of a matrix by where it lies: loads of 16 bytes where all of them begin on 16 bytes, smaller ones else."""
     size, (across, along) = A.dtype.itemsize, A.strides
+    if abs(across) >= MOST_APART:
+        raise ValueError(f"the rows of A on the GPU are {across} bytes apart; pass a copy in which they are less than {MOST_APART} bytes apart")
     vector = WORD // size if along == size else 1
     while vector > 1 and (address_of(A) | across | A.shape[1] * size) % (vector * size):
         vector //= 2
-    return share_for(A.dtype.str, vector, A.shape[1])
+    return share_for(A.dtype.str, vector, A.shape[1], abs(across) < abs(along))
 
 
 SUM, LARGEST = "add", "larger"
 
 
+class Routines(NamedTuple):
+    """See `routines`, where they are."""
+
+    fetch: Callable
+    take: Callable
+    dot: Callable
+    gather: Callable
+    accumulate: Callable
+    scale: Callable
+    put: Callable
+    measure: Callable
+
+
 @functools.cache
 def parts(share, joins=()):
     """What the lanes do, as functions for kernels; rows are joined to `sums` of these kinds. Local arrays stay in registers."""
+    return Routines(*map(straight, routines(share, joins)))
+
+
+def routines(share, joins):
+    """The same, of the operations `on` of ptx.py."""
     C, R, V, kinds = share.columns, share.rows, share.vector, len(joins)
 
     def fetch(on, rows, A, base, group, last, column, d):
@@ -189,4 +216,4 @@ def parts(share, joins=()):
                 sums[j] = on.fma(x, on.pick(is_there, x, 0.0), sums[j])
                 sums[C + j] = on.larger(sums[C + j], on.absolute(x))
 
-    return tuple(map(straight, (fetch, take, dot, gather, accumulate, scale, put, measure)))
+    return Routines(fetch, take, dot, gather, accumulate, scale, put, measure)
