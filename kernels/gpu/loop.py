@@ -8,19 +8,22 @@ import functools
 import numpy as np
 
 from ..cuda import complete_point, launch, launch_rows, parts_of, weigh_gram
+from ..formulas.links import terms
+from ..formulas.records import Domain
 from .block import EDGE, MOST_BLOCKS, THREADS, cuda, kernel, unsigned
-from .reduction import block_sum
+from .ptx import any_of_warp
+from .reduction import block_sum, warp_max
 from .rows import compiled, gradient, make_places, make_steps, sizes
 from .scalar import ByLink
 from .share import ROW_WARPS, parts, share_of
-from .vectors import join_domain, start_domain, store_domain
+from .vectors import over_exp, raised, rescale, rescaled, store_domain
 
 # -- the point at a + A p ---------------------------------------------------------------------------------------
 
 
 @functools.cache
 def ahead(share):
-    """For A p and the domain at a + A p; the loop is that of `rows.products`."""
+    """For A p and the domain at a + A p; the loops are those of `rows.products` and `rows.sums`."""
     fetch, take, dot, gather, *_ = parts(share)
     places, steps, number = make_places(share), make_steps(share), np.dtype(share.number).type
     held, C, slots, count = sizes(share)
@@ -34,27 +37,42 @@ def ahead(share):
         n, d = A.shape
         lane, group, column, own, is_only = places()
         at, stop = steps(n)
-        domain = start_domain(link)
+        shift, alpha, magnitude, slope, largest = link.low, 0.0, 0.0, 0.0, 0.0
+        scale_of = over_exp(shift)
         take(ps, p, column, d)
         while at < stop:
             for r in range(slots):
                 partial[r] = 0.0
             first = 0
-            while first < d:
+            while first < (d if is_part else 1):
                 if is_part:
                     take(ps, p, first + column, d)
                 fetch(rows, A, at * step, group, min(n - 1 - at * step, step), first + column, d)
                 dot(partial, rows, ps)
                 first += width
             gather(found, partial, lane)
+            top, base = shift, unsigned(at * step + own)
             for k in range(count):
-                i = at * step + own + k * groups
-                if is_only and i < n:
-                    there = a[i] + found[k]
+                i = base + unsigned(k * groups)
+                if i < unsigned(n):
+                    top = raised(link, top, a[i] + found[k])
+            if any_of_warp(top > shift):
+                top = warp_max(top)
+                factor = rescale(shift, top)
+                alpha, magnitude, slope = rescaled(factor, alpha), rescaled(factor, magnitude), rescaled(factor, slope)
+                shift, scale_of = top, over_exp(top)
+            for k in range(count):
+                i = base + unsigned(k * groups)
+                if is_only and i < unsigned(n):
+                    there = a[i] + found[k]  # read again, from the cache: it would take registers
+                    u, v, _, size = terms(link, there, shift, scale_of)
                     da[i], out[i] = found[k], there
-                    domain = join_domain(link, there, found[k], domain)
+                    alpha += u
+                    magnitude += size
+                    slope += v * found[k]
+                    largest = max(largest, abs(found[k]))
             at += ROW_WARPS
-        store_domain(scratch, domain, sums[cuda.blockIdx.x])
+        store_domain(scratch, Domain(shift, alpha, magnitude, slope, largest), sums[cuda.blockIdx.x])
 
     return ByLink(fold_ahead, compiled(share))
 
