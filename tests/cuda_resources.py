@@ -22,7 +22,7 @@ from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
 from fastrsx.kernels.newton.passes import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
-REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed
+REGISTERS, GRANULE, BLOCK_KB = 65536, 256, 1  # of a multiprocessor; a warp's unit of them; KB reserved for a block
 
 _f8, _i8 = types.float64, types.int64
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
@@ -113,14 +113,19 @@ class Resources(NamedTuple):
     ptx: str
 
 
-def python_of(kernel):
-    """Its source; of one that asks its link, for exp(a) + a."""
-    return (kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel).py_func
+def linked(kernel):
+    """The kernel; of one that asks its link, that for exp(a) + a."""
+    return kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel
+
+
+def most_registers(kernel):
+    """How many registers it may take."""
+    return linked(kernel).targetoptions.get("max_registers", 255)
 
 
 def name_of(kernel):
     """The kernel's name; it tells apart the two that are made from one function."""
-    return python_of(kernel).__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
+    return linked(kernel).py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):
@@ -167,9 +172,9 @@ def fma_share(ptx):
     return best[1]
 
 
-def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
-    """Compile a kernel for a target, (8, 0) or (9, 0), with at most so many registers, for blocks of that size."""
-    ptx, _ = compile_ptx(python_of(kernel), signature, cc=target)
+def resources(kernel, signature, target, threads=THREADS):
+    """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size."""
+    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
@@ -177,7 +182,7 @@ def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
             ptxas(),
             "-v",
             f"-arch=sm_{target[0]}{target[1]}",
-            f"--maxrregcount={most}",
+            f"--maxrregcount={most_registers(kernel)}",
             str(source),
             "-o",
             str(source.with_suffix(".cubin")),
@@ -189,11 +194,6 @@ def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
     return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target], threads), fma_share(ptx), ptx)
 
 
-def row_resources(share, kernel, signature, target):
-    """The same of a kernel of `rows`."""
-    return resources(kernel, signature, target, rows.registers_of(share), ROW_WARPS * WARP)
-
-
 def line(name, target, it):
     share = f"{it.fma_share:.0%}" if it.fma_share else ""
     cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
@@ -203,8 +203,8 @@ def line(name, target, it):
 def table():
     """Markdown, for float64 A and both targets; of the kernels of `rows`, for all shares."""
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
-    for name, (share, kernel, signature) in row_signatures().items():
-        lines += [line(name, target, row_resources(share, kernel, signature, target)) for target in TARGETS]
+    for name, (_, kernel, signature) in row_signatures().items():
+        lines += [line(name, target, resources(kernel, signature, target, ROW_WARPS * WARP)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
         lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
     return "\n".join(lines)

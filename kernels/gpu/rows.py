@@ -28,14 +28,9 @@ REGISTERS = (
 )  # for so many numbers of a row in a lane: 4, 3 and 2 blocks on a multiprocessor
 
 
-def registers_of(share):
-    """How many registers a kernel for that share may take."""
-    return next(registers for columns, registers in REGISTERS if share.columns <= columns)
-
-
 def compiled(share):
     """How a kernel for that share is compiled."""
-    return kernel_of(registers_of(share))
+    return kernel_of(next(registers for columns, registers in REGISTERS if share.columns <= columns))
 
 
 def sizes(share):
