@@ -45,39 +45,41 @@ def signatures(number):
     }
 
 
-# What there is to compile of the kernels of `rows`: how many columns, of which numbers in how wide loads, whether A is by columns.
+# Some of the shares for which there are kernels of `rows`: each number of columns in a lane, small rows, rows that do not begin on 16 bytes.
 SHARES = {
     "2 columns": share_for("<f8", 2, 2),
-    "3 columns": share_for("<f8", 1, 3),
     "64 columns": share_for("<f8", 2, 64),
     "65 columns": share_for("<f8", 1, 65),
     "256 columns": share_for("<f8", 2, 256),
     "512 columns": share_for("<f8", 2, 512),
-    "511 columns": share_for("<f8", 1, 511),
-    "64 columns in float32": share_for("<f4", 4, 64),
-    "512 columns in float32": share_for("<f4", 4, 512),
+    "64 columns, float32": share_for("<f4", 4, 64),
+    "512 columns, float32": share_for("<f4", 4, 512),
     "64 columns, F-ordered": share_for("<f8", 1, 64, True),
 }
-PARTS = {"1024 columns": share_for("<f8", 2, 1024), "1024 columns in float32": share_for("<f4", 4, 1024)}
 
 
 def row_signatures():
-    """{name: (share, kernel, its argument types)} of the kernels of `rows`, for each of these shares."""
+    """{name: (share, kernel, its argument types)} of the kernels of `rows`: for all shares those with most registers, for one share all."""
     found = {}
-    for columns, share in (SHARES | PARTS).items():
+    for columns, share in SHARES.items():
         number = types.float64 if share.number == "<f8" else types.float32
         A, x = types.Array(number, 2, "A" if "F-ordered" in columns else "C"), number[::1]
-        several = {
-            "products": (rows.products(share), (A, x, _v)),
-            "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
-            "transposed": (rows.transposed(share), (A, _v, _c)),
-            "columns": (rows.columns(share), (A, _c)),
-        }
-        if not share.is_part:
-            sums = (_link, A, x, x, x, _v, _states, _c)
-            several |= {name: (rows.sums(share, kinds), sums) for name, kinds in (("value", 0), ("sums", 3), ("weighted sums", 4))}
-            several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        sums = (_link, A, x, x, x, _v, _states, _c)
+        several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
+        several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        if columns == "64 columns":
+            several |= {
+                "value": (rows.sums(share, 0), sums),
+                "products": (rows.products(share), (A, x, _v)),
+                "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
+                "transposed": (rows.transposed(share), (A, _v, _c)),
+                "columns": (rows.columns(share), (A, _c)),
+            }
         found |= {f"{name} of {columns}": (share, *each) for name, each in several.items()}
+    share = share_for("<f8", 2, 1024)
+    A = types.Array(_f8, 2, "C")
+    found["products of 1024 columns"] = share, rows.products(share), (A, _v, _v)
+    found["gradient of 1024 columns"] = share, rows.gradient(share), (_link, A, _v, _v, _v, _point, _v, _c)
     return found
 
 

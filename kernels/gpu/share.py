@@ -94,7 +94,7 @@ def share_for(number, vector, d, by_columns=False, warp=WARP):
     while lanes < warp and lanes * (FEW if by_columns else vector) < width:
         lanes *= 2
     loads = -(-width // (lanes * vector))
-    rows, most = 1, min(MOST_HELD // (loads * vector), MOST_PRODUCTS * lanes)
+    rows, most = 1, min(MOST_HELD // (2 if by_columns else 1) // (loads * vector), MOST_PRODUCTS * lanes)
     while 2 * rows <= most:
         rows *= 2
     return Share(number, vector, lanes, loads, rows, d > width, warp)
@@ -199,14 +199,16 @@ def routines(share, joins):
 
     def put(on, sums, table, column, is_mine, is_first):
         """table[kind, column + place of j] = sums[kind, j] of all rows side by side, joined to what is there unless that is the first."""
+        at, found = [], []
         for kind, join in enumerate(joins):
             for j in range(C):
                 total, half = sums[kind * C + j], share.lanes
                 while half < share.warp:
                     total = getattr(on, join)(total, on.swapped(total, half))
                     half *= 2
-                at = on.offset(column, kind * share.width + share.place(j))
-                on.store(is_mine, table, at, on.pick(is_first, total, getattr(on, join)(on.entry(table, at), total)))
+                at.append(on.offset(column, kind * share.width + share.place(j)))
+                found.append(on.pick(is_first, total, getattr(on, join)(on.entry(table, at[-1]), total)))
+        on.store(is_mine, table, at, found)
 
     def measure(on, sums, rows, group, last):
         """sums[0] += the squares of the rows, sums[1] = their largest sizes."""
