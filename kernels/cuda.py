@@ -38,7 +38,8 @@ from .gpu.vectors import (
 )
 from .newton.passes import PLANE
 
-BLOCK_ROWS, MOST_EACH = (THREADS, 1) if config.ENABLE_CUDASIM else (96, 8)  # rows of a block, at least; blocks on a multiprocessor, at most
+BLOCK_ROWS = THREADS if config.ENABLE_CUDASIM else 96  # at least
+RESIDENT = ((4, 4), (8, 3), (math.inf, 2))  # blocks of `rows` on a multiprocessor, for so many columns of a lane: see rows.REGISTERS
 VECTOR_NUMBERS = 2**22  # of the d-vectors of all blocks, of one kind: at most
 GRAM_BYTES = 2**26  # of partial Gram matrices, at most
 
@@ -60,10 +61,10 @@ class Workspace(NamedTuple):
 
 
 def block_count(n, d):
-    """How many blocks the n rows are folded in: as many on each multiprocessor, where their d-vectors are then a small part of A."""
-    most, each = -(-n // BLOCK_ROWS), MOST_EACH
+    """How many blocks the n rows are folded in: as many as fit on the GPU at once, where their d-vectors are then a small part of A."""
+    most, each = -(-n // BLOCK_ROWS), next(blocks for columns, blocks in RESIDENT if d <= columns * WARP)
     while each > 1 and each * multiprocessors() > most:
-        each //= 2
+        each -= 1
     return max(1, min(each * multiprocessors(), most, VECTOR_NUMBERS // d))
 
 

@@ -22,7 +22,7 @@ from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
 from fastrsx.kernels.newton.passes import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
-REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed
+REGISTERS, GRANULE, BLOCK_KB = 65536, 256, 1  # of a multiprocessor; a warp's unit of them; KB reserved for a block
 
 _f8, _i8 = types.float64, types.int64
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
@@ -45,40 +45,43 @@ def signatures(number):
     }
 
 
-# What there is to compile of the kernels of `rows`: how many columns, of which numbers in how wide loads, whether A is by columns.
+# Some of the shares for which there are kernels of `rows`: each number of columns in a lane, small rows, rows that do not begin on 16 bytes.
 SHARES = {
     "2 columns": share_for("<f8", 2, 2),
-    "3 columns": share_for("<f8", 1, 3),
     "64 columns": share_for("<f8", 2, 64),
     "65 columns": share_for("<f8", 1, 65),
     "256 columns": share_for("<f8", 2, 256),
     "512 columns": share_for("<f8", 2, 512),
-    "511 columns": share_for("<f8", 1, 511),
-    "64 columns in float32": share_for("<f4", 4, 64),
-    "512 columns in float32": share_for("<f4", 4, 512),
+    "64 columns, float32": share_for("<f4", 4, 64),
+    "512 columns, float32": share_for("<f4", 4, 512),
     "64 columns, F-ordered": share_for("<f8", 1, 64, True),
 }
-PARTS = {"1024 columns": share_for("<f8", 2, 1024), "1024 columns in float32": share_for("<f4", 4, 1024)}
 
 
 def row_signatures():
-    """{name: (share, kernel, its argument types)} of the kernels of `rows`, for each of these shares."""
+    """{name: (share, kernel, its argument types)} of the kernels of `rows`: for all shares those with most registers, for one share all."""
     found = {}
-    for columns, share in (SHARES | PARTS).items():
+    for columns, share in SHARES.items():
         number = types.float64 if share.number == "<f8" else types.float32
         A, x = types.Array(number, 2, "A" if "F-ordered" in columns else "C"), number[::1]
-        several = {
-            "products": (rows.products(share), (A, x, _v)),
-            "ahead": (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states)),
-            "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
-            "transposed": (rows.transposed(share), (A, _v, _c)),
-            "columns": (rows.columns(share), (A, _c)),
-        }
-        if not share.is_part:
-            sums = (_link, A, x, x, x, _v, _states, _c)
-            several |= {name: (rows.sums(share, kinds), sums) for name, kinds in (("value", 0), ("sums", 3), ("weighted sums", 4))}
-            several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        sums = (_link, A, x, x, x, _v, _states, _c)
+        several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
+        several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
+        several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        if columns == "64 columns":
+            several |= {
+                "value": (rows.sums(share, 0), sums),
+                "products": (rows.products(share), (A, x, _v)),
+                "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
+                "transposed": (rows.transposed(share), (A, _v, _c)),
+                "columns": (rows.columns(share), (A, _c)),
+            }
         found |= {f"{name} of {columns}": (share, *each) for name, each in several.items()}
+    share = share_for("<f8", 2, 1024)
+    A = types.Array(_f8, 2, "C")
+    found["products of 1024 columns"] = share, rows.products(share), (A, _v, _v)
+    found["ahead of 1024 columns"] = share, loop.ahead(share), (_link, A, _v, _v, _v, _v, _states)
+    found["gradient of 1024 columns"] = share, rows.gradient(share), (_link, A, _v, _v, _v, _point, _v, _c)
     return found
 
 
@@ -115,14 +118,19 @@ class Resources(NamedTuple):
     ptx: str
 
 
-def python_of(kernel):
-    """Its source; of one that asks its link, for exp(a) + a."""
-    return (kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel).py_func
+def linked(kernel):
+    """The kernel; of one that asks its link, that for exp(a) + a."""
+    return kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel
+
+
+def most_registers(kernel):
+    """How many registers it may take."""
+    return linked(kernel).targetoptions.get("max_registers", 255)
 
 
 def name_of(kernel):
     """The kernel's name; it tells apart the two that are made from one function."""
-    return python_of(kernel).__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
+    return linked(kernel).py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):
@@ -169,9 +177,9 @@ def fma_share(ptx):
     return best[1]
 
 
-def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
-    """Compile a kernel for a target, (8, 0) or (9, 0), with at most so many registers, for blocks of that size."""
-    ptx, _ = compile_ptx(python_of(kernel), signature, cc=target)
+def resources(kernel, signature, target, threads=THREADS):
+    """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size."""
+    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
@@ -179,7 +187,7 @@ def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
             ptxas(),
             "-v",
             f"-arch=sm_{target[0]}{target[1]}",
-            f"--maxrregcount={most}",
+            f"--maxrregcount={most_registers(kernel)}",
             str(source),
             "-o",
             str(source.with_suffix(".cubin")),
@@ -191,11 +199,6 @@ def resources(kernel, signature, target, most=MOST_REGISTERS, threads=THREADS):
     return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target], threads), fma_share(ptx), ptx)
 
 
-def row_resources(share, kernel, signature, target):
-    """The same of a kernel of `rows`."""
-    return resources(kernel, signature, target, rows.registers_of(share), ROW_WARPS * WARP)
-
-
 def line(name, target, it):
     share = f"{it.fma_share:.0%}" if it.fma_share else ""
     cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
@@ -205,8 +208,8 @@ def line(name, target, it):
 def table():
     """Markdown, for float64 A and both targets; of the kernels of `rows`, for all shares."""
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
-    for name, (share, kernel, signature) in row_signatures().items():
-        lines += [line(name, target, row_resources(share, kernel, signature, target)) for target in TARGETS]
+    for name, (_, kernel, signature) in row_signatures().items():
+        lines += [line(name, target, resources(kernel, signature, target, ROW_WARPS * WARP)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
         lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
     return "\n".join(lines)

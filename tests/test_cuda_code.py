@@ -19,7 +19,7 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx.kernels.gpu import block, cost, gram, rows
+from fastrsx.kernels.gpu import block, cost, gram
 from fastrsx.kernels.gpu import share as share_of_rows
 from fastrsx.system import device
 
@@ -38,7 +38,7 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
     found = cuda_resources.resources(kernel, signature, target)
     assert found.spilled == 0
     assert found.shared < 48 * 1024
-    assert found.occupancy >= 0.5
+    assert found.occupancy >= (0.5 if cuda_resources.most_registers(kernel) == 64 else 0.375)
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)
     if cuda_resources.name_of(kernel).startswith("fold_gram"):
@@ -50,11 +50,11 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
 def test_a_kernel_for_rows_fits(name, target):
     """Rows and sums stay in registers; the loop has neither shared memory nor a barrier, and loads as wide as they can be."""
     share, kernel, signature = ROWS[name]
-    found = cuda_resources.row_resources(share, kernel, signature, target)
+    found = cuda_resources.resources(kernel, signature, target, 32 * share_of_rows.ROW_WARPS)
     assert found.spilled == 0
     assert ".local" not in found.ptx
     assert found.shared < 48 * 1024
-    blocks = {128: 4, 168: 3, 255: 2}[rows.registers_of(share)]
+    blocks = {128: 4, 168: 3, 255: 2}[cuda_resources.most_registers(kernel)]
     assert found.occupancy >= blocks * share_of_rows.ROW_WARPS / cuda_resources.TARGETS[target][1]
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)

@@ -32,9 +32,10 @@ class Lanes:
     entry = staticmethod(lambda array, i: array[i].astype(np.float64))
 
     @staticmethod
-    def store(flag, array, i, x):
-        assert len(np.unique(i[flag])) == flag.sum(), "two lanes store at one place"
-        array[i[flag]] = x[flag]
+    def store(flag, array, places, values):
+        i, x = np.array(places)[:, flag].ravel(), np.array(values)[:, flag].ravel()
+        assert len(np.unique(i)) == len(i), "a place is written twice"
+        array[i] = x
 
 
 # Numbers of A, of a load, columns, and whether they lie one after another.

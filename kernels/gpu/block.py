@@ -26,7 +26,7 @@ kernel = cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_
 
 
 def kernel_of(registers):
-    """A decorator of kernels with at most that many registers a thread, for blocks of other sizes and code that holds PTX."""
+    """A decorator of kernels with at most that many registers a thread."""
     return cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=registers, lto=False)
 
 

@@ -9,7 +9,7 @@ from ..formulas.records import VB, VU, W2A, Q, R, V
 from .block import THREADS, WARPS, cuda, kernel
 from .reduction import block_max, block_sum
 from .scalar import scalar
-from .vectors import merged_residuals, rescale, store_loss
+from .vectors import merged_residuals, rescale, store_domain_of_all, store_loss
 
 gradient_entry, rank_2, rescaled_sums = scalar(finish.gradient_entry), scalar(finish.rank_2), scalar(states.rescaled_sums)
 
@@ -43,6 +43,7 @@ def finish_gradient(sums, point, vectors, kinds, out):
     j, at = cuda.blockIdx.x, point[0]
     residuals = merged_residuals(scratch, sums)
     if j == 0:
+        store_domain_of_all(scratch, sums, point)
         store_loss(residuals, point)
     v, vu, vb, w2a = 0.0, 0.0, 0.0, 0.0
     for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):

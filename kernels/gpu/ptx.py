@@ -58,9 +58,10 @@ if config.ENABLE_CUDASIM:
             return float(array[i])
 
         @staticmethod
-        def store(flag, array, i, x):
-            if flag:
-                array[i] = x
+        def store(flag, array, places, values):
+            for i, x in zip(places, values, strict=True):
+                if flag:
+                    array[i] = x
 
     def straight(routine):
         """A device function of a routine."""
@@ -110,9 +111,9 @@ else:
         def __init__(self, context, builder):
             self.context, self.builder = context, builder
 
-        def asm(self, result, arguments, text, constraints, side_effect=True):
+        def asm(self, result, arguments, text, constraints, attributes=()):
             kind = ir.FunctionType(result, [each.type for each in arguments])
-            return self.builder.call(ir.InlineAsm(kind, text, constraints, side_effect=side_effect), arguments)
+            return self.builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments, attrs=attributes)
 
         # -- numbers ----------------------------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ else:
         def _shuffled(self, kind, x, lane, width):
             each = f"shfl.sync.{kind}.b32 {{0}}, {{0}}, {lane}, {(32 - width) << 8 | 0x1F}, {ALL:#x}; "
             text = "{ .reg .b32 low, high; mov.b64 {low, high}, $1; " + each.format("low") + each.format("high") + "mov.b64 $0, {low, high}; }"
-            return self.asm(F64, [x], text, "=d,d")
+            return self.asm(F64, [x], text, "=d,d", ("convergent",))  # all lanes execute the same one: LLVM must not move it into a branch
 
         def swapped(self, x, bit):
             """x of the lane whose number differs in that bit."""
@@ -206,10 +207,11 @@ else:
             x = array[i]
             return x if x.type == F64 else self.builder.fpext(x, F64)
 
-        def store(self, flag, array, i, x):
-            """array[i] = x where the flag is set."""
+        def store(self, flag, array, places, values):
+            """array[i] = x for places i and values x, where the flag is set."""
             with self.builder.if_then(flag):
-                array[i] = x
+                for i, x in zip(places, values, strict=True):
+                    array[i] = x
 
     def straight(routine):
         """An intrinsic of a routine."""

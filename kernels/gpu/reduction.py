@@ -1,4 +1,4 @@
-"""Numbers of all threads of a block, joined in a fixed order: within each warp by its shuffles, then warp by warp."""
+"""Numbers of all threads of a block, joined in a fixed order: within each warp by its shuffles, then across warps in each of them."""
 
 import operator
 
@@ -7,7 +7,7 @@ from .ptx import swapped
 
 
 def make_reduction(join):
-    """Over a warp, and over a block, for each of their threads. scratch: a number for each warp, in shared memory."""
+    """Over a warp, and over a block, for each of their threads. scratch: a number for each warp, of which there are 1, 2, 4, ..."""
 
     @device
     def over_warp(x):
@@ -24,9 +24,11 @@ def make_reduction(join):
         if cuda.threadIdx.x % WARP == 0:
             scratch[cuda.threadIdx.x // WARP] = x
         cuda.syncthreads()
-        x = scratch[0]
-        for k in range(1, cuda.blockDim.x // WARP):
-            x = join(x, scratch[k])
+        warps = cuda.blockDim.x // WARP
+        x, half = scratch[cuda.threadIdx.x % warps], warps // 2
+        while half > 0:
+            x = join(x, swapped(x, half))
+            half //= 2
         return x
 
     return over_warp, over_block

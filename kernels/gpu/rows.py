@@ -28,14 +28,9 @@ REGISTERS = (
 )  # for so many numbers of a row in a lane: 4, 3 and 2 blocks on a multiprocessor
 
 
-def registers_of(share):
-    """How many registers a kernel for that share may take."""
-    return next(registers for columns, registers in REGISTERS if share.columns <= columns)
-
-
 def compiled(share):
     """How a kernel for that share is compiled."""
-    return kernel_of(registers_of(share))
+    return kernel_of(next(registers for columns, registers in REGISTERS if share.columns <= columns))
 
 
 def sizes(share):
@@ -140,7 +135,7 @@ def sums(share, kinds):
         rows, xs = cuda.local.array(held, number), cuda.local.array(C, np.float64)
         partial, found = cuda.local.array(slots, np.float64), cuda.local.array(count, np.float64)
         each, weights = cuda.local.array(sums_size, np.float64), cuda.local.array(weights_size, np.float64)
-        factors = cuda.local.array(room, np.float64)
+        factors, bs, ws = cuda.local.array(room, np.float64), cuda.local.array(count, np.float64), cuda.local.array(count, np.float64)
         n, d = A.shape
         lane, group, column, own, is_only = places()
         at, stop = steps(n)
@@ -151,6 +146,11 @@ def sums(share, kinds):
         scale_of = over_exp(shift)
         while at < stop:
             fetch(rows, A, at * step, group, min(n - 1 - at * step, step), column, d)
+            if kinds > 0:
+                for k in range(count):  # now, so that these loads are under way with those of A
+                    i = min(at * step + own + k * groups, n - 1)
+                    bs[k] = np.float64(b[i])
+                    ws[k] = np.float64(w[i]) if is_weighted else 0.0
             for r in range(slots):
                 partial[r] = 0.0
             dot(partial, rows, xs)
@@ -176,11 +176,11 @@ def sums(share, kinds):
                     alpha += u
                     magnitude += size
                 if kinds > 0:
-                    weights[k], weights[count + k], weights[2 * count + k] = 0.0, 0.0, 0.0
-                    if i < n:
-                        weights[k], weights[count + k], weights[2 * count + k] = sum_weights(u, v, np.float64(b[i]))
+                    if i >= n:
+                        u, v, ai = 0.0, 0.0, 0.0
+                    weights[k], weights[count + k], weights[2 * count + k] = sum_weights(u, v, bs[k])
                     if is_weighted:
-                        weights[3 * count + k] = np.float64(w[i]) ** 2 * ai if i < n else 0.0
+                        weights[3 * count + k] = ws[k] ** 2 * ai
             if kinds > 0:
                 accumulate(each, rows, weights)
             at += ROW_WARPS
@@ -260,17 +260,18 @@ def curvature(share):
             each[k] = 0.0
         while at < stop:
             fetch(rows, A, at * step, group, min(n - 1 - at * step, step), column, d)
+            for k in range(count):
+                i = at * step + own + k * groups
+                weights[k] = row_weights(link, a, b, w, point, i).h if i < n else 0.0
             for r in range(slots):
                 partial[r] = 0.0
             dot(partial, rows, xs)
             gather(found, partial, lane)
             for k in range(count):
                 i = at * step + own + k * groups
-                weights[k] = 0.0
-                if i < n:
-                    weights[k] = row_weights(link, a, b, w, point, i).h * found[k]
-                    if is_only and da.shape[0] > 0:
-                        da[i] = found[k]
+                weights[k] *= found[k]
+                if is_only and i < n and da.shape[0] > 0:
+                    da[i] = found[k]
             accumulate(each, rows, weights)
             at += ROW_WARPS
         store(each, table, 0, vectors[cuda.blockIdx.x], R)

@@ -14,6 +14,7 @@ from .ptx import straight
 
 WORD, MOST_APART = 16, 2**31  # bytes of a load, at most, and from a row to the next
 MOST_HELD, MOST_COLUMNS, MOST_PRODUCTS = 16, 16, 4  # numbers that a lane holds, of all its rows and of one of them; products that it ends with
+FEW, PART = 8, 2 * WARP  # numbers of a row in a lane where columns are contiguous; columns of a part of such an A that is too wide
 WIDEST = MOST_COLUMNS * WARP  # columns of a row in the registers of a warp
 ROW_WARPS = 4  # of a block
 
@@ -84,16 +85,16 @@ def first_slot(lane, rows, lanes):
 def share_for(number, vector, d, by_columns=False, warp=WARP):
     """The share of rows of d columns, from which one load takes `vector` numbers, or of columns in which rows lie side by side.
 
-    The latter takes as few lanes for a row as have room, and then a load takes one column of the rows of a warp.
+    Then few lanes take a row, and a load of a warp a column or a few of as many rows as possible.
     """
     widest = MOST_COLUMNS * warp
     width, lanes = min(d, widest), 1
     if by_columns and d > widest:
-        width = MOST_COLUMNS * warp // 8  # of a part: rows of 64 bytes lie side by side
-    while lanes < warp and lanes * (MOST_COLUMNS if by_columns else vector) < width:
+        width = PART
+    while lanes < warp and lanes * (FEW if by_columns else vector) < width:
         lanes *= 2
     loads = -(-width // (lanes * vector))
-    rows, most = 1, min(MOST_HELD // (loads * vector), MOST_PRODUCTS * lanes)
+    rows, most = 1, min(MOST_HELD // (2 if by_columns else 1) // (loads * vector), MOST_PRODUCTS * lanes)
     while 2 * rows <= most:
         rows *= 2
     return Share(number, vector, lanes, loads, rows, d > width, warp)
@@ -198,14 +199,16 @@ def routines(share, joins):
 
     def put(on, sums, table, column, is_mine, is_first):
         """table[kind, column + place of j] = sums[kind, j] of all rows side by side, joined to what is there unless that is the first."""
+        at, found = [], []
         for kind, join in enumerate(joins):
             for j in range(C):
                 total, half = sums[kind * C + j], share.lanes
                 while half < share.warp:
                     total = getattr(on, join)(total, on.swapped(total, half))
                     half *= 2
-                at = on.offset(column, kind * share.width + share.place(j))
-                on.store(is_mine, table, at, on.pick(is_first, total, getattr(on, join)(on.entry(table, at), total)))
+                at.append(on.offset(column, kind * share.width + share.place(j)))
+                found.append(on.pick(is_first, total, getattr(on, join)(on.entry(table, at[-1]), total)))
+        on.store(is_mine, table, at, found)
 
     def measure(on, sums, rows, group, last):
         """sums[0] += the squares of the rows, sums[1] = their largest sizes."""

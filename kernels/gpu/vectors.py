@@ -12,7 +12,7 @@ from ..formulas.links import growth, terms
 from ..formulas.records import Domain, Residuals
 from .block import THREADS, WARPS, block_rows, cuda, device, kernel
 from .reduction import block_max, block_sum
-from .scalar import linked_device, linked_kernel, scalar
+from .scalar import linked_device, linked_kernel, linked_kernel_of, scalar
 
 add_residual, add_penalty, factors = scalar(rows.add_residual), scalar(rows.add_penalty), scalar(rows.factors)
 weights, penalised, loss = scalar(rows.weights), scalar(rows.penalised), scalar(rows.loss)
@@ -82,31 +82,34 @@ def fold_domain(link, a, da, t, out, sums):
 
 
 @device
-def merged_domains(scratch, sums):
-    """The domain of all blocks, for each thread."""
-    shift = -math.inf
-    for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
+def merged_alpha(scratch, sums):
+    """M and alpha^ of all blocks, for each thread."""
+    shift, k = -math.inf, cuda.threadIdx.x
+    while k < sums.shape[0]:  # not a range: Numba counts its steps beforehand, which takes registers
         shift = max(shift, sums[k].shift)
-    shift = block_max(scratch, shift)
-    alpha, magnitude, slope, step = 0.0, 0.0, 0.0, 0.0
-    for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
-        factor = rescale(sums[k].shift, shift)
-        alpha += rescaled(factor, sums[k].alpha)
-        magnitude += rescaled(factor, sums[k].magnitude)
-        slope += rescaled(factor, sums[k].slope)
-        step = max(step, sums[k].step)
-    alpha, magnitude, slope = block_sum(scratch, alpha), block_sum(scratch, magnitude), block_sum(scratch, slope)
-    return Domain(shift, alpha, magnitude, slope, block_max(scratch, step))
+        k += THREADS
+    shift, alpha, k = block_max(scratch, shift), 0.0, cuda.threadIdx.x
+    while k < sums.shape[0]:
+        alpha += rescaled(rescale(sums[k].shift, shift), sums[k].alpha)
+        k += THREADS
+    return shift, block_sum(scratch, alpha)
 
 
 @device
-def store_start(domain, point):
-    """M, k, alpha^, kappa, the slope and the step of a point."""
+def store_domain_of_all(scratch, sums, point):
+    """kappa, the slope and the step of a point, of the domains of all blocks; M and alpha^ are there."""
+    at, k = point[0], cuda.threadIdx.x
+    magnitude, slope, step = 0.0, 0.0, 0.0
+    while k < sums.shape[0]:
+        factor = rescale(sums[k].shift, at.shift)
+        magnitude += rescaled(factor, sums[k].magnitude)
+        slope += rescaled(factor, sums[k].slope)
+        step = max(step, sums[k].step)
+        k += THREADS
+    magnitude, slope, step = block_sum(scratch, magnitude), block_sum(scratch, slope), block_max(scratch, step)
     if cuda.threadIdx.x == 0:
-        at, alpha = point[0], domain.alpha
-        at.shift, at.k, at.alpha = domain.shift, over_exp(domain.shift), alpha
-        at.kappa = kappa(domain.magnitude, alpha) if alpha > 0.0 else math.inf
-        at.slope, at.step = domain.slope, domain.step
+        at.kappa = kappa(magnitude, at.alpha) if at.alpha > 0.0 else math.inf
+        at.slope, at.step = slope, step
 
 
 # -- the loss, alpha known --------------------------------------------------------------------------------------
@@ -119,18 +122,17 @@ def merge_residual(scratch, total):
     return Residuals(squares, fc, ff, block_sum(scratch, total.penalty))
 
 
-@linked_kernel
+@linked_kernel_of(80)
 def fold_residuals(link, a, b, w, point, sums):
-    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block, and what follows for the point from all their domains.
+    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block; and M, k and alpha^ of the point.
 
-    Each block merges the domains for itself, which takes less time than a launch.
+    Each block adds up the alpha^ of all blocks, which takes less time than a launch.
     """
     scratch = cuda.shared.array(WARPS, np.float64)
-    domain = merged_domains(scratch, sums)
-    if cuda.blockIdx.x == 0:
-        store_start(domain, point)
-    shift, k = domain.shift, over_exp(domain.shift)
-    over_alpha = 1.0 / domain.alpha if domain.alpha != 0.0 else math.inf
+    shift, alpha = merged_alpha(scratch, sums)
+    k, over_alpha = over_exp(shift), 1.0 / alpha if alpha != 0.0 else math.inf
+    if cuda.grid(1) == 0:
+        point[0].shift, point[0].k, point[0].alpha = shift, k, alpha
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
     total = Residuals(0.0, 0.0, 0.0, 0.0)
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
@@ -148,11 +150,13 @@ def fold_residuals(link, a, b, w, point, sums):
 def merged_residuals(scratch, sums):
     """The sums of all blocks, for each thread."""
     squares, fc, ff, penalty = 0.0, 0.0, 0.0, 0.0
-    for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
+    k = cuda.threadIdx.x
+    while k < sums.shape[0]:
         squares += sums[k].squares
         fc += sums[k].fc
         ff += sums[k].ff
         penalty += sums[k].penalty
+        k += THREADS
     return merge_residual(scratch, Residuals(squares, fc, ff, penalty))
 
 
@@ -167,8 +171,9 @@ def store_loss(total, point):
 
 @kernel
 def merge_residuals(sums, point):
-    """L, <c, c>, s and <f, f> of all blocks. One block."""
+    """The point, of all blocks, where M, k and alpha^ are known. One block."""
     scratch = cuda.shared.array(WARPS, np.float64)
+    store_domain_of_all(scratch, sums, point)
     store_loss(merged_residuals(scratch, sums), point)
 
 
