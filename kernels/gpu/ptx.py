@@ -6,23 +6,22 @@ same routine NumPy's arrays of 32 lanes.
 """
 
 import inspect
+from operator import itemgetter
 
-import numpy as np
 from numba import config
 
 from .block import ALL, WARP, cuda, device
 
 if config.ENABLE_CUDASIM:
-    LANES = 1024  # of a block, at most
+    passed = [0.0] * 1024  # by the threads of a block; the simulator runs one block at a time
 
-    def exchange(value, thread):
-        """The value that another thread of the warp has passed."""
-        passed = cuda.shared.array(LANES, np.float64)
+    def exchange(value, read):
+        """What `read` finds among the values that threads of the warp have passed."""
         passed[cuda.threadIdx.x] = value
         cuda.syncwarp()
-        found = passed[thread]
+        found = read(passed)
         cuda.syncwarp()
-        return float(found)
+        return found
 
     class Computed:
         """The operations, as numbers of one thread."""
@@ -43,11 +42,11 @@ if config.ENABLE_CUDASIM:
 
         @staticmethod
         def swapped(x, bit):
-            return exchange(x, cuda.threadIdx.x ^ bit)
+            return swapped(x, bit)
 
         @staticmethod
         def taken(x, lane, width):
-            return exchange(x, cuda.threadIdx.x // width * width + lane)
+            return exchange(float(x), itemgetter(cuda.threadIdx.x // width * width + lane))
 
         @staticmethod
         def words(A, base, row, column, count):
@@ -69,15 +68,13 @@ if config.ENABLE_CUDASIM:
 
     @device
     def swapped(x, bit):
-        return exchange(x, cuda.threadIdx.x ^ bit)
+        return exchange(float(x), itemgetter(cuda.threadIdx.x ^ bit))
 
     @device
     def any_of_warp(flag):
         """Whether the flag is set in a lane."""
-        any_set = False
-        for lane in range(WARP):
-            any_set |= exchange(1.0 if flag else 0.0, cuda.threadIdx.x // WARP * WARP + lane) > 0.0
-        return any_set
+        first = cuda.threadIdx.x // WARP * WARP
+        return exchange(bool(flag), lambda flags: any(flags[first : first + WARP]))
 
 else:
     from llvmlite import ir
@@ -226,7 +223,7 @@ else:
 
         names = inspect.signature(routine).parameters  # the first is `on`, for which Numba passes its own
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-        definition.__signature__ = inspect.Signature(parameters)
+        definition.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return intrinsic(definition)
 
     @device

@@ -21,11 +21,8 @@ from .vectors import over_exp, raised, rescale, rescaled, row_weights
 
 rescaled_sums, sum_weights = scalar(states.rescaled_sums), scalar(formulas.sum_weights)
 slot_of = device(first_slot)
-REGISTERS = (
-    (4, 128),
-    (8, 168),
-    (16, 255),
-)  # for so many numbers of a row in a lane: 4, 3 and 2 blocks on a multiprocessor
+# Of a thread, for up to so many numbers of a row in a lane: 4, 3 and 2 blocks fit on a multiprocessor.
+REGISTERS = ((4, 128), (8, 168), (16, 255))
 
 
 def compiled(share):

@@ -82,6 +82,7 @@ def first_slot(lane, rows, lanes):
     return slot
 
 
+@functools.cache
 def share_for(number, vector, d, by_columns=False, warp=WARP):
     """The share of rows of d columns, from which one load takes `vector` numbers, or of columns in which rows lie side by side.
 
@@ -111,11 +112,11 @@ def share_of(A):
     return share_for(A.dtype.str, vector, A.shape[1], abs(across) < abs(along))
 
 
-SUM, LARGEST = "add", "larger"
+SUM, LARGEST = "add", "larger"  # how numbers of a column are joined: operations of `ptx`
 
 
 class Routines(NamedTuple):
-    """See `routines`, where they are."""
+    """What lanes do, see `routines`."""
 
     fetch: Callable
     take: Callable
@@ -129,12 +130,12 @@ class Routines(NamedTuple):
 
 @functools.cache
 def parts(share, joins=()):
-    """What the lanes do, as functions for kernels; rows are joined to `sums` of these kinds. Local arrays stay in registers."""
+    """What lanes do, as functions for kernels; `sums` are joined in these ways, one for each kind. Local arrays stay in registers."""
     return Routines(*map(straight, routines(share, joins)))
 
 
 def routines(share, joins):
-    """The same, of the operations `on` of ptx.py."""
+    """The same, by the operations `on` of `ptx`."""
     C, R, V, kinds = share.columns, share.rows, share.vector, len(joins)
 
     def fetch(on, rows, A, base, group, last, column, d):
