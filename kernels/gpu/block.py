@@ -20,7 +20,7 @@ if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA"
 
 # Threads of a block as a square, and of a warp; and blocks. The simulator runs each thread as one of Python.
 EDGE, WARP_ROWS, WARP_COLUMNS, MOST_BLOCKS = (4, 2, 2, 2) if config.ENABLE_CUDASIM else (16, 4, 8, 4096)
-THREADS = EDGE * EDGE
+THREADS, WARP = EDGE * EDGE, WARP_ROWS * WARP_COLUMNS
 
 # Four blocks of that many registers a thread are half of the threads that a multiprocessor holds.
 kernel = cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=64)
@@ -35,21 +35,32 @@ def why_unavailable():
     return " ".join((cuda.cuda_error() or "the driver finds none").split())
 
 
+def address_of(array):
+    """Where an array begins in the memory of the GPU."""
+    return array.ctypes.data if config.ENABLE_CUDASIM else array.__cuda_array_interface__["data"][0]
+
+
+@functools.cache
+def multiprocessors():
+    """How many the GPU has."""
+    return 2 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
+
+
 if config.ENABLE_CUDASIM:
 
-    def configured(kernel, grid, stream):
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
         """A kernel for a launch; the simulator's is the kernel itself."""
-        return kernel[grid, THREADS, stream]
+        return kernel[grid, threads, stream, shared]
 
 else:
     from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
 
     @functools.lru_cache(maxsize=256)
-    def configured(kernel, grid, stream):
-        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one."""
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
+        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one. shared: bytes that it asks for."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
-            return kernel[grid, THREADS, stream]
+            return kernel[grid, threads, stream, shared]
 
 
 def make_reduction(join):
