@@ -74,6 +74,10 @@ if config.ENABLE_CUDASIM:
         """A device function (lane, *arguments) of a routine."""
         return device(lambda lane, *args: routine(Warp(lane), *args))
 
+    @device
+    def afresh(number):
+        return number
+
 else:
     from llvmlite import ir
     from numba.core import cgutils
@@ -232,3 +236,13 @@ else:
         names = ["typingctx", "lane", *list(inspect.signature(routine).parameters)[1:]]
         definition.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
         return intrinsic(definition)
+
+    @intrinsic
+    def afresh(typingctx, number):
+        """The same number, of which the compiler does not know that: what follows from it is computed anew, and takes no registers in between."""
+
+        def codegen(context, builder, sig, args):
+            kind = ir.FunctionType(I64, [I64])
+            return builder.call(ir.InlineAsm(kind, "mov.b64 $0, $1;", "=l,l", side_effect=True), args)
+
+        return types.int64(types.int64), codegen

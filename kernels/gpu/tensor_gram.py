@@ -19,7 +19,7 @@ from numba.cuda import types
 from ..formulas.records import R, V
 from .block import EDGE, THREADS, address_of, block_rows, cuda, device, kernel, multiprocessors
 from .scalar import linked_kernel
-from .tensor import LANES, straight
+from .tensor import LANES, afresh, straight
 from .vectors import row_weights
 
 TENSOR_CORES = ((8, 0), (9, 0), (10, 0))  # compute capabilities with fast ones for float64 and 160 KB of shared memory for a block
@@ -28,7 +28,7 @@ GROUPS, NARROW_WARPS = (2, 2) if config.ENABLE_CUDASIM else (4, 8)  # 16 columns
 WIDE_WARPS, WIDE_DEPTH = 8, 16
 HALF = NARROW = 16 * GROUPS
 QUARTER, PANEL = HALF // 2, 2 * HALF
-COSTS = 8.0, 9.0, 4.5  # of a row, about, for two panels, for two on the diagonal, and for a lone one
+COSTS = 8.0, 10.0, 5.0  # of a row, about, for two panels, for two on the diagonal, and for a lone one
 MOST_WAVES = 4  # blocks, for each that runs at once
 LEAST_CHUNKS = 8  # stages that a block goes through, at least
 PART_BYTES = 2**26  # of partial sums, at most
@@ -107,7 +107,8 @@ def make_fetch(ring, columns, source, threads):
     copy = straight(lambda on, there, place, A, i, j, count: on.copy(size, there, place, A, (i, j), count))
 
     @device
-    def fetch(S, place, A, row, stop, first, t):
+    def fetch(S, place, A, row, stop, first, thread):
+        t = afresh(thread)
         r, piece = (t % down, t // down) if is_down else (t // along, t % along)
         n, d = A.shape
         for l in range(alongs):
@@ -169,22 +170,23 @@ def pairs(on, S, place, groups):
 
 
 def make_multiply(tile, ring, depth):
-    """A function that adds the products of `depth` rows of a stage: rows of the tile from column `left` on, columns from `right` on."""
+    """A function that adds the products of `depth` rows of a stage: rows of the tile from column `left` on, columns from `right` on, riders from `ridden`."""
     stride, kind = ring.stride, ring.depth
 
-    def multiply(on, acc, S, left, right, H, weight):
+    def multiply(on, acc, S, left, right, ridden, H, weight):
         own = on.thread * stride + on.group * 2
         sums = [on.get(acc, k) for k in range(tile.numbers)]
         for row in range(0, depth, 4):
             h = on.load(H, weight + on.thread + row)
             lefts = pairs(on, S, left + own + row * stride, tile.groups)
             rights = lefts if tile.is_triangle else pairs(on, S, right + own + row * stride, tile.groups // 2)
-            factors = [(i, rights[j] * h) for i, j in tile.products]
+            terms = [(lefts[2 * i : 2 * i + 2], rights[j] * h) for i, j in tile.products]
             if tile.riders:
-                rider = on.load(H, weight + on.group % RIDERS * kind + on.thread + (kind + row))
-                factors += [(i, on.only(on.group < RIDERS, rider)) for i in range(tile.groups)]
-            for k, (i, factor) in enumerate(factors):
-                sums[4 * k : 4 * k + 4] = on.product(lefts[2 * i : 2 * i + 2], factor, sums[4 * k : 4 * k + 4])
+                vector = on.only(on.group < RIDERS, on.load(H, weight + on.group % RIDERS * kind + on.thread + (kind + row)))
+                riding = lefts if tile.is_triangle else pairs(on, S, ridden + own + row * stride, tile.groups)
+                terms += [(riding[2 * i : 2 * i + 2], vector) for i in range(tile.groups)]
+            for k, (a, b) in enumerate(terms):
+                sums[4 * k : 4 * k + 4] = on.product(a, b, sums[4 * k : 4 * k + 4])
         for k, x in enumerate(sums):
             on.set(acc, k, x)
 
@@ -192,9 +194,9 @@ def make_multiply(tile, ring, depth):
 
 
 def make_store(tile):
-    """A function that stores a tile whose first row and column are those of the matrix: below the diagonal, and the riders in rows d, d + 1 and d + 2."""
+    """A function that stores a tile: its part below the diagonal, from that row and column of the matrix on, and riders from column `ridden` on."""
 
-    def store(on, acc, gram, part, d, row, column):
+    def store(on, acc, gram, part, d, row, column, ridden):
         for k, (i, j) in enumerate(tile.products):
             for c in range(4):
                 p = row + on.group * 2 + (16 * i + c // 2)
@@ -202,7 +204,7 @@ def make_store(tile):
                 on.put((p < d) & (q <= p), gram, (part, p, q), on.get(acc, 4 * k + c))
         for i in range(tile.groups if tile.riders else 0):
             for c in range(4):
-                p, rider = row + on.group * 2 + (16 * i + c // 2), on.thread * 2 + c % 2
+                p, rider = ridden + on.group * 2 + (16 * i + c // 2), on.thread * 2 + c % 2
                 on.put((p < d) & (rider < RIDERS), gram, (part, d + rider, p), on.get(acc, 4 * (len(tile.products) + i) + c))
 
     return straight(store)
@@ -286,7 +288,7 @@ def narrow(groups, source, riders):
                 fetch_weights(H, at_H + then * kinds * depth, h, n, ahead * depth, n, lane)
             commit(lane)
             place = at_S + now * depth * stride
-            multiply(lane, acc, S, place, place, H, at_H + now * kinds * depth)
+            multiply(lane, acc, S, place, place, place, H, at_H + now * kinds * depth)
             then = now
             now = now + 1 if now + 1 < stages else 0
             ahead += warps
@@ -301,7 +303,7 @@ def narrow(groups, source, riders):
                 add(lane, acc, H, warp * numbers * LANES)
             half //= 2
         if warp == 0:
-            store(lane, acc, gram, cuda.blockIdx.x, d, 0, 0)
+            store(lane, acc, gram, cuda.blockIdx.x, d, 0, 0, 0)
 
     return Folding(fold_narrow, warps * LANES, 8 * max(first_H + warps * ring_H, warps // 2 * numbers * LANES))
 
@@ -348,78 +350,86 @@ def warp_place(warp, on_diagonal):
     return False, side, side * PANEL + HALF, side * PANEL + warp % 2 * QUARTER
 
 
+# What a block needs of its job now and then is in shared memory, since registers are few: of the left panel, and of the right one.
+FIRST, ROW, STOP, PART = 0, 2, 4, 6  # its first column; the first row, and the last; which part of the rows that is
+
+
 @functools.cache
 def wide(source, riders):
     """Sums over some of the rows, for two panels. Of two warps on the same tensor cores, one starts copies before a stage, the other in its middle."""
-    triangle, rest = Tile(GROUPS, True, riders), Tile(GROUPS, False, 0)
+    triangle, rest, ridden = Tile(GROUPS, True, 0), Tile(GROUPS, False, 0), Tile(GROUPS, False, riders)
     kinds, threads = 1 + riders, WIDE_WARPS * LANES
     ring = Ring(2 * PANEL, WIDE_DEPTH, stages_of(source.itemsize), source.itemsize, 2 * kinds)
-    depth, stages, stride, weights = ring.depth, ring.stages, ring.stride, kinds * ring.depth
+    depth, stages, stride, weights, has_riders = ring.depth, ring.stages, ring.stride, kinds * ring.depth, riders > 0
     half = depth // 2
     first_H = ring.rows * source.itemsize // 8
-    stored, numbers = (types.float64 if source.itemsize == 8 else types.float32), max(triangle.numbers, rest.numbers)
+    stored, numbers = (types.float64 if source.itemsize == 8 else types.float32), max(triangle.numbers, ridden.numbers)
     fetch, fetch_weights = make_fetch(ring, PANEL, source, threads), make_fetch_weights(ring, kinds, threads)
-    multiply, multiply_rest = make_multiply(triangle, ring, half), make_multiply(rest, ring, half)
-    store, store_rest, clear = make_store(triangle), make_store(rest), make_clear(numbers)
+    multiply, multiply_rest, multiply_ridden = (make_multiply(tile, ring, half) for tile in (triangle, rest, ridden))
+    store, store_rest, store_ridden = (make_store(tile) for tile in (triangle, rest, ridden))
+    clear = make_clear(numbers)
     commit, wait = make_wait(stages - 2)
 
     @device
-    def fetch_stage(S, H, A, h, stage, row_left, row_right, stop_left, stop_right, left, right, t):
+    def fetch_stage(S, H, A, h, job, stage, chunk, t):
         """Start to copy a stage: rows of the left panel, and rows of the right one."""
-        place, weight = stage * depth * stride, first_H + 2 * stage * weights
-        fetch(S, place, A, row_left, stop_left, left * PANEL, t)
-        fetch(S, place + PANEL, A, row_right, stop_right, right * PANEL, t)
-        fetch_weights(H, weight, h, A.shape[0], row_left, stop_left, t)
-        fetch_weights(H, weight + weights, h, A.shape[0], row_right, stop_right, t)
+        for side in range(2):
+            row, stop = job[ROW + side] + chunk * depth, job[STOP + side]
+            fetch(S, stage * depth * stride + side * PANEL, A, row, stop, job[FIRST + side], t)
+            fetch_weights(H, first_H + (2 * stage + side) * weights, h, A.shape[0], row, stop, t)
 
     @folding(threads)
     def fold_wide(A, h, below, diagonal, lone, gram):
         S, H = cuda.shared.array(0, stored), cuda.shared.array(0, types.float64)
+        job = cuda.shared.array(8, types.int64)
         acc = cuda.local.array(numbers, np.float64)
         t = cuda.threadIdx.x
         lane, warp = t % LANES, t // LANES
         n, d = A.shape
         clear(lane, acc)
         left, right, part_left, part_right, parts, on_diagonal = job_of(cuda.blockIdx.x, (d + PANEL - 1) // PANEL, below, diagonal, lone)
-        is_triangle, side, row, column = warp_place(warp, on_diagonal)
         chunks = (n + depth - 1) // depth
         first_left, last_left = block_rows(part_left, parts, chunks)
         first_right, last_right = block_rows(part_right, parts, chunks)
         count = max(last_left - first_left, last_right - first_right)
-        row_left, row_right, stop_left, stop_right = first_left * depth, first_right * depth, min(last_left * depth, n), min(last_right * depth, n)
+        if t == 0:
+            job[FIRST], job[ROW], job[STOP], job[PART] = left * PANEL, first_left * depth, min(last_left * depth, n), part_left
+            job[FIRST + 1], job[ROW + 1], job[STOP + 1], job[PART + 1] = right * PANEL, first_right * depth, min(last_right * depth, n), part_right
+        cuda.syncthreads()
+        is_triangle, side, row, column = warp_place(warp, on_diagonal)
+        ride = side * PANEL + warp % 2 * HALF
         for s in range(stages - 1):
             if s < count:
-                fetch_stage(S, H, A, h, s, row_left + s * depth, row_right + s * depth, stop_left, stop_right, left, right, t)
+                fetch_stage(S, H, A, h, job, s, s, t)
             commit(lane)
         now, then = 0, stages - 1  # the stage that is multiplied, and the one that is free
-        row_left += (stages - 1) * depth
-        row_right += (stages - 1) * depth
         for chunk in range(count):
             wait(lane)
             cuda.syncthreads()
-            is_more = chunk + stages - 1 < count
             place, weight = now * depth * stride, first_H + (2 * now + side) * weights
             for part in range(2):  # of the stage
                 if part == warp // 4:
-                    if is_more:
-                        fetch_stage(S, H, A, h, then, row_left, row_right, stop_left, stop_right, left, right, t)
+                    if chunk + stages - 1 < count:
+                        fetch_stage(S, H, A, h, job, then, chunk + stages - 1, t)
                     commit(lane)
                 if is_triangle:
-                    multiply(lane, acc, S, place + row, place + column, H, weight)
+                    multiply(lane, acc, S, place + row, place + column, 0, H, weight)
+                elif has_riders and on_diagonal:
+                    multiply_ridden(lane, acc, S, place + row, place + column, place + ride, H, weight)
                 else:
-                    multiply_rest(lane, acc, S, place + row, place + column, H, weight)
+                    multiply_rest(lane, acc, S, place + row, place + column, 0, H, weight)
                 place += half * stride
                 weight += half
             then = now
             now = now + 1 if now + 1 < stages else 0
-            row_left += depth
-            row_right += depth
-        panel_row, panel_column = (left if row < PANEL else right) * PANEL, (left if column < PANEL else right) * PANEL
-        part = part_right if side > 0 else part_left
+        part = job[PART + side]
+        p, q = job[FIRST + row // PANEL] + row % PANEL, job[FIRST + column // PANEL] + column % PANEL
         if is_triangle:
-            store(lane, acc, gram, part, d, panel_row + row % PANEL, panel_column + column % PANEL)
+            store(lane, acc, gram, part, d, p, q, 0)
+        elif has_riders and on_diagonal:
+            store_ridden(lane, acc, gram, part, d, p, q, job[FIRST + side] + ride % PANEL)
         else:
-            store_rest(lane, acc, gram, part, d, panel_row + row % PANEL, panel_column + column % PANEL)
+            store_rest(lane, acc, gram, part, d, p, q, 0)
 
     return Folding(fold_wide, threads, 8 * (first_H + ring.weights))
 
