@@ -128,11 +128,11 @@ def make_fetch_weights(ring, kinds, threads):
     copy = straight(lambda on, there, place, h, i, count: on.copy(8, there, place, h, (i,), count))
 
     @device
-    def fetch_weights(H, place, h, n, row, stop, t):
-        k = t
+    def fetch_weights(H, place, h, n, row, stop, thread):
+        k = afresh(thread)
         while k < kinds * depth:
             i = row + k % depth
-            copy(t, H, place + k, h, k // depth * n + min(i, n - 1), 8 if i < stop else 0)
+            copy(thread, H, place + k, h, k // depth * n + min(i, n - 1), 8 if i < stop else 0)
             k += threads
 
     return fetch_weights
@@ -350,6 +350,12 @@ def warp_place(warp, on_diagonal):
     return False, side, side * PANEL + HALF, side * PANEL + warp % 2 * QUARTER
 
 
+@device
+def ride_of(thread):
+    """The first column of the stage of which a warp below the triangles has the riders."""
+    return (afresh(thread) // LANES - 4) * HALF
+
+
 # What a block needs of its job now and then is in shared memory, since registers are few: of the left panel, and of the right one.
 FIRST, ROW, STOP, PART = 0, 2, 4, 6  # its first column; the first row, and the last; which part of the rows that is
 
@@ -397,7 +403,6 @@ def wide(source, riders):
             job[FIRST + 1], job[ROW + 1], job[STOP + 1], job[PART + 1] = right * PANEL, first_right * depth, min(last_right * depth, n), part_right
         cuda.syncthreads()
         is_triangle, side, row, column = warp_place(warp, on_diagonal)
-        ride = side * PANEL + warp % 2 * HALF
         for s in range(stages - 1):
             if s < count:
                 fetch_stage(S, H, A, h, job, s, s, t)
@@ -415,7 +420,7 @@ def wide(source, riders):
                 if is_triangle:
                     multiply(lane, acc, S, place + row, place + column, 0, H, weight)
                 elif has_riders and on_diagonal:
-                    multiply_ridden(lane, acc, S, place + row, place + column, place + ride, H, weight)
+                    multiply_ridden(lane, acc, S, place + row, place + column, place + ride_of(t), H, weight)
                 else:
                     multiply_rest(lane, acc, S, place + row, place + column, 0, H, weight)
                 place += half * stride
@@ -427,7 +432,7 @@ def wide(source, riders):
         if is_triangle:
             store(lane, acc, gram, part, d, p, q, 0)
         elif has_riders and on_diagonal:
-            store_ridden(lane, acc, gram, part, d, p, q, job[FIRST + side] + ride % PANEL)
+            store_ridden(lane, acc, gram, part, d, p, q, job[FIRST + side] + ride_of(t) % PANEL)
         else:
             store_rest(lane, acc, gram, part, d, p, q, 0)
 
