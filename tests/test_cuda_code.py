@@ -43,6 +43,20 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
         assert found.fma_share > LEAST_FMA_SHARE
 
 
+@pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
+@pytest.mark.parametrize(("folding", "signature"), cuda_resources.foldings().values(), ids=cuda_resources.foldings())
+def test_a_gram_kernel_is_on_tensor_cores(folding, signature, target):
+    """All registers and no spill, one block on a multiprocessor; sums in float64, without atomics."""
+    found = cuda_resources.resources(folding.kernel, signature, target, folding.threads, folding.shared)
+    assert found.spilled == 0
+    assert found.shared <= cuda_resources.TARGETS[target][0] * 1024 - 1024
+    assert cuda_resources.tensor_products(found.ptx)
+    assert "cp.async" in found.ptx
+    assert ".local" not in found.ptx
+    assert not cuda_resources.atomics(found.ptx)
+    assert not cuda_resources.single_arithmetic(found.ptx)
+
+
 def test_the_cost_model_has_the_sizes_of_the_kernels():
     assert (cost.TILE, cost.FUSED_UP_TO) == (gram.TILE, rows.WIDEST)
 

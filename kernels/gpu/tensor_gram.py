@@ -30,7 +30,7 @@ HALF = NARROW = 16 * GROUPS
 QUARTER, PANEL = HALF // 2, 2 * HALF
 COSTS = 8.0, 10.0, 5.0  # of a row, about, for two panels, for two on the diagonal, and for a lone one
 MOST_WAVES = 4  # blocks, for each that runs at once
-LEAST_CHUNKS = 8  # stages that a block goes through, at least
+LEAST_ROWS = 128  # of a block
 PART_BYTES = 2**26  # of partial sums, at most
 
 
@@ -461,11 +461,11 @@ def split_of(n, d):
     """Blocks that end at about the same time, where no entry has more parts than the rows or the memory allow."""
     most = max(1, PART_BYTES // (8 * d * (d + RIDERS)))
     if d <= NARROW:
-        blocks = min(multiprocessors(), most, -(-n // (LEAST_CHUNKS * NARROW_WARPS)))
+        blocks = min(multiprocessors(), most, -(-n // LEAST_ROWS))
         return Split(0, blocks, 0, blocks)
     panels = -(-d // PANEL)
     counts = panels * (panels - 1) // 2, panels // 2, panels % 2
-    most = min(most, max(1, n // (LEAST_CHUNKS * WIDE_DEPTH)))
+    most = min(most, -(-n // LEAST_ROWS))
 
     def parts(longest):
         """The least parts of each kind of job with which none takes longer."""
