@@ -19,7 +19,7 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx.kernels.gpu import block, cost, gram, rows
+from fastrsx.kernels.gpu import block, cost, gram, rows, tensor_gram
 from fastrsx.system import device
 
 LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and the loop counter
@@ -55,6 +55,14 @@ def test_a_gram_kernel_is_on_tensor_cores(folding, signature, target):
     assert ".local" not in found.ptx
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)
+
+
+@pytest.mark.parametrize("itemsize", [8, 4])
+@pytest.mark.parametrize("riders", [0, tensor_gram.RIDERS])
+def test_every_ring_fits_into_an_a100(itemsize, riders):
+    source = tensor_gram.Source(itemsize, itemsize, False)
+    foldings = [*(tensor_gram.narrow(groups, source, riders) for groups in (1, 2, 4)), tensor_gram.wide(source, riders)]
+    assert max(folding.shared for folding in foldings) <= 163 * 1024 - 64
 
 
 def test_the_cost_model_has_the_sizes_of_the_kernels():

@@ -238,8 +238,8 @@ def make_add(numbers):
 
 
 def narrow_ring(groups, itemsize, riders):
-    """The ring of a warp: of as many numbers a stage, whatever the width."""
-    return Ring(16 * groups, 32 // groups, stages_of(itemsize), itemsize, 1 + riders)
+    """The ring of a warp: more rows in a stage of fewer columns."""
+    return Ring(16 * groups, min(16, 32 // groups), stages_of(itemsize), itemsize, 1 + riders)
 
 
 class Folding(NamedTuple):
