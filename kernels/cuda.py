@@ -13,9 +13,9 @@ from .cpu.blocks import KINDS
 from .cpu.rows import cancels
 from .formulas.links import RSX
 from .formulas.records import POINT, STATE
+from .gpu import tensor_gram
 from .gpu.block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
 from .gpu.block import why_unavailable as why_unavailable
-from .gpu import tensor_gram
 from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
 from .gpu.plane import fold_combination, fold_plane, merge_plane
 from .gpu.rows import (
@@ -83,7 +83,7 @@ def split_count(n, d):
 
 
 def alloc_gram(n, d, stream=0):
-    """The arrays that only Hessians need: room for one, for the weights h, v, q and r of all rows, and for the parts of the sums; see tensor_gram.py."""
+    """The arrays that only Hessians need: room for one, for the weights h, v, q and r of all rows, and for the parts of the sums."""
     shapes = (d, d), 4 * n, (split_count(n, d), d + tensor_gram.RIDERS, d)
     hess, h, gram = (cuda.device_array(shape, np.float64, stream=stream) for shape in shapes)
     configured(fold_fill, min(MOST_BLOCKS, -(-gram.size // THREADS)), stream)(gram.reshape(gram.size), 0.0)  # an entry may have fewer parts

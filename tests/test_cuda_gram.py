@@ -8,13 +8,11 @@ import pytest
 from numba import config
 
 import gpu
+from fastrsx.kernels.formulas.records import Q, R, V
 from formulas import assert_within, random_data
 
 kernels = gpu.kernels()
-from fastrsx.kernels.formulas.records import Q, R, V
-from fastrsx.kernels.gpu import tensor_gram
-
-cuda = kernels.cuda
+cuda, tensor_gram = kernels.cuda, kernels.tensor_gram
 if not tensor_gram.has_tensor_cores():
     pytest.skip("the GPU has no tensor cores for float64: tests/test_cuda.py tests its kernels", allow_module_level=True)
 
@@ -88,7 +86,10 @@ def test_any_layout_without_a_copy(layout, dtype, d):
     np.testing.assert_array_equal(found, gram_of(cuda.to_device(A), cuda.to_device(h)))
 
 
-@pytest.mark.parametrize(("columns", "itemsize", "address", "expected"), [(4, 8, 0, 16), (3, 8, 0, 8), (4, 8, 8, 8), (4, 4, 0, 16), (6, 4, 0, 8), (5, 4, 0, 4), (4, 4, 4, 4)])
+@pytest.mark.parametrize(
+    ("columns", "itemsize", "address", "expected"),
+    [(4, 8, 0, 16), (3, 8, 0, 8), (4, 8, 8, 8), (4, 4, 0, 16), (6, 4, 0, 8), (5, 4, 0, 4), (4, 4, 4, 4)],
+)
 def test_copies_are_as_large_as_addresses_allow(columns, itemsize, address, expected, monkeypatch):
     monkeypatch.setattr(tensor_gram, "address_of", lambda A: address)
     assert tensor_gram.source_of(np.zeros((3, columns), f"f{itemsize}")) == (itemsize, expected, False)

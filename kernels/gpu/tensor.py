@@ -210,7 +210,8 @@ else:
         def _mma(self, rows, a, b, c):
             place = lambda first, count: "{" + ", ".join(f"${k}" for k in range(first, first + count)) + "}"  # noqa: E731
             na, nc = len(a), len(c)
-            text = f"mma.sync.aligned.m{rows}n8k4.row.col.f64.f64.f64.f64 {place(0, nc)}, {place(nc, na)}, {place(nc + na, 1)}, {place(nc + na + 1, nc)};"
+            places = place(0, nc), place(nc, na), place(nc + na, 1), place(nc + na + 1, nc)
+            text = f"mma.sync.aligned.m{rows}n8k4.row.col.f64.f64.f64.f64 {', '.join(places)};"
             arguments = [each.it for each in (*a, b, *c)]
             out = self._asm(ir.LiteralStructType([F64] * nc), arguments, text, ",".join(["=d"] * nc + ["d"] * len(arguments)), side_effect=False)
             return [Value(self.builder, self.builder.extract_value(out, k)) for k in range(nc)]
@@ -234,7 +235,7 @@ else:
             return types.void(*(kind if isinstance(kind, types.Array) else types.int64 for kind in kinds)), codegen
 
         names = ["typingctx", "lane", *list(inspect.signature(routine).parameters)[1:]]
-        definition.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+        vars(definition)["__signature__"] = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
         return intrinsic(definition)
 
     @intrinsic

@@ -147,7 +147,7 @@ def make_wait(most):
 
 
 class Tile(NamedTuple):
-    """What a warp has of the matrix: `groups` times 16 rows by the first of the columns, in products of 16 x 8; with riders, also those of its rows."""
+    """What a warp has of the matrix, in products of 16 x 8: a triangle of 16 `groups` columns, or as many rows by half the columns; and riders."""
 
     groups: int
     is_triangle: bool
@@ -170,7 +170,7 @@ def pairs(on, S, place, groups):
 
 
 def make_multiply(tile, ring, depth):
-    """A function that adds the products of `depth` rows of a stage: rows of the tile from column `left` on, columns from `right` on, riders from `ridden`."""
+    """A function that adds the products of `depth` rows of a stage: its columns from `left` on by those from `right` on, and riders from `ridden` on."""
     stride, kind = ring.stride, ring.depth
 
     def multiply(on, acc, S, left, right, ridden, H, weight):
@@ -325,7 +325,7 @@ def triangle_place(k):
 def job_of(block, panels, below, diagonal, lone):
     """The panels of a block, left and right; the parts of the rows for either, and how many; whether it is on the diagonal.
 
-    Two panels below the diagonal, or two that each meet themselves, over the same rows; or the last panel alone, which meets itself over different ones.
+    Two panels that meet below the diagonal, or that each meet themselves; or the last panel alone, which meets itself over two parts of the rows.
     """
     pairs_below, pairs_on = panels * (panels - 1) // 2, panels // 2
     if block < pairs_below * below:
@@ -362,7 +362,7 @@ FIRST, ROW, STOP, PART = 0, 2, 4, 6  # its first column; the first row, and the 
 
 @functools.cache
 def wide(source, riders):
-    """Sums over some of the rows, for two panels. Of two warps on the same tensor cores, one starts copies before a stage, the other in its middle."""
+    """Sums over some of the rows, for two panels. Of two warps on the same tensor cores, one starts copies before a stage, one in its middle."""
     triangle, rest, ridden = Tile(GROUPS, True, 0), Tile(GROUPS, False, 0), Tile(GROUPS, False, riders)
     kinds, threads = 1 + riders, WIDE_WARPS * LANES
     ring = Ring(2 * PANEL, WIDE_DEPTH, stages_of(source.itemsize), source.itemsize, 2 * kinds)
@@ -479,7 +479,8 @@ def split_of(n, d):
     lengths = {cost / k for cost in COSTS for k in range(1, min(most, MOST_WAVES * multiprocessors()) + 1)}
     candidates = [parts(length) for length in sorted(lengths, reverse=True)]
     best = min(candidates, key=lambda chosen: (round(seconds(chosen), 9), sum(chosen)))
-    return Split(*best, sum(map(operator.mul, counts, best)))
+    below, diagonal, lone = best
+    return Split(below, diagonal, lone, sum(map(operator.mul, counts, best)))
 
 
 def fold(A, h, riders, gram):
