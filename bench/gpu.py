@@ -237,7 +237,7 @@ def time_solves(store):
             say(f"{n} x {d}", target, "skipped", "")
             continue
         A, x, b, *_ = store.problem(n, d, F64)
-        f = cuda.as_cuda_array(fastrsx.Problem(A, b).predict(x)).copy_to_host()
+        f = fastrsx.Problem(A, b).predict(x).copy_to_host()
         b = f * np.random.default_rng(0).uniform(0.8, 1.2, n)
         there, results = cuda.to_device(b / b.sum()), []
         took = timed(lambda A=A, there=there, results=results: results.append(fastrsx.newton(A, there)))

@@ -170,7 +170,7 @@ def pairs(on, S, place, groups):
 
 
 def make_multiply(tile, ring, depth):
-    """A function that adds the products of `depth` rows of a stage: its columns from `left` on by those from `right` on, and riders from `ridden` on."""
+    """A function that adds the products of `depth` rows of a stage: columns from `left` on by those from `right` on, and riders from `ridden` on."""
     stride, kind = ring.stride, ring.depth
 
     def multiply(on, acc, S, left, right, ridden, H, weight):
