@@ -241,7 +241,7 @@ def time_solves(store):
         b = f * np.random.default_rng(0).uniform(0.8, 1.2, n)
         there, results = cuda.to_device(b / b.sum()), []
         took = timed(lambda A=A, there=there, results=results: results.append(fastrsx.newton(A, there)))
-        say(f"{n} x {d}", target, f"{took:.2f}", f"{results[-1].nit}, {results[-1].passes}")
+        say(f"{n} x {d}", target, f"{took:.2f}", f"{results[-1].nit}, {results[-1].npass}")
 
 
 def time_first():

@@ -49,8 +49,6 @@ from .gpu.vectors import (
 )
 from .newton.passes import PLANE
 
-GRAM_BYTES = 2**26  # of partial Gram matrices, at most
-
 
 class Workspace(NamedTuple):
     """What the kernels write between passes, on the device; nothing in it but `a`, `h` and `products` grows with n."""
@@ -79,7 +77,7 @@ def split_count(n, d):
     if tensor_gram.has_tensor_cores():
         return tensor_gram.split_of(n, d).parts
     tiles = -(-d // TILE)
-    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), GRAM_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
+    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), tensor_gram.PART_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
 
 
 def alloc_gram(n, d, stream=0):

@@ -37,7 +37,7 @@ class Program:
         self.shared |= dict.fromkeys(external, self.static)
         body = text[text.index(".entry") :]
         lines = [re.sub(r"//.*", "", line).strip() for line in body[body.index("{") + 1 : body.rindex("}")].splitlines()]
-        self.labels, self.segments, self.source, self.guard = {}, [], [], None
+        self.labels, self.segments, self.source = {}, [], []
         for line in lines:
             if re.fullmatch(r"\$\w+:", line):
                 self._end(f"return None, None, {len(self.segments) + 1}")
@@ -134,7 +134,11 @@ class Program:
             to, origin = parts[-2], parts[-1]
             if origin == "f32":
                 return x[0]
-            return f"signed({self._value(inputs[0])}, {origin[1:]}) & {(1 << int(to[1:])) - 1}" if origin[0] == "s" else f"{x[0]} & {(1 << int(to[1:])) - 1}"
+            return (
+                f"signed({self._value(inputs[0])}, {origin[1:]}) & {(1 << int(to[1:])) - 1}"
+                if origin[0] == "s"
+                else f"{x[0]} & {(1 << int(to[1:])) - 1}"
+            )
         if kind in ("f64", "pred"):
             return f"{x[0]} {BINARY[name]} {x[1]}" if name != "fma" else f"{x[0]} * {x[1]} + {x[2]}"
         if name in ("shl", "shr"):
@@ -202,7 +206,7 @@ class Memory:
     def __init__(self, arrays):
         self.arrays, address = [], BASE
         for array, shift in arrays:
-            self.arrays.append((address + shift, array.view(np.uint8).reshape(-1) if array.size else array))
+            self.arrays.append((address + shift, array.ravel(order="K").view(np.uint8)))
             address += -(-array.nbytes // GUARD) * GUARD + 2 * GUARD
 
     def _find(self, address, size):

@@ -95,6 +95,12 @@ def test_a_launch_of_few_blocks_does_not_warn():
     assert block.configured(quiet, 1, 0).griddim == (1, 1, 1)
 
 
+def test_more_shared_memory_than_a_block_has_is_asked_for():
+    fold = cuda.jit(lambda out: None)
+    assert block.configured(fold, 1, 0, 256, block.GRANTED + 1).pre_launch_callbacks == [block.ask_for_shared]
+    assert block.configured(fold, 1, 0, 256, block.GRANTED).pre_launch_callbacks == []
+
+
 @pytest.mark.skipif(cuda.is_available(), reason="there is a GPU")
 def test_without_a_driver_the_error_says_why():
     with pytest.raises(RuntimeError, match=r"no GPU can be used: .*driver"):
