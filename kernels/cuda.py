@@ -14,7 +14,7 @@ from .cpu.blocks import KINDS
 from .cpu.rows import cancels
 from .formulas.links import RSX
 from .formulas.records import POINT, STATE
-from .gpu import rows
+from .gpu import rows, tensor_gram
 from .gpu.block import EDGE, MOST_BLOCKS, THREADS, WARP, configured, cuda, multiprocessors
 from .gpu.block import why_unavailable as why_unavailable
 from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
@@ -41,20 +41,19 @@ from .newton.passes import PLANE
 BLOCK_ROWS = THREADS if config.ENABLE_CUDASIM else 96  # at least
 RESIDENT = ((4, 4), (8, 3), (math.inf, 2))  # blocks of `rows` on a multiprocessor, for so many columns of a lane: see rows.REGISTERS
 VECTOR_NUMBERS = 2**22  # of the d-vectors of all blocks, of one kind: at most
-GRAM_BYTES = 2**26  # of partial Gram matrices, at most
 
 
 class Workspace(NamedTuple):
     """What the kernels write between passes, on the device; nothing in it but `a`, `h` and `products` grows with n."""
 
     a: Any  # n: A x at the last x
-    h: Any  # n: weights of the Gram matrix
+    h: Any  # 4 n: weights of the Gram matrix, and those of the three d-vectors
     products: Any  # n: of a direction, where d is large
     point: Any  # 1: the Point there, see formulas/records.py
     sums: Any  # blocks: the state of each block, and below its d-vectors
     vectors: Any  # blocks x 4 x d
     combined: Any  # 4 x d
-    gram: Any  # splits x d x d; none without `hessian`
+    gram: Any  # splits x (d + 3) x d: partial matrices, and below them partial d-vectors; none without `hessian`
     plane: Any  # blocks x sums: those of the plane search
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
     stream: Any
@@ -70,13 +69,19 @@ def block_count(n, d):
 
 def split_count(n, d):
     """How many parts the rows of the Gram matrix are summed in: as many blocks, and at most 64 MB of partial matrices."""
+    if tensor_gram.has_tensor_cores():
+        return tensor_gram.split_of(n, d).parts
     tiles = -(-d // TILE)
-    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), GRAM_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
+    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), tensor_gram.PART_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
 
 
 def alloc_gram(n, d, stream=0):
-    """The arrays that only Hessians need: room for one, for the weights of its rows, and for its parts."""
-    return tuple(cuda.device_array(shape, np.float64, stream=stream) for shape in ((d, d), n, (split_count(n, d), d, d)))
+    """The arrays that only Hessians need: room for one, for the weights h, v, q and r of all rows, and for the parts of the sums."""
+    shapes = (d, d), 4 * n, (split_count(n, d), d + tensor_gram.RIDERS, d)
+    hess, h, gram = (cuda.device_array(shape, np.float64, stream=stream) for shape in shapes)
+    if d > tensor_gram.NARROW:  # then an entry may have fewer parts
+        configured(fold_fill, min(MOST_BLOCKS, -(-gram.size // THREADS)), stream)(gram.reshape(gram.size), 0.0)
+    return hess, h, gram
 
 
 def alloc_workspace(n, d, hessian, link=RSX, stream=0):
@@ -93,11 +98,11 @@ def alloc_workspace(n, d, hessian, link=RSX, stream=0):
     return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
 
 
-def launch(kernel, grid, work, *args, threads=THREADS):
+def launch(kernel, grid, work, *args, threads=THREADS, shared=0):
     """Queue a kernel with that many blocks."""
     if isinstance(kernel, ByLink):
         kernel = kernel.of(type(work.link))
-    configured(kernel, grid, work.stream, threads)(*args)
+    configured(kernel, grid, work.stream, threads, shared)(*args)
 
 
 def launch_rows(kernel, work, *args, parts=1):
@@ -243,12 +248,35 @@ def curvature(A, p, a, b, w, point, da, work):
     launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
 
 
+def launch_tensor(A, h, riders, work):
+    """Queue the kernel for the tensor cores: A^T diag(h) A in parts, and with riders A^T of the three vectors after h."""
+    (kernel, threads, shared), blocks, args = tensor_gram.fold(A, h, riders, work.gram)
+    launch(kernel, blocks, work, *args, threads=threads, shared=shared)
+
+
 def weigh_gram(A, h, work):
     """A^T diag(h) A in parts, in `gram`."""
+    if tensor_gram.has_tensor_cores():
+        if h.dtype != np.float64 or h.strides != (8,):
+            launch(tensor_gram.widen, spread(work), work, h, work.h)
+            h = work.h
+        launch_tensor(A, h, 0, work)
+        return
     tiles, splits = -(-A.shape[1] // TILE), work.gram.shape[0]
     launch(fold_gram_diagonal, (tiles, splits), work, A, h, work.gram)
     if tiles > 1:
         launch(fold_gram_below, (tiles * (tiles - 1) // 2, splits), work, A, h, work.gram)
+
+
+def derivatives(A, a, b, w, point, work):
+    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and A^T diag(h) A in parts, in `gram`: one read of A, two without tensor cores."""
+    if not tensor_gram.has_tensor_cores():
+        gradient(A, a, b, w, point, work.h, work)
+        weigh_gram(A, work.h, work)
+        return
+    launch(tensor_gram.weigh_rows, spread(work), work, work.link, a, b, w, point, work.h)
+    launch_tensor(A, work.h, tensor_gram.RIDERS, work)
+    launch(tensor_gram.merge_riders, -(-A.shape[1] // EDGE), work, work.gram, work.combined)
 
 
 def finish_hessian(hess, work):
@@ -291,14 +319,13 @@ def value_grad(A, x, b, w, grad, work):
 
 
 def value_grad_hess(A, x, b, w, grad, hess, work):
-    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0."""
+    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0. Two reads of A, three without tensor cores."""
     fun = value(A, x, b, w, work)
     if not fun < math.inf:
         fill(grad, work)
         fill(hess, work)
         return fun
-    gradient(A, work.a, b, w, work.point, work.h, work)
-    weigh_gram(A, work.h, work)
+    derivatives(A, work.a, b, w, work.point, work)
     grad.copy_to_device(work.combined[2], stream=work.stream)
     finish_hessian(hess, work)
     return fun

@@ -15,7 +15,7 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
@@ -41,6 +41,8 @@ def signatures(number):
         vectors.fold_extremes: (x, _m),
         gram.fold_gram_diagonal: (A, x, _c),
         gram.fold_gram_below: (A, x, _c),
+        tensor_gram.weigh_rows: (_link, _v, x, x, _point, _v),
+        tensor_gram.widen: (x, _v),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
     }
 
@@ -85,6 +87,24 @@ def row_signatures():
     return found
 
 
+def foldings():
+    """{name: (how a Gram kernel on tensor cores is launched, its argument types)}."""
+    h, gram_type, found = _v, _c, {}
+
+    def add(name, number, copy, is_down, A, riders, widths):
+        source = tensor_gram.Source(number.bitwidth // 8, copy, is_down)
+        for groups in widths:
+            found[f"fold_narrow, {16 * groups} columns{name}"] = tensor_gram.narrow(groups, source, riders), (A, h, gram_type)
+        found[f"fold_wide{name}"] = tensor_gram.wide(source, riders), (A, h, _i8, _i8, _i8, gram_type)
+
+    for riders, what in ((0, ""), (tensor_gram.RIDERS, " and riders")):
+        add(what, _f8, 16, False, _f8[:, ::1], riders, (1, 2, 4))
+    add(" and riders, float32", types.float32, 16, False, types.float32[:, ::1], tensor_gram.RIDERS, (4,))
+    add(" and riders, by element", _f8, 8, False, _f8[:, :], tensor_gram.RIDERS, (4,))
+    add(" and riders, down columns", types.float32, 4, True, types.float32[::1, :], tensor_gram.RIDERS, (4,))
+    return found
+
+
 def other_signatures():
     """The same for kernels that read only the output of others."""
     return {
@@ -102,6 +122,7 @@ def other_signatures():
         vectors.combine_extremes: (_m,),
         gram.merge_hessian: (_c, _m, _m),
         loop.merge_derivatives: (_c, _c, _m, _m),
+        tensor_gram.merge_riders: (_c, _m),
         plane.merge_plane: (_m, _v),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
@@ -152,8 +173,8 @@ def ptxas():
     return str(found[0].locate()) if found else None
 
 
-def occupancy(registers, shared, target, threads=THREADS):
-    """The occupancy that registers and shared memory allow."""
+def occupancy(registers, shared, target, threads):
+    """The occupancy that registers and shared memory allow to blocks of that many threads."""
     shared_kb, most_warps = target
     warps = threads // WARP
     of_a_warp = -(-registers * WARP // GRANULE) * GRANULE
@@ -177,9 +198,9 @@ def fma_share(ptx):
     return best[1]
 
 
-def resources(kernel, signature, target, threads=THREADS):
-    """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size."""
-    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target)
+def resources(kernel, signature, target, threads=THREADS, dynamic=0):
+    """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
+    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
@@ -187,19 +208,25 @@ def resources(kernel, signature, target, threads=THREADS):
             ptxas(),
             "-v",
             f"-arch=sm_{target[0]}{target[1]}",
-            f"--maxrregcount={most_registers(kernel)}",
+            *([] if dynamic else [f"--maxrregcount={most_registers(kernel)}"]),
             str(source),
             "-o",
             str(source.with_suffix(".cubin")),
         ]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     registers = int(re.search(r"Used (\d+) registers", said)[1])
-    shared = sum(map(int, re.findall(r"(\d+) bytes smem", said)))
+    shared = dynamic + sum(map(int, re.findall(r"(\d+) bytes smem", said)))
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
     return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target], threads), fma_share(ptx), ptx)
 
 
+def tensor_products(ptx):
+    """The instructions for tensor cores in float64."""
+    return re.findall(r"mma\.sync\.aligned\.m(?:8|16)n8k4\.row\.col\.f64\.f64\.f64\.f64", ptx)
+
+
 def line(name, target, it):
+    """A row of the table."""
     share = f"{it.fma_share:.0%}" if it.fma_share else ""
     cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
     return f"| {' | '.join(map(str, cells))} |"
@@ -212,6 +239,9 @@ def table():
         lines += [line(name, target, resources(kernel, signature, target, ROW_WARPS * WARP)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
         lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
+    for name, (folding, signature) in foldings().items():
+        for target in TARGETS:
+            lines.append(line(name, target, resources(folding.kernel, signature, target, folding.threads, folding.shared)))
     return "\n".join(lines)
 
 

@@ -54,19 +54,34 @@ def multiprocessors():
 
 if config.ENABLE_CUDASIM:
 
-    def configured(kernel, grid, stream, threads=THREADS):
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
         """A kernel for a launch; the simulator's is the kernel itself."""
-        return kernel[grid, threads, stream]
+        return kernel[grid, threads, stream, shared]
 
 else:
     from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
+    from numba.cuda.cudadrv.driver import CudaAPIError, binding, driver
+
+    GRANTED = 48 * 1024  # bytes of shared memory that a block has without asking
+
+    def ask_for_shared(compiled, launch):
+        """Let a compiled kernel have the shared memory of its launch; numba-cuda has no option for it."""
+        function = compiled._codelibrary.get_cufunc()
+        most = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        try:
+            driver.cuKernelSetAttribute(most, launch.sharedmem, function.handle, function.device.id)
+        except (CudaAPIError, TypeError):  # the handle is of another kind in other versions of cuda.core
+            function.kernel.attributes.max_dynamic_shared_size_bytes = launch.sharedmem
 
     @functools.lru_cache(maxsize=256)
-    def configured(kernel, grid, stream, threads=THREADS):
-        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one."""
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
+        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one. shared: bytes that it asks for."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
-            return cached(kernel)[grid, threads, stream]
+            launch = cached(kernel)[grid, threads, stream, shared]
+        if shared > GRANTED:
+            launch.pre_launch_callbacks.append(ask_for_shared)
+        return launch
 
 
 @device
