@@ -13,9 +13,10 @@ from numba import config
 from .cpu.blocks import KINDS
 from .cpu.rows import cancels
 from .formulas.links import RSX
-from .formulas.records import POINT, STATE
+from .formulas.records import POINT, STATE, R, V
 from .gpu import rows, tensor_gram
 from .gpu.block import EDGE, MOST_BLOCKS, THREADS, WARP, configured, cuda, multiprocessors
+from .gpu.block import address_of as address_of
 from .gpu.block import why_unavailable as why_unavailable
 from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
 from .gpu.merge import finish_columns, finish_gradient, finish_hess_vec, merge_vectors
@@ -25,6 +26,7 @@ from .gpu.share import ROW_WARPS, WIDEST, share_of
 from .gpu.vectors import (
     add_scaled,
     combine_extremes,
+    copy_matrix,
     fold_diagonal,
     fold_domain,
     fold_extremes,
@@ -155,6 +157,13 @@ def column(A, j, out, work):
     launch(take_column, spread(work), work, A, j, out)
 
 
+def contiguous(A):
+    """A matrix on the GPU, C-ordered: a copy."""
+    out = cuda.device_array(A.shape, A.dtype)
+    configured(copy_matrix, min(MOST_BLOCKS, -(-A.shape[0] // THREADS)), 0)(A, out)
+    return out
+
+
 def complete_point(b, w, work):
     """L and the point, of the blocks' domains."""
     launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
@@ -199,11 +208,16 @@ def project_grad(A, x, b, w, work):
     launch(finish_gradient, A.shape[1], work, work.sums, work.point, work.vectors, kinds, work.combined)
 
 
-def gradient(A, a, b, w, point, h, work):
-    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and h of each row unless that is empty."""
+def fold_gradient(A, a, b, w, point, h, work):
+    """A^T v/alpha, A^T q/alpha and the gradient of each block in `vectors`, and h of each row unless that is empty."""
     share = share_of(A)
     launch_rows(rows.gradient(share), work, work.link, A, a, b, w, point, h, work.vectors, parts=parts_of(A, share))
-    launch(merge_vectors, A.shape[1], work, work.vectors, 0, 3, work.combined)
+
+
+def gradient(A, a, b, w, point, h, work):
+    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and h of each row unless that is empty."""
+    fold_gradient(A, a, b, w, point, h, work)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, V, R + 1, work.combined)
 
 
 def products(A, x, out, work):
@@ -220,7 +234,7 @@ def fold_transposed(A, y, work):
 def transposed(A, y, work):
     """A^T y in the third row of `combined`."""
     fold_transposed(A, y, work)
-    launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, R, R + 1, work.combined)
 
 
 def columns(A, work):
@@ -245,7 +259,7 @@ def fold_curvature(A, p, a, b, w, point, da, work):
 def curvature(A, p, a, b, w, point, da, work):
     """A^T (h * A p) in the third row of `combined`, see `fold_curvature`."""
     fold_curvature(A, p, a, b, w, point, da, work)
-    launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, R, R + 1, work.combined)
 
 
 def launch_tensor(A, h, riders, work):
@@ -268,15 +282,24 @@ def weigh_gram(A, h, work):
         launch(fold_gram_below, (tiles * (tiles - 1) // 2, splits), work, A, h, work.gram)
 
 
-def derivatives(A, a, b, w, point, work):
-    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and A^T diag(h) A in parts, in `gram`: one read of A, two without tensor cores."""
+def fold_derivatives(A, a, b, w, point, work):
+    """A^T diag(h) A in parts, in `gram`; returns the parts of A^T v/alpha, A^T q/alpha and the gradient, and their first row: one read of A.
+
+    Two without tensor cores.
+    """
     if not tensor_gram.has_tensor_cores():
-        gradient(A, a, b, w, point, work.h, work)
+        fold_gradient(A, a, b, w, point, work.h, work)
         weigh_gram(A, work.h, work)
-        return
+        return work.vectors, 0
     launch(tensor_gram.weigh_rows, spread(work), work, work.link, a, b, w, point, work.h)
     launch_tensor(A, work.h, tensor_gram.RIDERS, work)
-    launch(tensor_gram.merge_riders, -(-A.shape[1] // EDGE), work, work.gram, work.combined)
+    return work.gram, A.shape[1]
+
+
+def derivatives(A, a, b, w, point, work):
+    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and A^T diag(h) A in parts, in `gram`."""
+    vectors, first = fold_derivatives(A, a, b, w, point, work)
+    launch(merge_vectors, A.shape[1], work, vectors, first, V, R + 1, work.combined)
 
 
 def finish_hessian(hess, work):

@@ -110,7 +110,7 @@ def other_signatures():
     return {
         vectors.fold_domain: (_link, _v, _v, _f8, _v, _states),
         vectors.merge_residuals: (_states, _point),
-        merge.merge_vectors: (_c, _i8, _i8, _m),
+        merge.merge_vectors: (_c, _i8, _i8, _i8, _m),
         merge.finish_gradient: (_states, _point, _c, _i8, _m),
         merge.finish_columns: (_c, _m),
         vectors.fold_predictions: (_link, _v, _point, _v, _v),
@@ -119,10 +119,10 @@ def other_signatures():
         vectors.add_scaled: (_v, _f8, _v),
         vectors.multiply: (_v, _v),
         vectors.take_column: (_m, _i8, _v),
+        vectors.copy_matrix: (types.Array(_f8, 2, "A"), _m),
         vectors.combine_extremes: (_m,),
         gram.merge_hessian: (_c, _m, _m),
-        loop.merge_derivatives: (_c, _c, _m, _m),
-        tensor_gram.merge_riders: (_c, _m),
+        loop.merge_derivatives: (_c, _c, _i8, _m, _m),
         plane.merge_plane: (_m, _v),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }

@@ -12,6 +12,8 @@ from fastrsx.kernels.formulas.records import Q, R, V
 from formulas import assert_within, random_data
 
 kernels = gpu.kernels()
+from fastrsx.kernels.gpu import loop  # noqa: E402  the simulator comes first
+
 cuda, tensor_gram = kernels.cuda, kernels.tensor_gram
 if not tensor_gram.has_tensor_cores():
     pytest.skip("the GPU has no tensor cores for float64: tests/test_cuda.py tests its kernels", allow_module_level=True)
@@ -124,6 +126,10 @@ def test_vectors_ride_along(n, d):
     hess = cuda.device_array((d, d))
     work.combined.copy_to_device(np.zeros_like(found))
     kernels.finish_hessian(hess, work)
+    together = cuda.device_array((d, d))
+    loop.derivatives(A, work.a, b, w, together, work)
+    np.testing.assert_array_equal(together.copy_to_host(), hess.copy_to_host())
+    np.testing.assert_array_equal(work.combined.copy_to_host()[: R + 1], found[: R + 1])
     assert_within(hess.copy_to_host(), data.A.T @ (h[:, None] * data.A), abs(data.A).T @ (abs(h)[:, None] * abs(data.A)), TOL)
 
 

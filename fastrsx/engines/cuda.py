@@ -234,7 +234,7 @@ class CudaPasses(Passes):
 
     def hessian(self, a: DeviceVector, point: Point) -> tuple[Derivatives, Matrix]:
         self._with_gram()
-        self.count += 2
+        self.count += 1 if kernels.tensor_gram.has_tensor_cores() else 2
         self._at(point)
         loop.derivatives(self.source, a, self.b, self.w, self._exchange.gram, self._work)
         vectors, hess = self._exchange.get_derivatives()
@@ -256,7 +256,7 @@ class CudaPasses(Passes):
         self._with_gram()
         self.count += 1
         kernels.weigh_gram(self.source, h, self._work)
-        loop.merge_grams(self._work.vectors[:0], self._exchange.gram, self._work)
+        loop.merge_grams(self._work.vectors[:0], 0, self._exchange.gram, self._work)
         return self._exchange.get_derivatives()[1]
 
     def weighted_gram(self, h: DeviceVector) -> Matrix:

@@ -192,7 +192,7 @@ def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
 
 
 def as_array(name: str, value: Any, ndim: int) -> Any:
-    """An array on the GPU as one of Numba's, of `ndim` axes, C-ordered, of float64 or float32; nothing is copied."""
+    """An array on the GPU as one of Numba's, of `ndim` axes, of float64 or float32; a vector is contiguous. Nothing is copied."""
     cuda = kernels().cuda
     refuse_tensor(name, value, DTYPES)
     array = value
@@ -209,10 +209,26 @@ def as_array(name: str, value: Any, ndim: int) -> Any:
         raise TypeError(f"{name} has dtype {array.dtype} on the GPU; pass {' or '.join(DTYPES)}{how}")
     if len(array.shape) != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
-    if not array.flags["C_CONTIGUOUS"]:
+    why = "" if array.flags["C_CONTIGUOUS"] else _why_unread(array)
+    if why:
         how = f"{name}.contiguous()" if hasattr(value, "contiguous") else f"cupy.ascontiguousarray({name})"
-        raise ValueError(f"{name} is on the GPU, but not C-ordered; pass {how}")
+        raise ValueError(f"{name} is on the GPU, but {why}; pass {how}")
     return array
+
+
+def _why_unread(array: Any) -> str:
+    """Why kernels cannot read an array that is not C-ordered, by its strides; empty where they can."""
+    if len(array.shape) == 1:
+        return "not contiguous"
+    if min(array.strides) <= 0:
+        return "its rows or columns are repeated or in reverse order"
+    where = kernels().address_of(array)
+    return "its numbers do not begin on multiples of their size" if any(x % array.dtype.itemsize for x in (where, *array.strides)) else ""
+
+
+def layout(A: Any) -> str:
+    """How a matrix lies on the GPU, where it is not C-ordered."""
+    return "" if A.flags["C_CONTIGUOUS"] else "in Fortran order" if A.flags["F_CONTIGUOUS"] else "with strides"
 
 
 def as_matrix(A: Any) -> Any:
@@ -240,4 +256,10 @@ def copy(A: np.ndarray) -> Any:
 
 def to_host(name: str, value: Any) -> Any:
     """An array on the GPU as one in memory; anything else unchanged."""
-    return as_array(name, value, len(value.shape)).copy_to_host() if is_on_gpu(value) else value
+    if not is_on_gpu(value):
+        return value
+    array = as_array(name, value, len(value.shape))
+    if not array.flags["C_CONTIGUOUS"]:  # Numba would also copy all that lies between its entries
+        with room_for(f"a copy of {array.shape[0]} rows of {name}"):
+            array = kernels().contiguous(array)
+    return array.copy_to_host()

@@ -7,13 +7,13 @@ import functools
 
 import numpy as np
 
-from ..cuda import complete_point, launch, launch_rows, parts_of, weigh_gram
+from ..cuda import complete_point, fold_derivatives, launch, launch_rows
 from ..formulas.links import terms
 from ..formulas.records import Domain
 from .block import EDGE, MOST_BLOCKS, THREADS, cuda, kernel, unsigned
 from .ptx import any_of_warp
 from .reduction import block_sum, warp_max
-from .rows import compiled, gradient, make_places, make_steps, sizes
+from .rows import compiled, make_places, make_steps, sizes
 from .scalar import ByLink
 from .share import ROW_WARPS, parts, share_of
 from .vectors import over_exp, raised, rescale, rescaled, store_domain
@@ -87,15 +87,15 @@ def look_ahead(A, p, a, da, b, w, out, work):
 
 
 @kernel
-def merge_derivatives(gram, vectors, hess, out):
-    """hess = the sum of the parts of `gram`; out[k] = the sums over blocks of `vectors`, unless that is empty."""
+def merge_derivatives(gram, vectors, first_row, hess, out):
+    """hess = the sum of the parts of `gram`; out[kind] = the sums over blocks of vectors[:, first_row + kind], unless there are none."""
     scratch = cuda.shared.array(THREADS, np.float64)
     t, d = unsigned(cuda.threadIdx.x), unsigned(hess.shape[0])
     place = unsigned(cuda.blockIdx.x)
     while place < unsigned(3) * d and vectors.shape[0] > 0:  # V, Q and R
         total, k = 0.0, t
         while k < unsigned(vectors.shape[0]):
-            total += vectors[k, place // d, place % d]
+            total += vectors[k, unsigned(first_row) + place // d, place % d]
             k += unsigned(THREADS)
         total = block_sum(scratch, total)
         if t == 0:
@@ -122,14 +122,12 @@ def merge_derivatives(gram, vectors, hess, out):
         first += unsigned(cuda.gridDim.x * EDGE)
 
 
-def merge_grams(vectors, hess, work):
+def merge_grams(vectors, first_row, hess, work):
     """What `merge_derivatives` does."""
-    launch(merge_derivatives, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, vectors, hess, work.combined)
+    launch(merge_derivatives, min(MOST_BLOCKS, -(-hess.size // EDGE)), work, work.gram, vectors, first_row, hess, work.combined)
 
 
 def derivatives(A, a, b, w, hess, work):
     """A^T v/alpha, A^T q/alpha and the gradient at the workspace's point in `combined`, and A^T diag(h) A in `hess`."""
-    share = share_of(A)
-    launch_rows(gradient(share), work, work.link, A, a, b, w, work.point, work.h, work.vectors, parts=parts_of(A, share))
-    weigh_gram(A, work.h, work)
-    merge_grams(work.vectors, hess, work)
+    vectors, first_row = fold_derivatives(A, a, b, w, work.point, work)
+    merge_grams(vectors, first_row, hess, work)

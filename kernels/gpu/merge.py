@@ -23,14 +23,14 @@ class Combined(NamedTuple):
 
 
 @kernel
-def merge_vectors(vectors, first, count, out):
-    """out[k, j] = the sum over blocks of vectors[:, first + k, j] for `count` kinds k; a block for each column j."""
+def merge_vectors(vectors, first, start, stop, out):
+    """out[kind, j] = the sum over blocks of vectors[:, first + kind, j] for kinds start : stop; a block for each column j."""
     scratch = cuda.shared.array(WARPS, np.float64)
     j = cuda.blockIdx.x
-    for kind in range(first, first + count):
+    for kind in range(start, stop):
         total = 0.0
         for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
-            total += vectors[k, kind, j]
+            total += vectors[k, first + kind, j]
         total = block_sum(scratch, total)
         if cuda.threadIdx.x == 0:
             out[kind, j] = total

@@ -16,8 +16,7 @@ import numpy as np
 from numba import config
 from numba.cuda import types
 
-from ..formulas.records import R, V
-from .block import EDGE, THREADS, address_of, block_rows, cuda, device, kernel, multiprocessors
+from .block import address_of, block_rows, cuda, device, kernel, multiprocessors
 from .scalar import linked_kernel
 from .tensor import LANES, afresh, straight
 from .vectors import row_weights
@@ -495,7 +494,7 @@ def fold(A, h, riders, gram):
     return wide(source_of(A), riders), split.blocks, (A, h, split.below, split.diagonal, split.lone, gram)
 
 
-# -- weights before, and sums after -----------------------------------------------------------------------------
+# -- weights -----------------------------------------------------------------------------------------------------
 
 
 @linked_kernel
@@ -512,25 +511,3 @@ def widen(h, out):
     """out = h, from float32 or strided numbers."""
     for i in range(cuda.grid(1), h.shape[0], cuda.gridsize(1)):
         out[i] = h[i]
-
-
-@kernel
-def merge_riders(gram, out):
-    """The sums of the parts of A^T v/alpha, A^T q/alpha and A^T r, the rows below the matrix in `gram`; EDGE threads for each entry."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    d, column, group = gram.shape[2], cuda.threadIdx.x % EDGE, cuda.threadIdx.x // EDGE
-    for kind in range(V, R + 1):
-        for first in range(cuda.blockIdx.x * EDGE, d, cuda.gridDim.x * EDGE):
-            total, k = 0.0, group
-            while k < gram.shape[0]:
-                total += gram[k, d + kind, min(first + column, d - 1)]
-                k += EDGE
-            cuda.syncthreads()
-            scratch[cuda.threadIdx.x] = total
-            cuda.syncthreads()
-            if group == 0 and first + column < d:
-                other = EDGE + column
-                while other < THREADS:
-                    total += scratch[other]
-                    other += EDGE
-                out[kind, first + column] = total

@@ -236,6 +236,14 @@ def take_column(A, j, out):
 
 
 @kernel
+def copy_matrix(A, out):
+    """out = A, which may have other strides."""
+    for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
+        for j in range(out.shape[1]):
+            out[i, j] = A[i, j]
+
+
+@kernel
 def multiply(out, x):
     """out *= x."""
     for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
