@@ -21,7 +21,7 @@ from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import share_for
 from processes import run
@@ -44,7 +44,7 @@ from numba import float64, typeof
 from fastrsx.kernels.formulas.records import POINT
 from fastrsx.kernels.compiling.gpucache import cached
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import loop, rows, vectors
+from fastrsx.kernels.gpu import loop, rows, tensor_gram, vectors
 from fastrsx.kernels.gpu.share import share_for
 
 signature = float64[::1], typeof(np.zeros(1, POINT)), float64[::1], float64[::1]
@@ -61,6 +61,7 @@ TAKE = f"""{PRETEND}
 for link in (links.RSX, links.LINKS["softmax"]):
     take(vectors.fold_predictions.of(type(link)), (typeof(link), *signature))
 take(rows.products(share_for("<f8", 2, 3)), (float64[:, ::1], float64[::1], float64[::1]))
+take(tensor_gram.narrow(1, tensor_gram.Source(8, 16, False), 0).kernel, (float64[:, ::1], float64[::1], float64[:, :, ::1]))
 print(hits, "hits", misses, "misses")
 """
 
@@ -71,15 +72,15 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    """A folder with the three kernels of TAKE."""
+    """A folder with the four kernels of TAKE."""
     folder = tmp_path_factory.mktemp("warm") / "cache"
-    assert run(TAKE, folder.parent, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 3 misses"
+    assert run(TAKE, folder.parent, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 4 misses"
     return folder
 
 
 def test_another_process_loads_them(warm, tmp_path):
-    assert len(files(warm)) == 3
-    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(warm)) == "3 hits 0 misses"
+    assert len(files(warm)) == 4
+    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(warm)) == "4 hits 0 misses"
 
 
 def test_they_are_of_this_build(warm):
@@ -89,7 +90,7 @@ def test_they_are_of_this_build(warm):
 
 def test_another_gpu_compiles_its_own(warm, tmp_path):
     code = TAKE.replace("(9, 0)", "(8, 0)")
-    assert run(code, tmp_path, "-W", "error", FASTRSX_CACHE=str(warm)) == "0 hits 3 misses"
+    assert run(code, tmp_path, "-W", "error", FASTRSX_CACHE=str(warm)) == "0 hits 4 misses"
 
 
 def test_a_damaged_file_is_compiled_again(warm, tmp_path):
@@ -97,8 +98,8 @@ def test_a_damaged_file_is_compiled_again(warm, tmp_path):
     folder.mkdir(mode=0o700)
     for file in files(warm):
         (folder / file.name).write_bytes(file.read_bytes()[:-1])
-    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 3 misses"
-    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "3 hits 0 misses"
+    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 4 misses"
+    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "4 hits 0 misses"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
@@ -108,7 +109,7 @@ def test_what_others_can_write_to_is_not_read(warm, tmp_path):
     for file in files(warm):
         (folder / file.name).write_bytes(file.read_bytes())
         (folder / file.name).chmod(0o666)
-    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 3 misses"
+    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE=str(folder)) == "0 hits 4 misses"
 
 
 def test_a_link_of_the_users_own_is_not_kept(tmp_path):
@@ -125,14 +126,18 @@ print(hits, "hits", misses, "misses")
 
 
 def test_off(tmp_path):
-    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE="0") == "0 hits 3 misses"
+    assert run(TAKE, tmp_path, "-W", "error", FASTRSX_CACHE="0") == "0 hits 4 misses"
     assert not files(tmp_path)
 
 
 def all_kernels():
-    """By module and name; those that are made for a share of rows, for one of them."""
+    """By module and name; those that are made for a share of rows, for one of them, and those for tensor cores for some ways to copy A."""
     share, found = share_for("<f8", 2, 5), {}
-    for module in (gram, loop, merge, plane, rows, vectors):
+    for source in (tensor_gram.Source(8, 16, False), tensor_gram.Source(8, 8, False), tensor_gram.Source(8, 8, True), tensor_gram.Source(4, 8, False)):
+        for riders in (0, tensor_gram.RIDERS):
+            found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
+            found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
+    for module in (gram, loop, merge, plane, rows, tensor_gram, vectors):
         made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
