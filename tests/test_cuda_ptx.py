@@ -12,10 +12,10 @@ if config.ENABLE_CUDASIM:
 if importlib.util.find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'fastrsx[cuda]'", allow_module_level=True)
 
-import ptx
 from numba import types
 from numba.cuda import compile_ptx
 
+import ptx
 from fastrsx.kernels.gpu import tensor_gram
 from formulas import assert_within
 

@@ -124,15 +124,17 @@ def make_fetch(ring, columns, source, threads):
 def make_fetch_weights(ring, kinds, threads):
     """The same for the weights: `kinds` vectors of n numbers, one after the other in h."""
     depth = ring.depth
+    turns = -(-kinds * depth // threads)
     copy = straight(lambda on, there, place, h, i, count: on.copy(8, there, place, h, (i,), count))
 
     @device
     def fetch_weights(H, place, h, n, row, stop, thread):
-        k = afresh(thread)
-        while k < kinds * depth:
-            i = row + k % depth
-            copy(thread, H, place + k, h, k // depth * n + min(i, n - 1), 8 if i < stop else 0)
-            k += threads
+        t = afresh(thread)
+        for turn in range(turns):
+            k = t + turn * threads
+            if k < kinds * depth:
+                i = row + k % depth
+                copy(thread, H, place + k, h, k // depth * n + min(i, n - 1), 8 if i < stop else 0)
 
     return fetch_weights
 
