@@ -214,7 +214,7 @@ class Problem:
         frames.check_rows(A, "b", frames.index_of(b))
         frames.check_rows(A, "w", frames.index_of(w))
         self.link = as_link(link)
-        self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
+        self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads).on_gpu(self._data.source)
         self._read_groups(A, groups, multiplicity, residual_weights)
         self._num_threads = num_threads
         self._prepare()

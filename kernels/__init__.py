@@ -15,7 +15,8 @@ Read the folders in this order:
                 solve in one call)
     lanes       many small problems, eight to a register: `lanes`, `batch`
     gpu         the same fold with numba.cuda: `block` (what the threads of a block do together), `scalar` (the formulas for a
-                thread), `vectors` (n-vectors), `rows` (passes over A), `gram`, `plane`, `cost` (the time they should take)
+                thread), `vectors` (n-vectors), `rows` (passes over A), `gram`, `plane`, `loop` (what a step launches), `cost`
+                (the time they should take)
 
 The public modules are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
 `dense` on a GPU) and `exp`.

@@ -19,9 +19,11 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx.kernels.gpu import block, cost, gram, rows, tensor_gram
+from fastrsx.kernels.gpu import block, cost, gram, tensor_gram
+from fastrsx.kernels.gpu import share as share_of_rows
 from fastrsx.system import device
 
+ROWS = cuda_resources.row_signatures()
 LEAST_FMA_SHARE = 0.35  # of the inner loop of a Gram matrix, in PTX: 16 multiply-adds, 8 loads, and the loop counter
 CASES = [
     *((kernel, signature, "float64") for kernel, signature in cuda_resources.signatures(float64).items()),
@@ -36,11 +38,29 @@ def test_a_kernel_fits(kernel, signature, dtype, target):
     found = cuda_resources.resources(kernel, signature, target)
     assert found.spilled == 0
     assert found.shared < 48 * 1024
-    assert found.occupancy >= 0.5
+    assert found.occupancy >= (0.5 if cuda_resources.most_registers(kernel) == 64 else 0.375)
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)
     if cuda_resources.name_of(kernel).startswith("fold_gram"):
         assert found.fma_share > LEAST_FMA_SHARE
+
+
+@pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
+@pytest.mark.parametrize("name", list(ROWS))
+def test_a_kernel_for_rows_fits(name, target):
+    """Rows and sums stay in registers; the loop has neither shared memory nor a barrier, and loads as wide as they can be."""
+    share, kernel, signature = ROWS[name]
+    found = cuda_resources.resources(kernel, signature, target, 32 * share_of_rows.ROW_WARPS)
+    assert found.spilled == 0
+    assert ".local" not in found.ptx
+    assert found.shared < 48 * 1024
+    blocks = {128: 4, 168: 3, 255: 2}[cuda_resources.most_registers(kernel)]
+    assert found.occupancy >= blocks * share_of_rows.ROW_WARPS / cuda_resources.TARGETS[target][1]
+    assert not cuda_resources.atomics(found.ptx)
+    assert not cuda_resources.single_arithmetic(found.ptx)
+    kind = f"f{share.number[-1]}".replace("f8", "f64").replace("f4", "f32")
+    load = f"ld.global.nc.L1::no_allocate.v{share.vector}.{kind}" if share.vector > 1 else f"ld.global.nc.{kind}"
+    assert found.ptx.count(load) >= share.rows * share.loads
 
 
 @pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
@@ -66,7 +86,7 @@ def test_every_ring_fits_into_an_a100(itemsize, riders):
 
 
 def test_the_cost_model_has_the_sizes_of_the_kernels():
-    assert (cost.TILE, cost.FUSED_UP_TO) == (gram.TILE, rows.WIDEST)
+    assert (cost.TILE, cost.FUSED_UP_TO) == (gram.TILE, share_of_rows.WIDEST)
 
 
 def test_a_kernel_with_all_of_these_faults_would_be_seen():

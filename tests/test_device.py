@@ -1,16 +1,23 @@
 """`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the same results as in memory."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from extensions import softplus
+from numba import config
 
 import fastrsx
 import gpu
+from fastrsx.system import device
 from formulas import random_data
 
-cuda = gpu.kernels().cuda
+kernels = gpu.kernels()
+cuda = kernels.cuda
+only_simulated = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="it counts in the simulator")
 TOL = 1e-11
 
 
@@ -28,7 +35,9 @@ def test_problem_gives_what_it_gives_in_memory(dtype):
     here, there, data = problems(dtype=dtype)
     x, p = data.x, data.p
     assert there.plan.kernel == "cuda"
-    assert str(there.plan) == "cuda kernels, exact Hessian, A read on the GPU: A is there"
+    lanes = there.plan.gpu.partition(" lane")[0].rpartition(" ")[2]
+    assert there.plan.gpu.endswith(f"{lanes} lane{'s' * (lanes != '1')} a row by {np.dtype(dtype).itemsize} bytes")
+    assert str(there.plan) == f"cuda kernels on {there.plan.gpu}, exact Hessian, A read on the GPU: A is there"
     for method in ("value", "grad", "hess"):
         np.testing.assert_allclose(getattr(there, method)(x), getattr(here, method)(x), rtol=TOL)
     np.testing.assert_allclose(there.hess_vec(x, p), here.hess_vec(x, p), rtol=TOL)
@@ -63,6 +72,51 @@ def test_newton(link):
     np.testing.assert_allclose(there.hess, here.hess, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose([row.fun for row in there.history], [row.fun for row in here.history], rtol=1e-8)
     assert there.kernel.startswith("cuda kernels")
+
+
+class Counts(dict):
+    """What the host asks of the GPU: launches, copies, waits and allocations."""
+
+    def __init__(self, monkeypatch):
+        super().__init__(launches=0, copies=0, waits=0, allocations=0)
+        array, launched = type(cuda.device_array(1)), type(kernels.fold_fill)
+        for owner, name, what in (
+            (launched, "__call__", lambda kernel, *args: "" if kernel._device else "launches"),
+            (array, "copy_to_device", lambda *args: "copies"),
+            (array, "copy_to_host", lambda *args: "copies"),
+            (cuda.stream, "synchronize", lambda *args: "waits"),
+            (cuda, "device_array", lambda *args: "allocations"),
+            (cuda, "pinned_array", lambda *args: "allocations"),
+        ):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name), what))
+
+    def counted(self, function, what):
+        def call(*args, **kwargs):
+            name = what(*args)
+            if name:
+                self[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+@only_simulated
+def test_what_a_step_asks_of_the_gpu(monkeypatch):
+    """A solve of one step more, less a solve: launches from Python take longer than all that a small problem has to do there."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((14, 2))
+    b = fastrsx.predict(A, [0.5, -1.0]) + 0.01 * rng.random(14)
+    A, b = map(cuda.to_device, (A, b / b.sum()))
+    found = []
+    for steps in (2, 3):
+        with monkeypatch.context() as patch:
+            counts = Counts(patch)
+            result = fastrsx.newton(A, b, max_iter=steps, tol=1e-14)
+        assert result.nit == steps
+        assert result.nfev == steps + 1
+        found.append(counts)
+    assert {name: found[1][name] - found[0][name] for name in found[0]} == {"launches": 6, "copies": 3, "waits": 2, "allocations": 0}
+    assert found[0]["launches"] <= 16 + 2 * 6  # 16 at the start and the end
 
 
 def test_newton_matrix_free():
@@ -146,7 +200,9 @@ def test_newton_refuses_a_start_outside_the_domain():
 def test_host_arrays_are_copied_once():
     data = random_data(10, 2)
     problem = fastrsx.Problem(data.A, data.b, kernel="cuda")
-    assert str(problem.plan) == "cuda kernels, exact Hessian, A copied to the GPU once: kernel='cuda' was asked for"
+    assert str(problem.plan).startswith("cuda kernels on GPU 0, ")
+    assert str(problem.plan).endswith(", exact Hessian, A copied to the GPU once: kernel='cuda' was asked for")
+    assert str(fastrsx.plan(data.A, kernel="cuda")).startswith("cuda kernels on GPU 0, ")
     assert fastrsx.plan(data.A, kernel="cuda").loader == "device copy"
     assert problem.A is data.A
     f = problem.predict(data.x)
@@ -154,6 +210,68 @@ def test_host_arrays_are_copied_once():
     np.testing.assert_allclose(f, fastrsx.predict(data.A, data.x), rtol=TOL)
     again = pickle.loads(pickle.dumps(problem))
     assert again.value(data.x) == problem.value(data.x)
+
+
+class TwoGpus:
+    """What numba-cuda's list of GPUs is to the engine: contexts that are entered and left. Arrays and launches are noted with the GPU they are on."""
+
+    def __init__(self, monkeypatch):
+        self.entered, self.seen = [0], set()
+        array = type(cuda.device_array(1))
+        for owner, name in ((type(kernels.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
+            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name)))
+        monkeypatch.setattr(cuda, "gpus", self)
+
+    def noted(self, function):
+        def call(*args, **kwargs):
+            self.seen.add(self.entered[-1])
+            return function(*args, **kwargs)
+
+        return call
+
+    @property
+    def current(self):
+        return SimpleNamespace(id=self.entered[-1])
+
+    def __len__(self):
+        return 2
+
+    @contextmanager
+    def __getitem__(self, index):
+        self.entered.append(index)
+        yield
+        self.entered.pop()
+
+
+@only_simulated
+def test_work_is_done_on_the_gpu_that_holds_a(monkeypatch):
+    rng = np.random.default_rng(6)
+    A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
+    expected = fastrsx.newton(cuda.to_device(A), b)
+    gpus = TwoGpus(monkeypatch)
+    A, b_there = cuda.to_device(A), cuda.to_device(b)
+    monkeypatch.setattr(device, "index_of", lambda array: 0 if array is b_there else 1)
+    gpus.seen.clear()
+    found = fastrsx.newton(A, b)
+    assert gpus.seen == {1}
+    assert gpus.entered == [0]
+    assert found.x.tobytes() == expected.x.tobytes()
+    assert "on GPU 1, " in found.kernel
+    with pytest.raises(ValueError, match="b is on GPU 0, and A on GPU 1"):
+        fastrsx.newton(A, b_there)
+
+
+@only_simulated
+def test_each_thread_has_a_stream_of_its_own(monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(device.stream).result()
+    assert device.stream() is device.stream()
+    assert other is not device.stream()
+    here = device.stream()
+    gpus = TwoGpus(monkeypatch)
+    with gpus[1]:
+        assert device.stream() is not here
+    assert device.stream() is here
 
 
 def test_vectors_come_out_where_a_is():
