@@ -133,7 +133,8 @@ def test_off(tmp_path):
 def all_kernels():
     """By module and name; those that are made for a share of rows, for one of them, and those for tensor cores for some ways to copy A."""
     share, found = share_for("<f8", 2, 5), {}
-    for source in (tensor_gram.Source(8, 16, False), tensor_gram.Source(8, 8, False), tensor_gram.Source(8, 8, True), tensor_gram.Source(4, 8, False)):
+    for layout in ((8, 16, False), (8, 8, False), (8, 8, True), (4, 8, False)):
+        source = tensor_gram.Source(*layout)
         for riders in (0, tensor_gram.RIDERS):
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
             found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
