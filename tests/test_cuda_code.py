@@ -79,7 +79,7 @@ def test_a_kernel_with_all_of_these_faults_would_be_seen():
         for k in range(64):
             cuda.atomic.add(out, 0, many[k])
 
-    found = cuda_resources.resources(cuda.jit(fold), (float32[:, ::1], float64[::1]), (9, 0))
+    found = cuda_resources.resources(block.kernel(fold), (float32[:, ::1], float64[::1]), (9, 0))
     assert found.spilled > 0
     assert cuda_resources.single_arithmetic(found.ptx)
     assert cuda_resources.atomics(found.ptx)
