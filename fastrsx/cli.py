@@ -267,6 +267,13 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
+def gpus() -> str:
+    """The GPUs that the kernels can use, or why there is none."""
+    from .system import device
+
+    return device.why_none() or "; ".join(device.describe(index) for index in range(device.count()))
+
+
 def info() -> int:
     """What a bug report needs."""
     import numba
@@ -281,6 +288,7 @@ def info() -> int:
     rows += [
         ("cpu", f"{binding.get_host_cpu_name()}, {psutil.cpu_count(logical=False)} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"),
         ("registers", vector_width()),
+        ("gpu", gpus()),
         ("threads", f"{count} of {threads.available()}, layer {threads.layer()}"),
         ("cache", cache_state()),
         ("optional", ", ".join(f"{name} {version_of(name)}" for name in OPTIONAL)),

@@ -32,7 +32,7 @@ LOADERS = {
 
 
 class Loader(NamedTuple):
-    """How A is read: a key of LOADERS or the name of a registered layout, and why, where it is converted."""
+    """How A is read: a key of LOADERS or the name of a registered layout, and why, where it is converted; on a GPU, its layout if it is another."""
 
     name: str
     why: str = ""
@@ -125,7 +125,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         return Loader(layout.name)
     if device.is_on_gpu(A):
         if kernel in ("auto", "cuda"):
-            return Loader("device")
+            return Loader("device", device.layout(A))
         raise ValueError(f"kernel is {kernel!r}, and A is on a GPU; pass kernel='auto', or A in memory: A.get(), A.cpu() or A.copy_to_host()")
     if cluster.is_collection(A):
         if kernel in ("auto", "serial"):

@@ -9,7 +9,7 @@ from fastrsx.kernels.registers.shapes import REGISTER
 from . import inputs
 from .grouping import groups_of
 from .loading import Data, Loader, as_data, loader_of
-from .system import threads
+from .system import device, threads
 
 # In a row of launches the twins tie at 0.015 ms a pass (bench/RESULTS.md, rows "small Newton pass" at 1000 x 4 and 1000 x 16). But
 # OpenMP's first launch after a pause of 20 ms costs 2 to 6 ms, and a solve makes about 20 passes: so 20 times that.
@@ -57,6 +57,8 @@ class Plan(NamedTuple):
         The same in words, and why A was converted.
     reason : str
         Why.
+    gpu : str
+        The GPU and the variant of its kernels; empty for the CPU, and where this process has no GPU.
     """
 
     kernel: str
@@ -65,6 +67,11 @@ class Plan(NamedTuple):
     loader: str
     data: str
     reason: str
+    gpu: str = ""
+
+    def on_gpu(self, A: Any) -> "Plan":
+        """The same plan, which says what GPU reads A."""
+        return self if self.loader not in ON_GPU or device.why_none() else self._replace(gpu=device.variant(A))
 
     def with_hessian(self, hessian: str, why: str) -> "Plan":
         """The same plan for Newton steps from this Hessian."""
@@ -91,7 +98,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
-        where = "" if self.kernel == "cuda" else f" on {self.threads} thread{plural}"
+        where = f" on {self.gpu}" * bool(self.gpu) if self.kernel == "cuda" else f" on {self.threads} thread{plural}"
         return f"{self.kernel} kernels{where}, {self.hessian} Hessian, {self.data}: {self.reason}"
 
 
@@ -291,5 +298,5 @@ def plan(A: Any, b: Any = None, *, groups: Any = None, hessian: str = "auto", ke
     loader = loader_of(data, kernel)
     found = None if groups is None else groups_of(groups, data.shape[0], loader.name == "dask")
     several = found is not None and found.count > 1
-    chosen = choose(size_of(data), loader, kernel, num_threads, hessian, may_read_once=not several)
+    chosen = choose(size_of(data), loader, kernel, num_threads, hessian, may_read_once=not several).on_gpu(data)
     return chosen if found is None else chosen.in_groups(found.count, found.order is not None)

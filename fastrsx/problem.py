@@ -117,8 +117,8 @@ class Problem:
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a SciPy sparse matrix or array. Read in place; a map larger than memory is read from its
         file. Small, byte-swapped or longdouble arrays, and sparse ones that are not canonical CSR, are copied once (see `plan`).
-        Do not change it during the Problem's life. A C-ordered float64 or float32 array on a GPU (CuPy, torch, JAX, Numba) stays there, and
-        all passes run there; b and w may lie there too. A may be a pandas, Polars or pyarrow table or a structured array; missing entries
+        Do not change it during the Problem's life. A float64 or float32 array on a GPU (CuPy, torch, JAX, Numba), of any layout, stays there,
+        and all passes run there; b and w may lie there too. A may be a pandas, Polars or pyarrow table or a structured array; missing entries
         are refused. An index of b or w must equal that of A, and labels of an x must be the names of A's columns, in their order.
     b : (n,) array_like
         The target.
@@ -214,7 +214,7 @@ class Problem:
         frames.check_rows(A, "b", frames.index_of(b))
         frames.check_rows(A, "w", frames.index_of(w))
         self.link = as_link(link)
-        self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads)
+        self.plan = choose(size_of(self.A), self._data.loader, kernel, num_threads).on_gpu(self._data.source)
         self._read_groups(A, groups, multiplicity, residual_weights)
         self._num_threads = num_threads
         self._prepare()

@@ -472,7 +472,7 @@ def newton(
     A : (n, d) array_like or sparse
         The data, of any layout and real dtype, or a SciPy sparse matrix or array. Read in place; a map larger than memory is read from its
         file. Small, byte-swapped or longdouble arrays, and sparse ones that are not canonical CSR, are copied once (see `plan`).
-        A C-ordered float64 or float32 array on a GPU (CuPy, torch, JAX, Numba) stays there, and so do n-vectors (docs/gpu.md).
+        A float64 or float32 array on a GPU (CuPy, torch, JAX, Numba), of any layout, stays there, and so do n-vectors (docs/gpu.md).
         The names of a DataFrame's columns come back in `names`, and name columns in messages.
     b : (n,) array_like
         The target. f sums to 1; so should b, if an exact fit is wanted. As everywhere, entries are matched by position; where b and A both have an

@@ -8,39 +8,31 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import config
 
 from .cpu.blocks import KINDS
 from .cpu.rows import cancels
 from .formulas.links import RSX
-from .formulas.records import POINT, STATE
-from .gpu.block import EDGE, MOST_BLOCKS, THREADS, configured, cuda
+from .formulas.records import POINT, STATE, R, V
+from .gpu import rows, tensor_gram
+from .gpu.block import EDGE, MOST_BLOCKS, THREADS, WARP, configured, cuda, multiprocessors
+from .gpu.block import address_of as address_of
 from .gpu.block import why_unavailable as why_unavailable
 from .gpu.gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
+from .gpu.merge import finish_columns, finish_gradient, finish_hess_vec, merge_vectors
 from .gpu.plane import fold_combination, fold_plane, merge_plane
-from .gpu.rows import (
-    WIDEST,
-    finish_columns,
-    finish_gradient,
-    finish_hess_vec,
-    fold_columns,
-    fold_curvature,
-    fold_gradient,
-    fold_gradient_sums,
-    fold_products,
-    fold_transposed,
-    merge_vectors,
-)
 from .gpu.scalar import ByLink
+from .gpu.share import ROW_WARPS, WIDEST, share_of
 from .gpu.vectors import (
     add_scaled,
     combine_extremes,
+    copy_matrix,
     fold_diagonal,
     fold_domain,
     fold_extremes,
     fold_fill,
     fold_predictions,
     fold_residuals,
-    merge_domains,
     merge_residuals,
     multiply,
     take_column,
@@ -48,40 +40,50 @@ from .gpu.vectors import (
 )
 from .newton.passes import PLANE
 
-GRAM_BYTES = 2**26  # of partial Gram matrices, at most
+BLOCK_ROWS = THREADS if config.ENABLE_CUDASIM else 96  # at least
+RESIDENT = ((4, 4), (8, 3), (math.inf, 2))  # blocks of `rows` on a multiprocessor, for so many columns of a lane: see rows.REGISTERS
+VECTOR_NUMBERS = 2**22  # of the d-vectors of all blocks, of one kind: at most
 
 
 class Workspace(NamedTuple):
     """What the kernels write between passes, on the device; nothing in it but `a`, `h` and `products` grows with n."""
 
     a: Any  # n: A x at the last x
-    h: Any  # n: weights of the Gram matrix
+    h: Any  # 4 n: weights of the Gram matrix, and those of the three d-vectors
     products: Any  # n: of a direction, where d is large
     point: Any  # 1: the Point there, see formulas/records.py
     sums: Any  # blocks: the state of each block, and below its d-vectors
-    shifts: Any  # blocks: M of what is in `vectors`
     vectors: Any  # blocks x 4 x d
     combined: Any  # 4 x d
-    gram: Any  # splits x d x d; none without `hessian`
+    gram: Any  # splits x (d + 3) x d: partial matrices, and below them partial d-vectors; none without `hessian`
     plane: Any  # blocks x sums: those of the plane search
     link: NamedTuple  # see formulas/links.py; its type decides what is compiled
     stream: Any
 
 
 def block_count(n, d):
-    """How many blocks the n rows are folded in: many for each multiprocessor, and at most 128 MB of their vectors."""
-    return max(1, min(MOST_BLOCKS, -(-n // THREADS), max(1, 2**22 // d)))
+    """How many blocks the n rows are folded in: as many as fit on the GPU at once, where their d-vectors are then a small part of A."""
+    most, each = -(-n // BLOCK_ROWS), next(blocks for columns, blocks in RESIDENT if d <= columns * WARP)
+    while each > 1 and each * multiprocessors() > most:
+        each -= 1
+    return max(1, min(each * multiprocessors(), most, VECTOR_NUMBERS // d))
 
 
 def split_count(n, d):
     """How many parts the rows of the Gram matrix are summed in: as many blocks, and at most 64 MB of partial matrices."""
+    if tensor_gram.has_tensor_cores():
+        return tensor_gram.split_of(n, d).parts
     tiles = -(-d // TILE)
-    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), GRAM_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
+    return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), tensor_gram.PART_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
 
 
 def alloc_gram(n, d, stream=0):
-    """The arrays that only Hessians need: room for one, for the weights of its rows, and for its parts."""
-    return tuple(cuda.device_array(shape, np.float64, stream=stream) for shape in ((d, d), n, (split_count(n, d), d, d)))
+    """The arrays that only Hessians need: room for one, for the weights h, v, q and r of all rows, and for the parts of the sums."""
+    shapes = (d, d), 4 * n, (split_count(n, d), d + tensor_gram.RIDERS, d)
+    hess, h, gram = (cuda.device_array(shape, np.float64, stream=stream) for shape in shapes)
+    if d > tensor_gram.NARROW:  # then an entry may have fewer parts
+        configured(fold_fill, min(MOST_BLOCKS, -(-gram.size // THREADS)), stream)(gram.reshape(gram.size), 0.0)
+    return hess, h, gram
 
 
 def alloc_workspace(n, d, hessian, link=RSX, stream=0):
@@ -94,15 +96,20 @@ def alloc_workspace(n, d, hessian, link=RSX, stream=0):
     products = empty(n if d > WIDEST else 0)
     _, h, gram = alloc_gram(n, d, stream) if hessian else (None, empty(0), empty(0, 0, 0))
     vectors = empty(blocks, KINDS, d), empty(KINDS, d)
-    states = empty(1, dtype=POINT), empty(blocks, dtype=STATE), empty(blocks)
+    states = empty(1, dtype=POINT), empty(blocks, dtype=STATE)
     return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
 
 
-def launch(kernel, grid, work, *args):
+def launch(kernel, grid, work, *args, threads=THREADS, shared=0):
     """Queue a kernel with that many blocks."""
     if isinstance(kernel, ByLink):
         kernel = kernel.of(type(work.link))
-    configured(kernel, grid, work.stream)(*args)
+    configured(kernel, grid, work.stream, threads, shared)(*args)
+
+
+def launch_rows(kernel, work, *args, parts=1):
+    """Queue a kernel of `rows`, for all columns or for `parts` of them."""
+    launch(kernel, (spread(work), parts) if parts > 1 else spread(work), work, *args, threads=ROW_WARPS * WARP)
 
 
 def spread(work):
@@ -110,9 +117,9 @@ def spread(work):
     return work.sums.shape[0]
 
 
-def by_columns(work):
-    """Blocks for sums of columns that read each of them from memory."""
-    return work.sums.shape[0], -(-work.combined.shape[1] // WIDEST)
+def parts_of(A, share):
+    """Parts of the columns of A, each as wide as the share."""
+    return -(-A.shape[1] // share.width)
 
 
 def fetch(array, work):
@@ -150,9 +157,15 @@ def column(A, j, out, work):
     launch(take_column, spread(work), work, A, j, out)
 
 
+def contiguous(A):
+    """A matrix on the GPU, C-ordered: a copy."""
+    out = cuda.device_array(A.shape, A.dtype)
+    configured(copy_matrix, min(MOST_BLOCKS, -(-A.shape[0] // THREADS)), 0)(A, out)
+    return out
+
+
 def complete_point(b, w, work):
     """L and the point, of the blocks' domains."""
-    launch(merge_domains, 1, work, work.sums, work.point)
     launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
     launch(merge_residuals, 1, work, work.sums, work.point)
 
@@ -177,59 +190,116 @@ def plane_derivatives(plane, a, b, w, point, work):
 
 
 def project(A, x, b, w, work):
-    """a = A x and the point there: one pass."""
-    products(A, x, work.a, work)
-    evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
+    """a = A x and the point there: one read of A."""
+    share = share_of(A)
+    if share.is_part:
+        products(A, x, work.a, work)
+        evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
+        return
+    launch_rows(rows.sums(share, 0), work, work.link, A, x, b, w, work.a, work.sums, work.vectors)
+    complete_point(b, w, work)
 
 
 def project_grad(A, x, b, w, work):
-    """The same, and what `gradient` leaves, in the same pass; useless near an exact fit, and for at most WIDEST columns."""
-    launch(fold_gradient_sums, spread(work), work, work.link, A, x, b, w, work.a, work.shifts, work.vectors)
-    evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
-    launch(finish_gradient, A.shape[1], work, work.shifts, work.point, work.vectors, work.combined)
+    """The same, and what `gradient` leaves, in the same read; useless near an exact fit, and for at most WIDEST columns."""
+    kinds = KINDS if w.shape[0] > 0 else KINDS - 1
+    launch_rows(rows.sums(share_of(A), kinds), work, work.link, A, x, b, w, work.a, work.sums, work.vectors)
+    launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
+    launch(finish_gradient, A.shape[1], work, work.sums, work.point, work.vectors, kinds, work.combined)
+
+
+def fold_gradient(A, a, b, w, point, h, work):
+    """A^T v/alpha, A^T q/alpha and the gradient of each block in `vectors`, and h of each row unless that is empty."""
+    share = share_of(A)
+    launch_rows(rows.gradient(share), work, work.link, A, a, b, w, point, h, work.vectors, parts=parts_of(A, share))
 
 
 def gradient(A, a, b, w, point, h, work):
     """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and h of each row unless that is empty."""
-    launch(fold_gradient, by_columns(work), work, work.link, A, a, b, w, point, h, work.vectors)
-    launch(merge_vectors, A.shape[1], work, work.vectors, 0, 3, work.combined)
+    fold_gradient(A, a, b, w, point, h, work)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, V, R + 1, work.combined)
 
 
 def products(A, x, out, work):
     """out = A x."""
-    launch(fold_products, spread(work), work, A, x, out)
+    launch_rows(rows.products(share_of(A)), work, A, x, out)
+
+
+def fold_transposed(A, y, work):
+    """A^T y of each block in the third of `vectors`."""
+    share = share_of(A)
+    launch_rows(rows.transposed(share), work, A, y, work.vectors, parts=parts_of(A, share))
 
 
 def transposed(A, y, work):
     """A^T y in the third row of `combined`."""
-    launch(fold_transposed, by_columns(work), work, A, y, work.vectors)
-    launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+    fold_transposed(A, y, work)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, R, R + 1, work.combined)
 
 
 def columns(A, work):
     """The sums of squares and the largest entries of the columns, in `combined`."""
-    launch(fold_columns, by_columns(work), work, A, work.vectors)
+    share = share_of(A)
+    launch_rows(rows.columns(share), work, A, work.vectors, parts=parts_of(A, share))
     launch(finish_columns, A.shape[1], work, work.vectors, work.combined)
 
 
-def curvature(A, p, a, b, w, point, da, work):
-    """A^T (h * A p) in the third row of `combined`, and da = A p unless da is empty: one read of A, two of more than WIDEST columns."""
-    if A.shape[1] <= WIDEST:
-        launch(fold_curvature, spread(work), work, work.link, A, p, a, b, w, point, work.vectors, da)
-        launch(merge_vectors, A.shape[1], work, work.vectors, 2, 1, work.combined)
+def fold_curvature(A, p, a, b, w, point, da, work):
+    """A^T (h * A p) of each block in the third of `vectors`, and da = A p unless da is empty: one read of A, two of more than WIDEST columns."""
+    share = share_of(A)
+    if not share.is_part:
+        launch_rows(rows.curvature(share), work, work.link, A, p, a, b, w, point, work.vectors, da)
         return
     image = da if da.shape[0] else work.products
     products(A, p, image, work)
     launch(weigh_products, spread(work), work, work.link, image, a, b, w, point, work.products)
-    transposed(A, work.products, work)
+    fold_transposed(A, work.products, work)
+
+
+def curvature(A, p, a, b, w, point, da, work):
+    """A^T (h * A p) in the third row of `combined`, see `fold_curvature`."""
+    fold_curvature(A, p, a, b, w, point, da, work)
+    launch(merge_vectors, A.shape[1], work, work.vectors, 0, R, R + 1, work.combined)
+
+
+def launch_tensor(A, h, riders, work):
+    """Queue the kernel for the tensor cores: A^T diag(h) A in parts, and with riders A^T of the three vectors after h."""
+    (kernel, threads, shared), blocks, args = tensor_gram.fold(A, h, riders, work.gram)
+    launch(kernel, blocks, work, *args, threads=threads, shared=shared)
 
 
 def weigh_gram(A, h, work):
     """A^T diag(h) A in parts, in `gram`."""
+    if tensor_gram.has_tensor_cores():
+        if h.dtype != np.float64 or h.strides != (8,):
+            launch(tensor_gram.widen, spread(work), work, h, work.h)
+            h = work.h
+        launch_tensor(A, h, 0, work)
+        return
     tiles, splits = -(-A.shape[1] // TILE), work.gram.shape[0]
     launch(fold_gram_diagonal, (tiles, splits), work, A, h, work.gram)
     if tiles > 1:
         launch(fold_gram_below, (tiles * (tiles - 1) // 2, splits), work, A, h, work.gram)
+
+
+def fold_derivatives(A, a, b, w, point, work):
+    """A^T diag(h) A in parts, in `gram`; returns the parts of A^T v/alpha, A^T q/alpha and the gradient, and their first row: one read of A.
+
+    Two without tensor cores.
+    """
+    if not tensor_gram.has_tensor_cores():
+        fold_gradient(A, a, b, w, point, work.h, work)
+        weigh_gram(A, work.h, work)
+        return work.vectors, 0
+    launch(tensor_gram.weigh_rows, spread(work), work, work.link, a, b, w, point, work.h)
+    launch_tensor(A, work.h, tensor_gram.RIDERS, work)
+    return work.gram, A.shape[1]
+
+
+def derivatives(A, a, b, w, point, work):
+    """A^T v/alpha, A^T q/alpha and the gradient in `combined`, and A^T diag(h) A in parts, in `gram`."""
+    vectors, first = fold_derivatives(A, a, b, w, point, work)
+    launch(merge_vectors, A.shape[1], work, vectors, first, V, R + 1, work.combined)
 
 
 def finish_hessian(hess, work):
@@ -272,14 +342,13 @@ def value_grad(A, x, b, w, grad, work):
 
 
 def value_grad_hess(A, x, b, w, grad, hess, work):
-    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0."""
+    """L(x), its gradient into grad (d) and its Hessian into hess (d x d); NaN where alpha <= 0. Two reads of A, three without tensor cores."""
     fun = value(A, x, b, w, work)
     if not fun < math.inf:
         fill(grad, work)
         fill(hess, work)
         return fun
-    gradient(A, work.a, b, w, work.point, work.h, work)
-    weigh_gram(A, work.h, work)
+    derivatives(A, work.a, b, w, work.point, work)
     grad.copy_to_device(work.combined[2], stream=work.stream)
     finish_hessian(hess, work)
     return fun
@@ -289,8 +358,8 @@ def hess_vec(A, x, b, w, p, out, work):
     """L(x), and Hess(x) p into out (d); NaN where alpha <= 0."""
     fun = value_grad(A, x, b, w, out, work)
     if fun < math.inf:
-        curvature(A, p, work.a, b, w, work.point, work.h[:0], work)
-        launch(finish_hess_vec, 1, work, work.combined, p, out)
+        fold_curvature(A, p, work.a, b, w, work.point, work.h[:0], work)
+        launch(finish_hess_vec, A.shape[1], work, work.vectors, work.combined, p, out)
     return fun
 
 

@@ -15,13 +15,14 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, plane, rows, vectors
-from fastrsx.kernels.gpu.block import THREADS
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.scalar import ByLink
+from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
 from fastrsx.kernels.newton.passes import Plane
 
 TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a multiprocessor, and warps that it holds
-REGISTERS, GRANULE, BLOCK_KB, MOST_REGISTERS = 65536, 256, 1, 64  # of a multiprocessor; a warp's unit of them; KB reserved for a block; allowed
+REGISTERS, GRANULE, BLOCK_KB = 65536, 256, 1  # of a multiprocessor; a warp's unit of them; KB reserved for a block
 
 _f8, _i8 = types.float64, types.int64
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
@@ -34,39 +35,94 @@ def signatures(number):
     """{kernel: its argument types}, with the caller's arrays (A, x, b, w and h) in float64 or float32."""
     A, x = number[:, ::1], number[::1]
     return {
-        rows.fold_gradient_sums: (_link, A, x, x, x, _v, _v, _c),
-        rows.fold_gradient: (_link, A, _v, x, x, _point, _v, _c),
-        rows.fold_curvature: (_link, A, x, _v, x, x, _point, _c, _v),
-        rows.fold_products: (A, x, _v),
-        rows.fold_transposed: (A, _v, _c),
-        rows.fold_columns: (A, _c),
         vectors.fold_residuals: (_link, _v, x, x, _point, _states),
         vectors.weigh_products: (_link, _v, _v, x, x, _point, _v),
         vectors.fold_diagonal: (_link, _v, x, x, _point, _v),
         vectors.fold_extremes: (x, _m),
         gram.fold_gram_diagonal: (A, x, _c),
         gram.fold_gram_below: (A, x, _c),
+        tensor_gram.weigh_rows: (_link, _v, x, x, _point, _v),
+        tensor_gram.widen: (x, _v),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
     }
+
+
+# Some of the shares for which there are kernels of `rows`: each number of columns in a lane, small rows, rows that do not begin on 16 bytes.
+SHARES = {
+    "2 columns": share_for("<f8", 2, 2),
+    "64 columns": share_for("<f8", 2, 64),
+    "65 columns": share_for("<f8", 1, 65),
+    "256 columns": share_for("<f8", 2, 256),
+    "512 columns": share_for("<f8", 2, 512),
+    "64 columns, float32": share_for("<f4", 4, 64),
+    "512 columns, float32": share_for("<f4", 4, 512),
+    "64 columns, F-ordered": share_for("<f8", 1, 64, True),
+}
+
+
+def row_signatures():
+    """{name: (share, kernel, its argument types)} of the kernels of `rows`: for all shares those with most registers, for one share all."""
+    found = {}
+    for columns, share in SHARES.items():
+        number = types.float64 if share.number == "<f8" else types.float32
+        A, x = types.Array(number, 2, "A" if "F-ordered" in columns else "C"), number[::1]
+        sums = (_link, A, x, x, x, _v, _states, _c)
+        several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
+        several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
+        several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
+        if columns == "64 columns":
+            several |= {
+                "value": (rows.sums(share, 0), sums),
+                "products": (rows.products(share), (A, x, _v)),
+                "gradient": (rows.gradient(share), (_link, A, _v, x, x, _point, _v, _c)),
+                "transposed": (rows.transposed(share), (A, _v, _c)),
+                "columns": (rows.columns(share), (A, _c)),
+            }
+        found |= {f"{name} of {columns}": (share, *each) for name, each in several.items()}
+    share = share_for("<f8", 2, 1024)
+    A = types.Array(_f8, 2, "C")
+    found["products of 1024 columns"] = share, rows.products(share), (A, _v, _v)
+    found["ahead of 1024 columns"] = share, loop.ahead(share), (_link, A, _v, _v, _v, _v, _states)
+    found["gradient of 1024 columns"] = share, rows.gradient(share), (_link, A, _v, _v, _v, _point, _v, _c)
+    return found
+
+
+def foldings():
+    """{name: (how a Gram kernel on tensor cores is launched, its argument types)}."""
+    h, gram_type, found = _v, _c, {}
+
+    def add(name, number, copy, is_down, A, riders, widths):
+        source = tensor_gram.Source(number.bitwidth // 8, copy, is_down)
+        for groups in widths:
+            found[f"fold_narrow, {16 * groups} columns{name}"] = tensor_gram.narrow(groups, source, riders), (A, h, gram_type)
+        found[f"fold_wide{name}"] = tensor_gram.wide(source, riders), (A, h, _i8, _i8, _i8, gram_type)
+
+    for riders, what in ((0, ""), (tensor_gram.RIDERS, " and riders")):
+        add(what, _f8, 16, False, _f8[:, ::1], riders, (1, 2, 4))
+    add(" and riders, float32", types.float32, 16, False, types.float32[:, ::1], tensor_gram.RIDERS, (4,))
+    add(" and riders, by element", _f8, 8, False, _f8[:, :], tensor_gram.RIDERS, (4,))
+    add(" and riders, down columns", types.float32, 4, True, types.float32[::1, :], tensor_gram.RIDERS, (4,))
+    return found
 
 
 def other_signatures():
     """The same for kernels that read only the output of others."""
     return {
         vectors.fold_domain: (_link, _v, _v, _f8, _v, _states),
-        vectors.merge_domains: (_states, _point),
         vectors.merge_residuals: (_states, _point),
-        rows.merge_vectors: (_c, _i8, _i8, _m),
-        rows.finish_gradient: (_v, _point, _c, _m),
-        rows.finish_columns: (_c, _m),
+        merge.merge_vectors: (_c, _i8, _i8, _i8, _m),
+        merge.finish_gradient: (_states, _point, _c, _i8, _m),
+        merge.finish_columns: (_c, _m),
         vectors.fold_predictions: (_link, _v, _point, _v, _v),
-        rows.finish_hess_vec: (_m, _v, _v),
+        merge.finish_hess_vec: (_c, _m, _v, _v),
         vectors.fold_fill: (_v, _f8),
         vectors.add_scaled: (_v, _f8, _v),
         vectors.multiply: (_v, _v),
         vectors.take_column: (_m, _i8, _v),
+        vectors.copy_matrix: (types.Array(_f8, 2, "A"), _m),
         vectors.combine_extremes: (_m,),
         gram.merge_hessian: (_c, _m, _m),
+        loop.merge_derivatives: (_c, _c, _i8, _m, _m),
         plane.merge_plane: (_m, _v),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
@@ -83,14 +139,19 @@ class Resources(NamedTuple):
     ptx: str
 
 
-def python_of(kernel):
-    """Its source; of one that asks its link, for exp(a) + a."""
-    return (kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel).py_func
+def linked(kernel):
+    """The kernel; of one that asks its link, that for exp(a) + a."""
+    return kernel.of(links.Rsx) if isinstance(kernel, ByLink) else kernel
+
+
+def most_registers(kernel):
+    """How many registers it may take."""
+    return linked(kernel).targetoptions.get("max_registers", 255)
 
 
 def name_of(kernel):
     """The kernel's name; it tells apart the two that are made from one function."""
-    return python_of(kernel).__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
+    return linked(kernel).py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
 
 
 def atomics(ptx):
@@ -112,11 +173,11 @@ def ptxas():
     return str(found[0].locate()) if found else None
 
 
-def occupancy(registers, shared, target):
-    """The occupancy that registers and shared memory allow."""
+def occupancy(registers, shared, target, threads):
+    """The occupancy that registers and shared memory allow to blocks of that many threads."""
     shared_kb, most_warps = target
-    warps = THREADS // 32
-    of_a_warp = -(-registers * 32 // GRANULE) * GRANULE
+    warps = threads // WARP
+    of_a_warp = -(-registers * WARP // GRANULE) * GRANULE
     blocks = min(REGISTERS // (of_a_warp * warps), int(shared_kb / (shared / 1024 + BLOCK_KB)), most_warps // warps)
     return blocks * warps / most_warps
 
@@ -137,9 +198,9 @@ def fma_share(ptx):
     return best[1]
 
 
-def resources(kernel, signature, target):
-    """Compile a kernel for a target, (8, 0) or (9, 0)."""
-    ptx, _ = compile_ptx(python_of(kernel), signature, cc=target)
+def resources(kernel, signature, target, threads=THREADS, dynamic=0):
+    """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
+    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
@@ -147,27 +208,40 @@ def resources(kernel, signature, target):
             ptxas(),
             "-v",
             f"-arch=sm_{target[0]}{target[1]}",
-            f"--maxrregcount={MOST_REGISTERS}",
+            *([] if dynamic else [f"--maxrregcount={most_registers(kernel)}"]),
             str(source),
             "-o",
             str(source.with_suffix(".cubin")),
         ]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     registers = int(re.search(r"Used (\d+) registers", said)[1])
-    shared = sum(map(int, re.findall(r"(\d+) bytes smem", said)))
+    shared = dynamic + sum(map(int, re.findall(r"(\d+) bytes smem", said)))
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
-    return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target]), fma_share(ptx), ptx)
+    return Resources(registers, shared, spilled, occupancy(registers, shared, TARGETS[target], threads), fma_share(ptx), ptx)
+
+
+def tensor_products(ptx):
+    """The instructions for tensor cores in float64."""
+    return re.findall(r"mma\.sync\.aligned\.m(?:8|16)n8k4\.row\.col\.f64\.f64\.f64\.f64", ptx)
+
+
+def line(name, target, it):
+    """A row of the table."""
+    share = f"{it.fma_share:.0%}" if it.fma_share else ""
+    cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def table():
-    """Markdown, for float64 A and both targets."""
+    """Markdown, for float64 A and both targets; of the kernels of `rows`, for all shares."""
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
+    for name, (_, kernel, signature) in row_signatures().items():
+        lines += [line(name, target, resources(kernel, signature, target, ROW_WARPS * WARP)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
+        lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
+    for name, (folding, signature) in foldings().items():
         for target in TARGETS:
-            it = resources(kernel, signature, target)
-            share = f"{it.fma_share:.0%}" if it.fma_share else ""
-            cells = (name_of(kernel), "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+            lines.append(line(name, target, resources(folding.kernel, signature, target, folding.threads, folding.shared)))
     return "\n".join(lines)
 
 

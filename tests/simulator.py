@@ -1,5 +1,7 @@
 """Numba's CUDA simulator, adapted for tests: its threads run one at a time, from barrier to barrier, each time in a new random order.
 
+A barrier is that of a block or, as Numba's has none, that of a warp: other warps of the block may be elsewhere.
+
 The original polls threads that all run at once: most of the time goes into waiting for Python's lock, and sometimes two threads that ask for a
 shared array at the same time get one each. In a random order, a missing barrier shows as a wrong result.
 """
@@ -12,6 +14,9 @@ import numpy as np
 from numba import cuda
 from numba.cuda.simulator import kernel as simulated
 from numba.cuda.simulator.kernel import BlockThread
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+from fastrsx.kernels.gpu import block
 
 
 class Thread(BlockThread):
@@ -19,7 +24,8 @@ class Thread(BlockThread):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.go, self.stopped, self.ended = threading.Lock(), threading.Lock(), False
+        self.go, self.stopped, self.ended, self.waits_for_warp = threading.Lock(), threading.Lock(), False, False
+        self.warp = self.threadIdx.x // block.WARP
         self.go.acquire()  # locks as signals: one thread waits until another releases them
         self.stopped.acquire()
 
@@ -28,6 +34,11 @@ class Thread(BlockThread):
         super().run()
         self.ended = True
         self.stopped.release()
+
+    def syncwarp(self):
+        self.waits_for_warp = True
+        self.syncthreads()
+        self.waits_for_warp = False
 
     def syncthreads(self):
         self.stopped.release()
@@ -44,9 +55,10 @@ class Block(simulated.BlockManager):
         order = random.Random(0)
         for thread in live:
             thread.start()
+        ready = live
         while live:
-            order.shuffle(live)
-            for thread in live:
+            order.shuffle(ready)
+            for thread in ready:
                 thread.go.release()
                 thread.stopped.acquire()
                 if thread.exception:
@@ -55,6 +67,9 @@ class Block(simulated.BlockManager):
                         other.go.release()
                     raise thread.exception[0].with_traceback(thread.exception[1])
             live = [thread for thread in live if not thread.ended]
+            for_block = {thread.warp for thread in live if not thread.waits_for_warp}
+            ready = [thread for thread in live if thread.warp not in for_block] or live
+            assert ready is not live or not any(thread.waits_for_warp for thread in live), "threads of a warp wait at different barriers"
 
 
 def namespaces(fn, found):
@@ -87,3 +102,4 @@ def swapped(fn, module):
 
 swapped.is_launched = False
 simulated.BlockManager, simulated.swapped_cuda_module = Block, swapped
+FakeCUDAModule.syncwarp = lambda self: threading.current_thread().syncwarp()

@@ -413,7 +413,7 @@ def test_demo_shows_the_fit(capsys):
 def test_info_prints_what_a_bug_report_needs(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    for part in (fastrsx.__version__, np.__version__, "registers", "layer", "cache", "optional"):
+    for part in (fastrsx.__version__, np.__version__, "registers", "layer", "cache", "optional", "\ngpu "):
         assert part in out
 
 

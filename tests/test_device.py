@@ -1,16 +1,24 @@
 """`Problem` and `newton` with A on a GPU, in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) or on a GPU: the same results as in memory."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from extensions import softplus
+from numba import config
 
 import fastrsx
 import gpu
+import naive
+from fastrsx.system import device
 from formulas import random_data
 
-cuda = gpu.kernels().cuda
+kernels = gpu.kernels()
+cuda = kernels.cuda
+only_simulated = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="it counts in the simulator")
 TOL = 1e-11
 
 
@@ -28,7 +36,9 @@ def test_problem_gives_what_it_gives_in_memory(dtype):
     here, there, data = problems(dtype=dtype)
     x, p = data.x, data.p
     assert there.plan.kernel == "cuda"
-    assert str(there.plan) == "cuda kernels, exact Hessian, A read on the GPU: A is there"
+    lanes = there.plan.gpu.partition(" lane")[0].rpartition(" ")[2]
+    assert there.plan.gpu.endswith(f"{lanes} lane{'s' * (lanes != '1')} a row by {np.dtype(dtype).itemsize} bytes")
+    assert str(there.plan) == f"cuda kernels on {there.plan.gpu}, exact Hessian, A read on the GPU: A is there"
     for method in ("value", "grad", "hess"):
         np.testing.assert_allclose(getattr(there, method)(x), getattr(here, method)(x), rtol=TOL)
     np.testing.assert_allclose(there.hess_vec(x, p), here.hess_vec(x, p), rtol=TOL)
@@ -52,17 +62,95 @@ def assert_same(there, here, tol=1e-7):
     np.testing.assert_allclose(there.x, here.x, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("link", ["rsx", "softmax"])
-def test_newton(link):
+def assert_is_minimum(found, A, b, link):
+    """The gradient vanishes at x, by the formulas: to compile a solve in memory for another link would take longer than all else."""
+    assert found.success
+    ref = naive.Naive(A, b, a=A @ found.x, link=link)
+    assert (abs(ref.grad) <= 1e-8 * ref.grad_scale).all()
+
+
+def test_newton():
     rng = np.random.default_rng(1)
     A = rng.standard_normal((30, 3))
     b = rng.dirichlet(np.ones(30))
-    there, here = solve(A, b, link=link)
+    there, here = solve(A, b)
     assert_same(there, here)
     assert there.nit == here.nit
     np.testing.assert_allclose(there.hess, here.hess, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose([row.fun for row in there.history], [row.fun for row in here.history], rtol=1e-8)
     assert there.kernel.startswith("cuda kernels")
+
+
+class Counts(dict):
+    """What the host asks of the GPU: launches, copies, waits and allocations."""
+
+    def __init__(self, monkeypatch):
+        super().__init__(launches=0, copies=0, waits=0, allocations=0)
+        array, launched = type(cuda.device_array(1)), type(kernels.fold_fill)
+        for owner, name, what in (
+            (launched, "__call__", lambda kernel, *args: "" if kernel._device else "launches"),
+            (array, "copy_to_device", lambda *args: "copies"),
+            (array, "copy_to_host", lambda *args: "copies"),
+            (cuda.stream, "synchronize", lambda *args: "waits"),
+            (cuda, "device_array", lambda *args: "allocations"),
+            (cuda, "pinned_array", lambda *args: "allocations"),
+        ):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name), what))
+
+    def counted(self, function, what):
+        def call(*args, **kwargs):
+            name = what(*args)
+            if name:
+                self[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+@only_simulated
+def test_what_a_step_asks_of_the_gpu(monkeypatch):
+    """A solve of one step more, less a solve: launches from Python take longer than all that a small problem has to do there."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((14, 2))
+    b = fastrsx.predict(A, [0.5, -1.0]) + 0.01 * rng.random(14)
+    A, b = map(cuda.to_device, (A, b / b.sum()))
+    found = []
+    for steps in (2, 3):
+        with monkeypatch.context() as patch:
+            counts = Counts(patch)
+            result = fastrsx.newton(A, b, max_iter=steps, tol=1e-14)
+        assert result.nit == steps
+        assert result.nfev == steps + 1
+        found.append(counts)
+    assert {name: found[1][name] - found[0][name] for name in found[0]} == {"launches": 6, "copies": 3, "waits": 2, "allocations": 0}
+    assert found[0]["launches"] <= 16 + 2 * 6  # 16 at the start and the end
+
+
+LAYOUTS = {
+    "in Fortran order": lambda A: cuda.to_device(np.asfortranarray(A)),
+    "with strides": lambda A: cuda.to_device(np.repeat(A, 2, axis=1))[:, ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_of_any_layout_stays_where_it_is(layout):
+    """Results are those in memory; also where A itself is moved, to find its null space."""
+    rng = np.random.default_rng(7)
+    A, b = rng.standard_normal((20, 2)), rng.dirichlet(np.ones(20))
+    A = np.column_stack([A, A[:, 0]])
+    there = LAYOUTS[layout](A)
+    problem = fastrsx.Problem(there, b)
+    assert problem._data.source is there
+    assert str(problem.plan).endswith(f"exact Hessian, A read on the GPU ({layout}): A is there")
+    here = fastrsx.Problem(A, b, kernel="serial")
+    x, p = rng.standard_normal((2, 3))
+    for method in ("value", "grad", "hess"):
+        np.testing.assert_allclose(getattr(problem, method)(x), getattr(here, method)(x), rtol=TOL, atol=1e-16)
+    np.testing.assert_allclose(problem.hess_vec(x, p), here.hess_vec(x, p), rtol=TOL, atol=1e-16)
+    np.testing.assert_array_equal(device.to_host("A", there[3:7]), A[3:7])
+    found = fastrsx.newton(there, b)
+    assert_same(found, fastrsx.newton(A, b, kernel="serial"))
+    assert found.x[0] == pytest.approx(found.x[2])
 
 
 def test_newton_matrix_free():
@@ -116,11 +204,16 @@ def test_newton_ends_as_in_memory(A, b, x0, status):
     assert there.message == here.message
 
 
+def test_newton_with_softmax():
+    rng = np.random.default_rng(1)
+    A, b = rng.standard_normal((30, 3)), rng.dirichlet(np.ones(30))
+    assert_is_minimum(fastrsx.newton(cuda.to_device(A), b, link="softmax"), A, b, "softmax")
+
+
 def test_newton_with_a_linear_u():
     rng = np.random.default_rng(5)
     A, b = rng.random((12, 2)), rng.dirichlet(np.ones(12))
-    there, here = solve(A, b, x0=[1.0, 1.0], link="linear")
-    assert_same(there, here, 1e-6)
+    assert_is_minimum(fastrsx.newton(cuda.to_device(A), b, x0=[1.0, 1.0], link="linear"), A, b, "linear")
     no_weights = fastrsx.newton(cuda.to_device(A), b, x0=[1.0, 1.0], link="linear", w=cuda.to_device(np.zeros(12)), max_iter=0)
     assert no_weights.status.name == "MAX_ITER"
 
@@ -146,7 +239,9 @@ def test_newton_refuses_a_start_outside_the_domain():
 def test_host_arrays_are_copied_once():
     data = random_data(10, 2)
     problem = fastrsx.Problem(data.A, data.b, kernel="cuda")
-    assert str(problem.plan) == "cuda kernels, exact Hessian, A copied to the GPU once: kernel='cuda' was asked for"
+    assert str(problem.plan).startswith("cuda kernels on GPU 0, ")
+    assert str(problem.plan).endswith(", exact Hessian, A copied to the GPU once: kernel='cuda' was asked for")
+    assert str(fastrsx.plan(data.A, kernel="cuda")).startswith("cuda kernels on GPU 0, ")
     assert fastrsx.plan(data.A, kernel="cuda").loader == "device copy"
     assert problem.A is data.A
     f = problem.predict(data.x)
@@ -154,6 +249,68 @@ def test_host_arrays_are_copied_once():
     np.testing.assert_allclose(f, fastrsx.predict(data.A, data.x), rtol=TOL)
     again = pickle.loads(pickle.dumps(problem))
     assert again.value(data.x) == problem.value(data.x)
+
+
+class TwoGpus:
+    """What numba-cuda's list of GPUs is to the engine: contexts that are entered and left. Arrays and launches are noted with the GPU they are on."""
+
+    def __init__(self, monkeypatch):
+        self.entered, self.seen = [0], set()
+        array = type(cuda.device_array(1))
+        for owner, name in ((type(kernels.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
+            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name)))
+        monkeypatch.setattr(cuda, "gpus", self)
+
+    def noted(self, function):
+        def call(*args, **kwargs):
+            self.seen.add(self.entered[-1])
+            return function(*args, **kwargs)
+
+        return call
+
+    @property
+    def current(self):
+        return SimpleNamespace(id=self.entered[-1])
+
+    def __len__(self):
+        return 2
+
+    @contextmanager
+    def __getitem__(self, index):
+        self.entered.append(index)
+        yield
+        self.entered.pop()
+
+
+@only_simulated
+def test_work_is_done_on_the_gpu_that_holds_a(monkeypatch):
+    rng = np.random.default_rng(6)
+    A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
+    expected = fastrsx.newton(cuda.to_device(A), b)
+    gpus = TwoGpus(monkeypatch)
+    A, b_there = cuda.to_device(A), cuda.to_device(b)
+    monkeypatch.setattr(device, "index_of", lambda array: 0 if array is b_there else 1)
+    gpus.seen.clear()
+    found = fastrsx.newton(A, b)
+    assert gpus.seen == {1}
+    assert gpus.entered == [0]
+    assert found.x.tobytes() == expected.x.tobytes()
+    assert "on GPU 1, " in found.kernel
+    with pytest.raises(ValueError, match="b is on GPU 0, and A on GPU 1"):
+        fastrsx.newton(A, b_there)
+
+
+@only_simulated
+def test_each_thread_has_a_stream_of_its_own(monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(device.stream).result()
+    assert device.stream() is device.stream()
+    assert other is not device.stream()
+    here = device.stream()
+    gpus = TwoGpus(monkeypatch)
+    with gpus[1]:
+        assert device.stream() is not here
+    assert device.stream() is here
 
 
 def test_vectors_come_out_where_a_is():
@@ -183,11 +340,11 @@ def test_outside_the_domain_there_is_nothing():
 def test_a_link_of_the_users_own():
     rng = np.random.default_rng(3)
     A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
-    here = fastrsx.newton(A, b, link=softplus.LINK, kernel="serial")
     there = fastrsx.newton(cuda.to_device(A), b, link=softplus.LINK)
-    assert here.success
-    assert there.status == here.status
-    np.testing.assert_allclose(there.x, here.x, rtol=1e-8)
+    assert there.success
+    here = fastrsx.Problem(A, b, link=softplus.LINK, kernel="serial")
+    np.testing.assert_allclose(there.fun, here.value(there.x), rtol=1e-12)
+    np.testing.assert_allclose(here.grad(there.x), 0.0, atol=1e-10 * abs(here.grad(np.zeros(2))).max())
 
 
 @pytest.mark.parametrize(
@@ -195,7 +352,6 @@ def test_a_link_of_the_users_own():
     [
         ({"A": np.ones((4, 2), dtype=np.int64)}, TypeError, "A has dtype int64 on the GPU; pass float64 or float32"),
         ({"A": np.ones(4)}, ValueError, r"A has shape \(4,\); it must have 2 axes"),
-        ({"A": np.ones((2, 4)).T}, ValueError, "A is on the GPU, but not C-ordered"),
         ({"A": np.array([[1.0, 2.0], [1.0, np.nan], [0.0, 0.0], [0.0, 0.0]])}, ValueError, r"A\[1, 1\] is nan \(1 such in column 1\)"),
         ({"b": np.ones(3)}, ValueError, "b has 3 entries; it must have 4"),
         ({"b": np.array([0.0, np.inf, 0.0, 0.0])}, ValueError, r"b\[1\] is inf"),
@@ -209,6 +365,25 @@ def test_bad_input_is_named(change, error, message):
     arrays = {name: cuda.to_device(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
     with pytest.raises(error, match=message):
         fastrsx.Problem(**arrays)
+
+
+def test_vectors_are_contiguous():
+    with pytest.raises(ValueError, match=r"b is on the GPU, but not contiguous; pass cupy.ascontiguousarray\(b\)"):
+        fastrsx.Problem(cuda.to_device(np.ones((4, 2))), cuda.to_device(np.full(8, 0.25))[::2])
+
+
+@only_simulated
+@pytest.mark.parametrize(
+    ("A", "message"),
+    [
+        (np.ones((4, 2))[::-1], "its rows or columns are repeated or in reverse order"),
+        (np.broadcast_to(np.ones(2), (4, 2)), "its rows or columns are repeated or in reverse order"),
+        (np.zeros(4, [("note", "i4"), ("row", "f8", 2)])["row"], "its numbers do not begin on multiples of their size"),
+    ],
+)
+def test_layouts_that_no_kernel_reads(A, message):
+    with pytest.raises(ValueError, match=f"A is on the GPU, but {message}; pass cupy.ascontiguousarray"):
+        device.as_matrix(type(cuda.to_device(np.ones(1)))(A))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Passes over an A that lies on a GPU, and the solver's iteration beside it: n-vectors stay there; scalars, d-vectors and the Hessian are copied."""
 
+import functools
 import math
-from types import SimpleNamespace
+from collections.abc import Callable
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from fastrsx.kernels import cuda as kernels
 from fastrsx.kernels.cpu import passes, rows
 from fastrsx.kernels.formulas import records
+from fastrsx.kernels.gpu import loop
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as looks
 from fastrsx.kernels.newton.passes import PLANE
@@ -19,57 +22,89 @@ from ..inputs import Matrix, Vector
 from ..loading import Data
 from ..planning import Plan
 from ..system import device
-from .contract import Derivatives, Point
+from .contract import Derivatives, Point, rank_2
+from .exchange import Exchange
 from .interpreted import advance_of
 from .memory import EMPTY, Passes
 
 DeviceVector = Any  # n numbers on the GPU
 
 
+def on_its_gpu(engine: Any) -> Any:
+    """All methods of a class run on the GPU number `gpu`; without a number, where a process has one, on that."""
+
+    def bound(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.gpu is None:
+                return method(self, *args, **kwargs)
+            with kernels.cuda.gpus[self.gpu]:
+                return method(self, *args, **kwargs)
+
+        return call
+
+    for name, value in list(vars(engine).items()):
+        if isinstance(value, FunctionType) and name != "__init__":
+            setattr(engine, name, bound(value))
+    return engine
+
+
+@on_its_gpu
 class CudaPasses(Passes):
     """The kernels for a GPU, bound to one (A, b, w): n-vectors are Numba arrays there; all else is as in `Passes`.
 
-    All work is queued on CUDA's default stream, and methods that return numbers wait for them.
+    All work is queued on one stream, which follows CUDA's default stream, and methods that return numbers wait for them.
     """
 
     def __init__(self, data: Data, b: Any, w: Any, plan: Plan, link: Any) -> None:
         self.data, self.source, self.shape, self.plan = data, data.source, data.shape, plan
+        self.gpu = device.index_of(data.source) if device.count() > 1 else None
         self.count = self.evaluations = 0
         self.has_sparse_gram = self.is_mixed = False
+        self._b_extremes: list[float] | None = None
+        self._advance = advance_of(self)
+        self._alloc_all(b, w, link)
+
+    def _alloc_all(self, b: Any, w: Any, link: Any) -> None:
         n, d = self.shape
         with device.room_for(f"the workspace for {n} x {d}"):
-            self._work = kernels.alloc_workspace(n, d, False, link)
-            self.b, self.w = (vector if device.is_on_gpu(vector) else kernels.cuda.to_device(vector) for vector in (b, w))
-            self._x = kernels.cuda.device_array(d)
-        self._advance = advance_of(self)
+            self._work = kernels.alloc_workspace(n, d, False, link, device.stream())
+            self.b, self.w = (self._there(name, vector) for name, vector in (("b", b), ("w", w)))
+        self._none = self._work.a[:0]  # an empty vector
+        self._exchange_of(hessian=False)
+
+    def _there(self, name: str, vector: Any) -> DeviceVector:
+        """An n-vector on the GPU that A is on."""
+        if not device.is_on_gpu(vector):
+            return kernels.cuda.to_device(vector)
+        if self.gpu is not None and device.index_of(vector) != self.gpu:
+            raise ValueError(f"{name} is on GPU {device.index_of(vector)}, and A on GPU {self.gpu}; move one of them to the other's")
+        return vector
+
+    def _exchange_of(self, hessian: bool) -> None:
+        """The record that crosses the bus, and what kernels write in it; the point there is unknown then."""
+        self._exchange = Exchange(self.shape[1], hessian, self._work.stream)
+        self._work = self._work._replace(point=self._exchange.point, combined=self._exchange.vectors)
+        self._known: tuple[float, ...] = ()  # the identity of the point on the GPU
 
     # -- between host and GPU ---------------------------------------------------------------------------------
 
-    def _there(self, x: Vector) -> Any:
-        """A d-vector on the GPU, until the next one."""
-        self._x.copy_to_device(x)
-        return self._x
-
     def _at(self, point: Point) -> Any:
-        """A point on the GPU, until the next one."""
-        self._work.point.copy_to_device(point.raw.view(records.POINT))
+        """A point on the GPU, until the next one; that of the last pass is there."""
+        if point.identity != self._known:
+            self._work.point.copy_to_device(point.raw.view(records.POINT), stream=self._work.stream)
+            self._known = point.identity
         return self._work.point
 
-    def _point(self) -> Point:
-        return Point(kernels.fetch(self._work.point, self._work).view(np.float64))
-
-    def _vectors(self) -> np.ndarray:
-        """The combined d-vectors, as `derivatives_in` takes them."""
-        return np.asarray(kernels.fetch(self._work.combined, self._work))[None]
-
-    @property
-    def _none(self) -> DeviceVector:
-        """An empty vector."""
-        return self._work.a[:0]
+    def _point(self, raw: Vector) -> Point:
+        """A point that a pass has left on the GPU."""
+        point = Point(raw)
+        self._known = point.identity
+        return point
 
     def empty(self) -> DeviceVector:
         with device.room_for(f"a vector of {self.shape[0]} numbers"):
-            return kernels.cuda.device_array(self.shape[0])
+            return kernels.cuda.device_array(self.shape[0], stream=self._work.stream)
 
     def to_host(self, vector: DeviceVector) -> Vector:
         return np.asarray(kernels.fetch(vector, self._work))
@@ -91,21 +126,27 @@ class CudaPasses(Passes):
         """The part of a workspace that `advance` reads."""
         return SimpleNamespace(link=self._work.link, a=self._work.a, point=np.zeros(records.POINT_ROOM), sums=None)
 
-    def _check(self, name: str, x: DeviceVector, at_least: float) -> float:
+    def _check(self, name: str, x: DeviceVector, extremes: list[float], at_least: float) -> float:
         """The largest entry of an n-vector; refused as one in memory would be if it is not finite, beyond 1e150 or below `at_least`."""
-        low, high, total, _ = kernels.extremes(x, self._work)
+        low, high, total, _ = extremes
         if not (max(abs(low), abs(high)) <= inputs.LARGEST_ENTRY and math.isfinite(total) and low >= at_least):
             there = self.to_host(x)
             inputs.as_weights(there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
         return float(high)
 
+    def _of_b(self) -> list[float]:
+        """Its least and largest entry, sum and sum of squares."""
+        if self._b_extremes is None:
+            self._b_extremes = kernels.extremes(self.b, self._work)
+        return self._b_extremes
+
     @property
     def norm_b(self) -> float:
-        return math.sqrt(kernels.extremes(self.b, self._work)[3])
+        return math.sqrt(self._of_b()[3])
 
     @property
     def sum_b(self) -> float:
-        return float(kernels.extremes(self.b, self._work)[2])
+        return float(self._of_b()[2])
 
     def largest(self, a: DeviceVector) -> float:
         low, high, total, _ = kernels.extremes(a, self._work)
@@ -120,7 +161,7 @@ class CudaPasses(Passes):
 
     def distance(self, a: DeviceVector, other: DeviceVector, centred: bool) -> float:
         change = self.empty()
-        change.copy_to_device(a)
+        self.assign(change, a)
         kernels.add(change, -1.0, other, self._work)
         low, high, total, _ = kernels.extremes(change, self._work)
         mean = total / self.shape[0] if centred else 0.0
@@ -135,22 +176,22 @@ class CudaPasses(Passes):
 
     def products(self, x: Vector, out: DeviceVector) -> None:
         self.count += 1
-        kernels.products(self.source, self._there(x), out, self._work)
+        kernels.products(self.source, self._exchange.send(x), out, self._work)
 
     def transposed(self, y: Any) -> Vector:
         self.count += 1
         kernels.transposed(self.source, y if device.is_on_gpu(y) else kernels.cuda.to_device(y), self._work)
-        return self._vectors()[0, records.R]
+        return self._exchange.get_vectors()[0, records.R].copy()
 
     def column_scale(self, names: Names = None) -> Vector:
         """Also refuses such entries of b and w; a w of zeros counts as none."""
-        self._check("b", self.b, -math.inf)
-        if self.w.size and self._check("w", self.w, 0.0) == 0.0:
-            self.w = self._work.h[:0]
+        self._check("b", self.b, self._of_b(), -math.inf)
+        if self.w.size and self._check("w", self.w, kernels.extremes(self.w, self._work), 0.0) == 0.0:
+            self.w = self._none
         self.count += 1
         kernels.columns(self.source, self._work)
         scale = np.empty(self.shape[1])
-        bad = passes.finish_columns(self._vectors()[0, :2], self.shape[0], inputs.LARGEST_ENTRY, scale)
+        bad = passes.finish_columns(self._exchange.get_vectors()[0, :2], self.shape[0], inputs.LARGEST_ENTRY, scale)
         if bad >= 0:
             kernels.column(self.source, bad, self.a, self._work)
             inputs.refuse_entries(self.to_host(self.a), bad, names)
@@ -159,13 +200,19 @@ class CudaPasses(Passes):
     def evaluate(self, a: DeviceVector, da: DeviceVector = EMPTY, t: float = 0.0, out: DeviceVector | None = None) -> Point:
         self.evaluations += 1
         kernels.evaluate(a, da if da.size else self._none, t, self.b, self.w, a if out is None else out, self._work)
-        return self._point()
+        return self._point(self._exchange.get_point())
+
+    def look_ahead(self, a: DeviceVector, p: Vector, da: DeviceVector, out: DeviceVector) -> Point:
+        self.count += 1
+        self.evaluations += 1
+        loop.look_ahead(self.source, self._exchange.send(p), a, da, self.b, self.w, out, self._work)
+        return self._point(self._exchange.get_point())
 
     def project(self, x: Vector) -> Point:
         self.count += 1
         self.evaluations += 1
-        kernels.project(self.source, self._there(x), self.b, self.w, self._work)
-        return self._point()
+        kernels.project(self.source, self._exchange.send(x), self.b, self.w, self._work)
+        return self._point(self._exchange.get_point())
 
     def project_grad(self, x: Vector) -> tuple[Point, Derivatives | None]:
         if self.shape[1] > kernels.WIDEST:
@@ -173,55 +220,58 @@ class CudaPasses(Passes):
             return point, self.gradient(self.a, point) if point.fun < np.inf else None
         self.count += 1
         self.evaluations += 1
-        kernels.project_grad(self.source, self._there(x), self.b, self.w, self._work)
-        point = self._point()
+        kernels.project_grad(self.source, self._exchange.send(x), self.b, self.w, self._work)
+        raw, vectors = self._exchange.get_both()
+        point = self._point(raw)
         if not point.fun < np.inf:
             return point, None
-        vectors = self._vectors()
         return point, self.gradient(self.a, point) if rows.cancels(point.raw, vectors) else self.derivatives_in(vectors)
 
-    def _first(self, a: DeviceVector, point: Point, h: DeviceVector) -> Derivatives:
-        self.count += 1
-        kernels.gradient(self.source, a, self.b, self.w, self._at(point), h, self._work)
-        return self.derivatives_in(self._vectors())
-
     def gradient(self, a: DeviceVector, point: Point) -> Derivatives:
-        return self._first(a, point, self._none)
+        self.count += 1
+        kernels.gradient(self.source, a, self.b, self.w, self._at(point), self._none, self._work)
+        return self.derivatives_in(self._exchange.get_vectors())
 
     def hessian(self, a: DeviceVector, point: Point) -> tuple[Derivatives, Matrix]:
-        h = self._with_gram().h
-        return self._first(a, point, h), self._weighed_gram(h)
+        self._with_gram()
+        self.count += 1 if kernels.tensor_gram.has_tensor_cores() else 2
+        self._at(point)
+        loop.derivatives(self.source, a, self.b, self.w, self._exchange.gram, self._work)
+        vectors, hess = self._exchange.get_derivatives()
+        first = self.derivatives_in(vectors)
+        hess -= rank_2(first.v, first.q)
+        return first, hess
 
-    def _with_gram(self) -> Any:
-        """The workspace, with Gram matrices from the first call on."""
+    def _with_gram(self) -> None:
+        """Room for Hessians, from the first one on."""
         if not self._work.gram.size:
             n, d = self.shape
             with device.room_for(f"the Hessian for d = {d}, of which {kernels.split_count(n, d)} parts are summed,"):
-                self._hess, h, gram = kernels.alloc_gram(n, d)
-            self._work = self._work._replace(h=h, gram=gram)
-        return self._work
+                _, h, gram = kernels.alloc_gram(n, d, self._work.stream)
+                self._work = self._work._replace(h=h, gram=gram)
+                self._exchange_of(hessian=True)
 
-    def _weighed_gram(self, h: DeviceVector) -> Matrix:
-        """A^T diag(h) A with the rank-2 term of the vectors in the workspace."""
+    def _gram_of(self, h: DeviceVector) -> Matrix:
+        """A^T diag(h) A."""
+        self._with_gram()
         self.count += 1
         kernels.weigh_gram(self.source, h, self._work)
-        kernels.finish_hessian(self._hess, self._work)
-        return np.asarray(kernels.fetch(self._hess, self._work))
+        loop.merge_grams(self._work.vectors[:0], 0, self._exchange.gram, self._work)
+        return self._exchange.get_derivatives()[1]
 
     def weighted_gram(self, h: DeviceVector) -> Matrix:
-        kernels.fill(self._with_gram().combined, self._work, 0.0)
-        return self._weighed_gram(h)
+        return self._gram_of(h)
 
     def gram(self) -> Matrix:
         ones = self.empty()
         kernels.fill(ones, self._work, 1.0)
-        return self.weighted_gram(ones)
+        return self._gram_of(ones)
 
     def curvature(self, a: DeviceVector, point: Point, p: Vector, da: DeviceVector) -> Vector:
         self.count += 1 if self.shape[1] <= kernels.WIDEST else 2
         image = da if da.size else self._none
-        kernels.curvature(self.source, self._there(p), a, self.b, self.w, self._at(point), image, self._work)
-        return self._vectors()[0, records.R]
+        kernels.curvature(self.source, self._exchange.send(p), a, self.b, self.w, self._at(point), image, self._work)
+        return self._exchange.get_vectors()[0, records.R].copy()
 
     def diagonal(self, a: DeviceVector, point: Point) -> DeviceVector:
         D = self.empty()
@@ -243,20 +293,22 @@ class CudaPasses(Passes):
     # -- the solver's iteration -------------------------------------------------------------------------------
 
     def alloc_iterate(self, exact: bool) -> iteration.Iterate:
-        *a, da = (self.empty() for _ in range(4))
-        for each in a:
-            kernels.fill(each, self._work, 0.0)
-        return iteration.alloc_iterate.py_func(0, self.shape[1], False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
+        n, d = self.shape
+        with device.room_for(f"the iterate for {n} x {d}"):
+            vectors = kernels.cuda.device_array((4, n), stream=self._work.stream)
+        kernels.fill(vectors, self._work, 0.0)
+        *a, da = (vectors[k] for k in range(4))
+        return iteration.alloc_iterate.py_func(0, d, False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
 
     def assign(self, out: DeviceVector, a: DeviceVector) -> None:
-        out.copy_to_device(a)
+        out.copy_to_device(a, stream=self._work.stream)
 
     def advance(self, *args: Any) -> int:
         """`fastrsx.kernels.newton.verdict.advance`, interpreted: between the few kernels that it launches it handles only scalars."""
         return int(self._advance(*args))
 
     def _point_into(self, point: np.ndarray) -> float:
-        there = self._point()
+        there = self._point(self._exchange.get_point())
         point[:] = there.raw
         return there.fun
 

@@ -49,16 +49,16 @@ def files(path: Path) -> list[Path]:
 def folders() -> list[Folder]:
     """The directory that is written to, and those with kernels that are only read, in the order of reading."""
     from ..kernels import dense
-    from ..kernels.compiling import diskcache
+    from ..kernels.compiling import diskcache, gpucache
 
     if problem():
         return []
     read, written, *_ = diskcache.folders()
-    build = diskcache.build(dense.value.targetctx.codegen())
+    builds = diskcache.build(dense.value.targetctx.codegen()), gpucache.build()
     found = []
     for path in read:
         kernels = [file for file in files(path) if file.suffix == ".nbc"]
-        stale = sum(f".{build}." not in file.name for file in kernels)
+        stale = sum(not any(f".{build}." in file.name for build in builds) for file in kernels)
         found.append(Folder(path, path == written, len(kernels), stale, sum(file.stat().st_size for file in kernels) / 2**20))
     return [folder for folder in found if folder.kernels or folder.is_writable] or found[-1:]
 

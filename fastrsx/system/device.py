@@ -1,7 +1,8 @@
 """Arrays on a GPU: recognised without CUDA, and used in place through DLPack and `__cuda_array_interface__`."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,68 @@ def kernels() -> ModuleType:
     if why:
         raise RuntimeError(f"no GPU can be used: {why}")
     return cuda
+
+
+def why_none() -> str:
+    """Why this process has no GPU for the kernels, in few words; empty where it has one."""
+    try:
+        kernels()
+    except (ImportError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def describe(index: int) -> str:
+    """A GPU by its name and compute capability."""
+    from numba import config
+
+    if config.ENABLE_CUDASIM:
+        return f"GPU {index}, in Numba's simulator"
+    gpu = kernels().cuda.gpus[index]
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+    return f"GPU {index}, {name}, sm_{gpu.compute_capability[0]}{gpu.compute_capability[1]}"
+
+
+def variant(A: Any) -> str:
+    """The GPU that would read a matrix, and the variant of its kernels: how lanes of a warp share a row there. Of one in memory, the current GPU."""
+    found = kernels()
+    if not is_on_gpu(A):
+        return describe(current())
+    share = found.share_of(A)
+    lanes, size = share.lanes, share.vector * np.dtype(share.number).itemsize
+    return f"{describe(index_of(A))}, {lanes} lane{'s' * (lanes > 1)} a row by {size} bytes"
+
+
+_streams = threading.local()
+
+
+def current() -> int:
+    """The number of this thread's GPU."""
+    return int(kernels().cuda.gpus.current.id) if count() > 1 else 0
+
+
+def count() -> int:
+    """How many GPUs this process has."""
+    return len(kernels().cuda.gpus)
+
+
+def index_of(array: Any) -> int:
+    """The number of the GPU that holds an array; the current one where its interfaces do not say."""
+    memory = getattr(array, "gpu_data", None)
+    if memory is not None:  # of Numba
+        return int(memory.context.device.id)
+    kind = getattr(array, "__dlpack_device__", None)
+    return current() if kind is None else int(kind()[1])
+
+
+def stream() -> Any:
+    """A stream of this thread on the current GPU, which follows the default stream; one, since a kernel is configured once for each."""
+    cuda = kernels().cuda
+    index = current()
+    made = vars(_streams).setdefault("made", {})
+    if index not in made:
+        made[index] = cuda.stream()
+    return made[index]
 
 
 @contextmanager
@@ -129,13 +192,14 @@ def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
 
 
 def as_array(name: str, value: Any, ndim: int) -> Any:
-    """An array on the GPU as one of Numba's, of `ndim` axes, C-ordered, of float64 or float32; nothing is copied."""
+    """An array on the GPU as one of Numba's, of `ndim` axes, of float64 or float32; a vector is contiguous. Nothing is copied."""
     cuda = kernels().cuda
     refuse_tensor(name, value, DTYPES)
     array = value
     if not getattr(value, "__cuda_ndarray__", False):
         try:
-            array = cuda.as_cuda_array(_in_order(value))
+            with cuda.gpus[index_of(value)] if count() > 1 else nullcontext():
+                array = cuda.as_cuda_array(_in_order(value))
         except BufferError as error:
             raise TypeError(f"{name} cannot be taken over: {error}") from None
     elif value.stream:
@@ -145,10 +209,26 @@ def as_array(name: str, value: Any, ndim: int) -> Any:
         raise TypeError(f"{name} has dtype {array.dtype} on the GPU; pass {' or '.join(DTYPES)}{how}")
     if len(array.shape) != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
-    if not array.flags["C_CONTIGUOUS"]:
+    why = "" if array.flags["C_CONTIGUOUS"] else _why_unread(array)
+    if why:
         how = f"{name}.contiguous()" if hasattr(value, "contiguous") else f"cupy.ascontiguousarray({name})"
-        raise ValueError(f"{name} is on the GPU, but not C-ordered; pass {how}")
+        raise ValueError(f"{name} is on the GPU, but {why}; pass {how}")
     return array
+
+
+def _why_unread(array: Any) -> str:
+    """Why kernels cannot read an array that is not C-ordered, by its strides; empty where they can."""
+    if len(array.shape) == 1:
+        return "not contiguous"
+    if min(array.strides) <= 0:
+        return "its rows or columns are repeated or in reverse order"
+    where = kernels().address_of(array)
+    return "its numbers do not begin on multiples of their size" if any(x % array.dtype.itemsize for x in (where, *array.strides)) else ""
+
+
+def layout(A: Any) -> str:
+    """How a matrix lies on the GPU, where it is not C-ordered."""
+    return "" if A.flags["C_CONTIGUOUS"] else "in Fortran order" if A.flags["F_CONTIGUOUS"] else "with strides"
 
 
 def as_matrix(A: Any) -> Any:
@@ -176,4 +256,10 @@ def copy(A: np.ndarray) -> Any:
 
 def to_host(name: str, value: Any) -> Any:
     """An array on the GPU as one in memory; anything else unchanged."""
-    return as_array(name, value, len(value.shape)).copy_to_host() if is_on_gpu(value) else value
+    if not is_on_gpu(value):
+        return value
+    array = as_array(name, value, len(value.shape))
+    if not array.flags["C_CONTIGUOUS"]:  # Numba would also copy all that lies between its entries
+        with room_for(f"a copy of {array.shape[0]} rows of {name}"):
+            array = kernels().contiguous(array)
+    return array.copy_to_host()

@@ -163,20 +163,46 @@ def _warn_once(places, written):
 # -- their contents -----------------------------------------------------------------------------------------------
 
 
-def _hash(*values):
+def hash_of(*values):
+    """Sixteen digits for values whose repr says all."""
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+
+def common():
+    """What kernels of a CPU and of a GPU depend on."""
+    settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT
+    return SOURCE_STAMP, numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, settings
 
 
 def build(codegen):
     """A hash of all that the kernels of a process share; kernels of another build are stale."""
-    settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT
-    return _hash(SOURCE_STAMP, numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, codegen.magic_tuple(), settings)
+    return hash_of(*common(), codegen.magic_tuple())
 
 
 def is_cacheable(numba_type):
     """Whether no class in a type says `cacheable = False`, as a class does whose formulas are not in the source of the kernels."""
     own = getattr(getattr(numba_type, "instance_class", None), "cacheable", True)
     return own and all(map(is_cacheable, getattr(numba_type, "types", ())))
+
+
+def ensure_written():
+    """Make the folder that is written to; OSError where there is none."""
+    if folders().written is None:
+        raise OSError("there is no folder to write to")
+    private(folders().written)  # it may have been removed since
+
+
+def warn_of_refused():
+    """Warn where a preferred folder is not used."""
+    if folders().refused:
+        _warn_once(folders().unusable, folders().written)
+
+
+def warn_of_unwritten(error):
+    """Warn of a file that could not be written: there is no folder, no permission or no space."""
+    read, written, unusable, _ = folders()
+    read_only = (f"{path} (it can only be read)" for path in read)
+    _warn_once([f"{written} ({error.strerror})"] if written else [*unusable, *read_only], None)
 
 
 class Locator(InTreeCacheLocator):
@@ -186,9 +212,7 @@ class Locator(InTreeCacheLocator):
         return str(folders().written or "")
 
     def ensure_cache_path(self):
-        if folders().written is None:
-            raise OSError("there is no folder to write to")
-        private(folders().written)  # it may have been removed since
+        ensure_written()
 
 
 def _read(path):
@@ -208,7 +232,7 @@ class KernelFiles:
 
     def _file_name(self, key):
         build_hash, *_ = key
-        return f"{self._name}.{build_hash}.{_hash(key)}.nbc"
+        return f"{self._name}.{build_hash}.{hash_of(key)}.nbc"
 
     def load(self, key):
         for folder in folders().read:
@@ -260,8 +284,7 @@ class KernelCache(FunctionCache):
         return (build(codegen), self._function, *super()._index_key(sig, codegen))
 
     def load_overload(self, sig, target_context):
-        if folders().refused:
-            _warn_once(folders().unusable, folders().written)
+        warn_of_refused()
         try:
             found = super().load_overload(sig, target_context) if self._keeps(sig) else None
         except Exception:  # unpickling data of another NumPy can raise anything
@@ -274,10 +297,8 @@ class KernelCache(FunctionCache):
         try:
             if self._keeps(sig):
                 super().save_overload(sig, data)
-        except OSError as error:  # no directory, no permission, no space
-            read, written, unusable, _ = folders()
-            read_only = (f"{path} (it can only be read)" for path in read)
-            _warn_once([f"{written} ({error.strerror})"] if written else [*unusable, *read_only], None)
+        except OSError as error:
+            warn_of_unwritten(error)
 
     def _keeps(self, sig):
         return all(map(is_cacheable, normalize_signature(sig)[0]))

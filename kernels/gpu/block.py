@@ -1,14 +1,12 @@
-"""A block of threads on a GPU: the operations of its threads together. The one module that imports numba.cuda.
-
-A block has a square of threads. Their numbers in registers are combined through shared memory, always in the same tree.
-"""
+"""Blocks of threads on a GPU: their sizes, and how kernels are compiled and configured. The one module that imports numba.cuda."""
 
 import functools
-import operator
 import warnings
 
 import numpy as np
 from numba import config
+
+from ..compiling.gpucache import cached
 
 NEEDED = "the kernels for a GPU need the package numba-cuda, which is not installed: pip install 'fastrsx[cuda]'"
 try:
@@ -20,10 +18,18 @@ if not config.ENABLE_CUDASIM and getattr(cuda, "implementation", "") != "NVIDIA"
 
 # Threads of a block as a square, and of a warp; and blocks. The simulator runs each thread as one of Python.
 EDGE, WARP_ROWS, WARP_COLUMNS, MOST_BLOCKS = (4, 2, 2, 2) if config.ENABLE_CUDASIM else (16, 4, 8, 4096)
-THREADS = EDGE * EDGE
+THREADS, WARP = EDGE * EDGE, WARP_ROWS * WARP_COLUMNS
+WARPS, ALL = THREADS // WARP, 2**WARP - 1  # of a block; the lanes of a warp, as bits
 
 # Four blocks of that many registers a thread are half of the threads that a multiprocessor holds.
 kernel = cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=64)
+
+
+def kernel_of(registers):
+    """A decorator of kernels with at most that many registers a thread."""
+    return cuda.jit if config.ENABLE_CUDASIM else functools.partial(cuda.jit, max_registers=registers, lto=False)
+
+
 device = functools.partial(cuda.jit, device=True, inline="always")
 unsigned = np.uint64  # for an index in a hot loop: a signed one is tested for a negative value
 
@@ -35,50 +41,47 @@ def why_unavailable():
     return " ".join((cuda.cuda_error() or "the driver finds none").split())
 
 
+def address_of(array):
+    """Where an array begins in the memory of the GPU."""
+    return array.ctypes.data if config.ENABLE_CUDASIM else array.__cuda_array_interface__["data"][0]
+
+
+@functools.cache
+def multiprocessors():
+    """How many the GPU has."""
+    return 2 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
+
+
 if config.ENABLE_CUDASIM:
 
-    def configured(kernel, grid, stream):
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
         """A kernel for a launch; the simulator's is the kernel itself."""
-        return kernel[grid, THREADS, stream]
+        return kernel[grid, threads, stream, shared]
 
 else:
     from numba.cuda.core.errors import NumbaPerformanceWarning  # of numba-cuda: no subclass of Numba's own
+    from numba.cuda.cudadrv.driver import CudaAPIError, binding, driver
+
+    GRANTED = 48 * 1024  # bytes of shared memory that a block has without asking
+
+    def ask_for_shared(compiled, launch):
+        """Let a compiled kernel have the shared memory of its launch; numba-cuda has no option for it."""
+        function = compiled._codelibrary.get_cufunc()
+        most = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        try:
+            driver.cuKernelSetAttribute(most, launch.sharedmem, function.handle, function.device.id)
+        except (CudaAPIError, TypeError):  # the handle is of another kind in other versions of cuda.core
+            function.kernel.attributes.max_dynamic_shared_size_bytes = launch.sharedmem
 
     @functools.lru_cache(maxsize=256)
-    def configured(kernel, grid, stream):
-        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one."""
+    def configured(kernel, grid, stream, threads=THREADS, shared=0):
+        """A kernel for a launch, without numba-cuda's warning of few blocks: the last step of a sum takes one. shared: bytes that it asks for."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # by category: with colorama the text begins with an escape sequence
-            return kernel[grid, THREADS, stream]
-
-
-def make_reduction(join):
-    """Over each `lanes` threads, a power of two, for the first of them; and over a block, for all. scratch: THREADS numbers that these share."""
-
-    @device
-    def over_lanes(scratch, value, lanes):
-        t = cuda.threadIdx.x
-        cuda.syncthreads()
-        scratch[t] = value
-        half = lanes // 2
-        while half > 0:
-            cuda.syncthreads()
-            if t % lanes < half:
-                scratch[t] = join(scratch[t], scratch[t + half])
-            half //= 2
-        return scratch[t]
-
-    @device
-    def over_block(scratch, value):
-        over_lanes(scratch, value, THREADS)
-        cuda.syncthreads()
-        return scratch[0]
-
-    return over_lanes, over_block
-
-
-sum_lanes, block_sum = make_reduction(operator.add)
-_, block_max = make_reduction(max)
+            launch = cached(kernel)[grid, threads, stream, shared]
+        if shared > GRANTED:
+            launch.pre_launch_callbacks.append(ask_for_shared)
+        return launch
 
 
 @device

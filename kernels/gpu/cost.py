@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 LAUNCH = 5e-6  # seconds from one kernel to the next on a stream, about
 TILE = 64  # of a Gram matrix, see gram.py
-FUSED_UP_TO = 256  # columns up to which one pass serves rows and columns, see rows.WIDEST
+FUSED_UP_TO = 512  # columns up to which one pass serves rows and columns, see share.WIDEST
 EXP = 40  # flops, about, of an exponential in float64
 
 
@@ -42,13 +42,15 @@ COMBINE = Work("combine", 0.0, 0.0)  # the states of blocks: a launch
 
 
 def losses(n: int) -> list[Work]:
-    """The point at a = A x."""
-    return [Work("fold_domain", 8 * n, n * (EXP + 10)), COMBINE, Work("fold_residuals", 16 * n, n * (EXP + 12)), COMBINE]
+    """The loss where a and the blocks' domains are known."""
+    return [Work("fold_residuals", 16 * n, n * (EXP + 12)), COMBINE]
 
 
-def products(n: int, d: int, size: int) -> list[Work]:
-    """a = A x."""
-    return [Work("fold_products", n * (size * d + 8), n * 2 * d)]
+def sums(n: int, d: int, size: int, kinds: int) -> list[Work]:
+    """The point at x, and the sums of columns for its gradient, of that many kinds: one read of A."""
+    if d <= FUSED_UP_TO:
+        return [Work("fold_sums", n * (size * d + 8 + 8 * (kinds > 0)), n * (2 * (1 + kinds) * d + EXP + 10)), *losses(n)]
+    return [Work("fold_products", n * (size * d + 8), n * 2 * d), Work("fold_domain", 8 * n, n * (EXP + 10)), *losses(n)]
 
 
 def gradient(n: int, d: int, size: int) -> list[Work]:
@@ -72,8 +74,8 @@ def gram(n: int, d: int, size: int) -> list[Work]:
 def passes(n: int, d: int, size: int = 8) -> dict[str, list[Work]]:
     """{public kernel: what it runs} for A of n x d numbers of `size` bytes, without weights w."""
     fused = d <= FUSED_UP_TO
-    value = products(n, d, size) + losses(n)
-    value_grad = [Work("fold_gradient_sums", n * (size * d + 16), n * (10 * d + EXP)), *losses(n), COMBINE] if fused else value + gradient(n, d, size)
+    value = sums(n, d, size, 0)
+    value_grad = sums(n, d, size, 3) if fused else value + gradient(n, d, size)
     curvature = [Work("fold_curvature", n * ((1 if fused else 2) * size * d + 16), n * (4 * d + EXP)), COMBINE]
     return {
         "value": value,

@@ -1,4 +1,4 @@
-"""The Gram matrix A^T diag(h) A on a GPU: its triangle in tiles, over parts of the rows.
+"""The Gram matrix A^T diag(h) A on a GPU without tensor cores for float64: its triangle in tiles, over parts of the rows.
 
 A block sums a tile of 64 x 64 over some rows, DEPTH at a time in shared memory. A thread has 4 x 4 entries of it, in pairs side by side,
 and a warp 4 x 8 threads: for a row of A, a warp then reads two lines of each factor for its 16 multiplications.

@@ -4,7 +4,8 @@ import numpy as np
 
 from ..formulas.records import Domain
 from ..newton.passes import PLANE
-from .block import THREADS, block_rows, block_sum, cuda, kernel
+from .block import THREADS, WARPS, block_rows, cuda, kernel
+from .reduction import block_sum
 from .scalar import linked_kernel
 from .vectors import join_domain, row_weights, start_domain, store_domain
 
@@ -14,7 +15,7 @@ HALF = PLANE // 2  # of its sums: all of them would not fit into the registers
 @linked_kernel
 def fold_plane(link, plane, a, b, w, point, sums):
     """<z_i, z_i> and z_i^T diag(h) z_j of a block; with y = 1, <v, z_i>, <q, z_i> and <r, z_i>."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
     each = cuda.local.array(HALF, np.float64)
     z = cuda.local.array(3, np.float64)
@@ -43,7 +44,7 @@ def fold_plane(link, plane, a, b, w, point, sums):
 @kernel
 def merge_plane(sums, out):
     """The sums of all blocks. One block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     for entry in range(PLANE):
         total = 0.0
         for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
@@ -56,7 +57,7 @@ def merge_plane(sums, out):
 @linked_kernel
 def fold_combination(link, plane, y, out, sums):
     """The domain of out = here + y0 z0 + y1 z1 + y2 z2, and max |out - here|; y a tuple."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, out.shape[0])
     domain, largest = start_domain(link), 0.0
     for i in range(start + cuda.threadIdx.x, stop, THREADS):

@@ -1,296 +1,336 @@
-"""Passes over A on a GPU: a few threads take a row for A x, and a few take a column for a d-vector.
+"""Passes over A on a GPU: warps take rows, which stay in registers, so that a pass for both rows and columns reads A once.
 
-A pass for both reads A once from memory: the rows of a block are in the first-level cache when its columns are summed.
+There is no shared memory and no barrier in the loops: lanes exchange numbers by shuffles, and a warp raises its own M. See share.py. A function here
+makes the kernel for one share of rows.
 """
 
-import operator
+import functools
 
 import numpy as np
 
-from ..formulas import finish, states
 from ..formulas import rows as formulas
+from ..formulas import states
 from ..formulas.links import terms
-from ..formulas.records import VB, VU, W2A, Q, R, V
-from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel, sum_lanes, unsigned
-from .scalar import linked_kernel, scalar
-from .vectors import over_exp, raised, rescale, row_weights
+from ..formulas.records import VB, VU, W2A, R, V
+from .block import cuda, device, kernel_of
+from .ptx import any_of_warp
+from .reduction import block_max, block_sum, warp_max
+from .scalar import ByLink, scalar
+from .share import LARGEST, ROW_WARPS, SUM, first_slot, parts
+from .vectors import over_exp, raised, rescale, rescaled, row_weights
 
-gradient_entry, rank_2 = scalar(finish.gradient_entry), scalar(finish.rank_2)
 rescaled_sums, sum_weights = scalar(states.rescaled_sums), scalar(formulas.sum_weights)
-WIDEST = THREADS  # columns up to which a pass for both rows and columns reads A once
+slot_of = device(first_slot)
+# Of a thread, for up to so many numbers of a row in a lane: 4, 3 and 2 blocks fit on a multiprocessor.
+REGISTERS = ((4, 128), (8, 168), (16, 255))
 
 
-# -- rows: A x --------------------------------------------------------------------------------------------------
+def compiled(share):
+    """How a kernel for that share is compiled."""
+    return kernel_of(next(registers for columns, registers in REGISTERS if share.columns <= columns))
 
 
-@device
-def row_threads(d):
-    """Threads for a row, a power of two: enough to read whole sectors of 32 bytes, and for each to read at most 8 numbers."""
-    lanes = 1
-    while lanes < min(4, d) or (8 * lanes < d and lanes < THREADS):
-        lanes *= 2
-    return lanes
+def sizes(share):
+    """The numbers that a lane holds of its rows; of one row; its slots; its products."""
+    return share.rows * share.columns, share.columns, share.rows, share.products
 
 
-@device
-def share_rows(A):
-    """The rows of this block; the threads for each, the rows at a time, and which of these is this thread's."""
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    lanes = row_threads(A.shape[1])
-    return start, stop, lanes, THREADS // lanes, cuda.threadIdx.x // lanes
-
-
-@device
-def row_product(A, x, i, stop, lanes, scratch):
-    """<A_i, x> of a row for each `lanes` threads, for the first of them; 0 from row `stop` on."""
-    total = 0.0
-    if i < stop:
-        j, d, step = unsigned(cuda.threadIdx.x % lanes), unsigned(A.shape[1]), unsigned(lanes)
-        while j + step < d:  # no range: Numba counts its steps beforehand, and it is unrolled further; both take registers
-            total += A[unsigned(i), j] * np.float64(x[j]) + A[unsigned(i), j + step] * np.float64(x[j + step])
-            j += step + step
-        if j < d:
-            total += A[unsigned(i), j] * np.float64(x[j])
-    return sum_lanes(scratch, total, lanes)
-
-
-@kernel
-def fold_products(A, x, out):
-    """out = A x."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    start, stop, lanes, rows, row = share_rows(A)
-    for i in range(start, stop, rows):
-        ai = row_product(A, x, i + row, stop, lanes, scratch)
-        if cuda.threadIdx.x % lanes == 0 and i + row < stop:
-            out[i + row] = ai
-
-
-# -- columns: A^T y ---------------------------------------------------------------------------------------------
-
-
-@device
-def column_threads(d):
-    """The threads for a column, up to THREADS columns: how many, the column of this one, and its number among them."""
-    width = 1
-    while width < d and width < THREADS:
-        width *= 2
-    t = cuda.threadIdx.x
-    return THREADS // width, t % width, t // width
-
-
-@device
-def share_columns(A):
-    """The rows of this block; the first of its WIDEST columns, and how many there are."""
-    start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, A.shape[0])
-    first = cuda.blockIdx.y * WIDEST
-    return start, stop, first, min(WIDEST, A.shape[1] - first)
-
-
-@device
-def clear(sums):
-    for k in range(4):
-        sums[k] = 0.0
-
-
-@device
-def add_columns(A, i, stop, first, d, weights, kinds, sums):
-    """sums[k] += sum over the rows i : stop, THREADS at most, of weights[k] A, for this thread's share of the d columns from `first` on."""
-    groups, column, group = column_threads(d)
-    if column < d:
-        for row in range(group, stop - i, groups):
-            x = A[unsigned(i + row), unsigned(first + column)]
-            for k in range(kinds):
-                sums[k] += weights[k, unsigned(row)] * x
-
-
-def make_store(join):
-    """A function that stores vector = the values of the threads for each of its d columns, joined in their order."""
+def make_places(share):
+    """A function for what a thread has: lane and group of its warp; first column; row of its first product, and whether no lower lane has it."""
+    lanes, vector, slots, groups, copies, warp = share.lanes, share.vector, share.rows, share.groups, share.copies, share.warp
 
     @device
-    def store(scratch, value, d, vector):
-        groups, column, group = column_threads(d)
-        width = THREADS // groups
+    def places():
+        lane = cuda.threadIdx.x % warp
+        return lane, lane // lanes, np.int64(lane % lanes * vector), slot_of(lane, slots, lanes) * groups + lane // lanes, lane % copies == 0
+
+    return places
+
+
+def make_steps(share):
+    """A function for the first step of this warp, and the end of those of its block."""
+    step, warp = share.step, share.warp
+
+    @device
+    def steps(n):
+        count = (n + step - 1) // step
+        return count * cuda.blockIdx.x // cuda.gridDim.x + cuda.threadIdx.x // warp, count * (cuda.blockIdx.x + 1) // cuda.gridDim.x
+
+    return steps
+
+
+def make_store(share, joins):
+    """A function that stores the sums of a block's warps, joined one after another."""
+    put, lanes, width, vector, kinds, warp = parts(share, joins).put, share.lanes, share.width, share.vector, len(joins), share.warp
+
+    @device
+    def store(sums, table, first, vectors, kind):
+        """vectors[kind + k, first :] = sums[k] for all k; table: kinds x width numbers in shared memory."""
+        t = cuda.threadIdx.x
+        for each in range(ROW_WARPS):
+            cuda.syncthreads()
+            if t // warp == each:
+                put(sums, table, np.int64(t % warp % lanes * vector), t % warp < lanes, each == 0)
         cuda.syncthreads()
-        scratch[cuda.threadIdx.x] = value
-        cuda.syncthreads()
-        if group == 0 and column < d:
-            total = scratch[column]
-            for other in range(1, groups):
-                total = join(total, scratch[column + other * width])
-            vector[column] = total
+        for k in range(kinds):
+            for j in range(t, min(width, vectors.shape[1] - first), cuda.blockDim.x):
+                vectors[kind + k, first + j] = table[k * width + j]
 
     return store
 
 
-store_sum, store_largest = make_store(operator.add), make_store(max)
+@functools.cache
+def products(share):
+    """For A x."""
+    fetch, take, dot, gather, *_ = parts(share)
+    places, steps, number = make_places(share), make_steps(share), np.dtype(share.number).type
+    held, C, slots, count = sizes(share)
+    groups, step, width, is_part = share.groups, share.step, share.width, share.is_part
+
+    def fold_products(A, x, out):
+        """out = A x, of any number of columns."""
+        rows, xs = cuda.local.array(held, number), cuda.local.array(C, np.float64)
+        partial, found = cuda.local.array(slots, np.float64), cuda.local.array(count, np.float64)
+        n, d = A.shape
+        lane, group, column, own, is_only = places()
+        at, stop = steps(n)
+        take(xs, x, column, d)
+        while at < stop:
+            for r in range(slots):
+                partial[r] = 0.0
+            first = 0
+            while first < d:
+                if is_part:
+                    take(xs, x, first + column, d)
+                fetch(rows, A, at * step, group, min(n - 1 - at * step, step), first + column, d)
+                dot(partial, rows, xs)
+                first += width
+            gather(found, partial, lane)
+            for k in range(count):
+                i = at * step + own + k * groups
+                if is_only and i < n:
+                    out[i] = found[k]
+            at += ROW_WARPS
+
+    return compiled(share)(fold_products)
 
 
-@device
-def store_columns(scratch, sums, kinds, d, vectors):
-    """vectors[k] = sums[k] of the threads for each column."""
-    for k in range(kinds):
-        store_sum(scratch, sums[k], d, vectors[k])
+@functools.cache
+def sums(share, kinds):
+    """For a = A x, the domain there, and sums of columns while alpha is not known: of no kind, of three, or of four, with weights w."""
+    joins = (SUM,) * kinds
+    fetch, take, dot, gather, accumulate, scale, *_ = parts(share, joins)
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    held, C, slots, count = sizes(share)
+    groups, step, room, is_weighted = share.groups, share.step, max(1, kinds), kinds > W2A
+    sums_size, weights_size, table_size = room * C, room * count, room * share.width
 
-
-@linked_kernel
-def fold_gradient(link, A, a, b, w, point, h, vectors):
-    """A^T v/alpha, A^T q/alpha and A^T r of each block and WIDEST columns; and h of each row, unless that is empty."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    weights = cuda.shared.array((3, THREADS), np.float64)
-    t = cuda.threadIdx.x
-    start, stop, first, d = share_columns(A)
-    sums = cuda.local.array(4, np.float64)
-    clear(sums)
-    for i in range(start, stop, THREADS):
-        cuda.syncthreads()
-        if i + t < stop:
-            row = row_weights(link, a, b, w, point, i + t)
-            weights[V, t], weights[Q, t], weights[R, t] = row.v, row.q, row.r
-            if h.shape[0] > 0 and first == 0:
-                h[i + t] = row.h
-        cuda.syncthreads()
-        add_columns(A, i, min(i + THREADS, stop), first, d, weights, 3, sums)
-    store_columns(scratch, sums, 3, d, vectors[cuda.blockIdx.x, :, first:])
-
-
-@kernel
-def fold_transposed(A, y, vectors):
-    """A^T y of each block and WIDEST columns, into the third of `vectors`."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    start, stop, first, d = share_columns(A)
-    groups, column, group = column_threads(d)
-    total = 0.0
-    if column < d:
-        for i in range(start + group, stop, groups):
-            total += y[unsigned(i)] * A[unsigned(i), unsigned(first + column)]
-    store_sum(scratch, total, d, vectors[cuda.blockIdx.x, R, first:])
-
-
-@kernel
-def fold_columns(A, vectors):
-    """The sum of squares and the largest |A_ij| of each column, of each block and WIDEST columns; a NaN or inf shows in the first."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    start, stop, first, d = share_columns(A)
-    groups, column, group = column_threads(d)
-    squares, largest = 0.0, 0.0
-    if column < d:
-        for i in range(start + group, stop, groups):
-            x = np.float64(A[unsigned(i), unsigned(first + column)])  # the square of a float32 would be float32 too
-            squares += x * x
-            largest = max(largest, abs(x))
-    store_sum(scratch, squares, d, vectors[cuda.blockIdx.x, 0, first:])
-    store_largest(scratch, largest, d, vectors[cuda.blockIdx.x, 1, first:])
-
-
-# -- both: one read of A ----------------------------------------------------------------------------------------
-
-
-@linked_kernel
-def fold_gradient_sums(link, A, x, b, w, a, shifts, vectors):
-    """a = A x, and M, A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a) of each block, in one read of A, of at most WIDEST columns."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    weights = cuda.shared.array((4, THREADS), np.float64)
-    start, stop, lanes, rows, row = share_rows(A)
-    d = A.shape[1]
-    shift = link.low
-    sums = cuda.local.array(4, np.float64)
-    clear(sums)
-    for i in range(start, stop, rows):
-        ai = row_product(A, x, i + row, stop, lanes, scratch)
-        has_row = cuda.threadIdx.x % lanes == 0 and i + row < stop
-        top = raised(link, shift, ai) if has_row else shift
-        if cuda.syncthreads_or(1 if top > shift else 0):
-            top = block_max(scratch, top)
-            factor = rescale(shift, top)
-            shift = top
-            sums[V], sums[VU], sums[VB] = rescaled_sums(factor, sums[V], sums[VU], sums[VB])
-        if has_row:
-            a[i + row] = ai
-            u, v, _, _ = terms(link, ai, shift, over_exp(shift))
-            weights[V, row], weights[VU, row], weights[VB, row] = sum_weights(u, v, np.float64(b[i + row]))
-            weights[W2A, row] = np.float64(w[i + row]) ** 2 * ai if w.shape[0] > 0 else 0.0
-        cuda.syncthreads()
-        add_columns(A, i, min(i + rows, stop), 0, d, weights, 4, sums)
-    store_columns(scratch, sums, 4, d, vectors[cuda.blockIdx.x])
-    if cuda.threadIdx.x == 0:
-        shifts[cuda.blockIdx.x] = shift
-
-
-@linked_kernel
-def fold_curvature(link, A, p, a, b, w, point, vectors, da):
-    """A^T (h * A p) into the third of `vectors`, and A p into `da` unless that is empty, of at most WIDEST columns."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    weights = cuda.shared.array((1, THREADS), np.float64)
-    start, stop, lanes, rows, row = share_rows(A)
-    d = A.shape[1]
-    sums = cuda.local.array(4, np.float64)
-    clear(sums)
-    for i in range(start, stop, rows):
-        product = row_product(A, p, i + row, stop, lanes, scratch)
-        if cuda.threadIdx.x % lanes == 0 and i + row < stop:
-            if da.shape[0] > 0:
-                da[i + row] = product
-            weights[0, row] = row_weights(link, a, b, w, point, i + row).h * product
-        cuda.syncthreads()
-        add_columns(A, i, min(i + rows, stop), 0, d, weights, 1, sums)
-    store_columns(scratch, sums, 1, d, vectors[cuda.blockIdx.x, R:])
-
-
-# -- merging the blocks' sums ---------------------------------------------------------------------------------
-
-
-@kernel
-def merge_vectors(vectors, first, count, out):
-    """out[k, j] = the sum over blocks of vectors[:, first + k, j] for `count` kinds k; a block for each column j."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    j = cuda.blockIdx.x
-    for kind in range(first, first + count):
-        total = 0.0
-        for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
-            total += vectors[k, kind, j]
-        total = block_sum(scratch, total)
+    def fold_sums(link, A, x, b, w, a, sums, vectors):
+        """a = A x, the domain of each block, and its A^T v^, A^T (v^ u^), A^T (v^ b) and A^T (w^2 a), in one read of A."""
+        scratch = cuda.shared.array(ROW_WARPS, np.float64)
+        table = cuda.shared.array(table_size, np.float64)
+        rows, xs = cuda.local.array(held, number), cuda.local.array(C, np.float64)
+        partial, found = cuda.local.array(slots, np.float64), cuda.local.array(count, np.float64)
+        each, weights = cuda.local.array(sums_size, np.float64), cuda.local.array(weights_size, np.float64)
+        factors, bs, ws = cuda.local.array(room, np.float64), cuda.local.array(count, np.float64), cuda.local.array(count, np.float64)
+        n, d = A.shape
+        lane, group, column, own, is_only = places()
+        at, stop = steps(n)
+        take(xs, x, column, d)
+        for k in range(sums_size):
+            each[k] = 0.0
+        shift, alpha, magnitude = link.low, 0.0, 0.0
+        scale_of = over_exp(shift)
+        while at < stop:
+            fetch(rows, A, at * step, group, min(n - 1 - at * step, step), column, d)
+            if kinds > 0:
+                for k in range(count):  # now, so that these loads are under way with those of A
+                    i = min(at * step + own + k * groups, n - 1)
+                    bs[k] = np.float64(b[i])
+                    ws[k] = np.float64(w[i]) if is_weighted else 0.0
+            for r in range(slots):
+                partial[r] = 0.0
+            dot(partial, rows, xs)
+            gather(found, partial, lane)
+            top = shift
+            for k in range(count):
+                top = raised(link, top, found[k])
+            if any_of_warp(top > shift):
+                top = warp_max(top)
+                factor = rescale(shift, top)
+                alpha, magnitude = rescaled(factor, alpha), rescaled(factor, magnitude)
+                if kinds > 0:
+                    factors[V], factors[VU], factors[VB] = rescaled_sums(factor, 1.0, 1.0, 1.0)
+                    if is_weighted:
+                        factors[W2A] = 1.0
+                    scale(each, factors)
+                shift, scale_of = top, over_exp(top)
+            for k in range(count):
+                i, ai = at * step + own + k * groups, found[k]
+                u, v, _, size = terms(link, ai, shift, scale_of)
+                if is_only and i < n:
+                    a[i] = ai
+                    alpha += u
+                    magnitude += size
+                if kinds > 0:
+                    if i >= n:
+                        u, v, ai = 0.0, 0.0, 0.0
+                    weights[k], weights[count + k], weights[2 * count + k] = sum_weights(u, v, bs[k])
+                    if is_weighted:
+                        weights[3 * count + k] = ws[k] ** 2 * ai
+            if kinds > 0:
+                accumulate(each, rows, weights)
+            at += ROW_WARPS
+        top = block_max(scratch, shift)
+        factor = rescale(shift, top)
+        alpha, magnitude = block_sum(scratch, rescaled(factor, alpha)), block_sum(scratch, rescaled(factor, magnitude))
         if cuda.threadIdx.x == 0:
-            out[kind, j] = total
+            block = sums[cuda.blockIdx.x]
+            block.shift, block.alpha, block.magnitude, block.slope, block.step = top, alpha, magnitude, 0.0, 0.0
+        if kinds > 0:
+            factors[V], factors[VU], factors[VB] = rescaled_sums(factor, 1.0, 1.0, 1.0)
+            if is_weighted:
+                factors[W2A] = 1.0
+            scale(each, factors)
+            store(each, table, 0, vectors[cuda.blockIdx.x], 0)
+
+    return ByLink(fold_sums, compiled(share))
 
 
-@kernel
-def finish_gradient(shifts, point, vectors, out):
-    """From the sums of `fold_gradient_sums`: A^T v/alpha, A^T q/alpha and the gradient; a block for each column."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    j = cuda.blockIdx.x
-    v, vu, vb, w2a = 0.0, 0.0, 0.0, 0.0
-    for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
-        factor = rescale(shifts[k], point[0].shift)
-        more_v, more_vu, more_vb = rescaled_sums(factor, vectors[k, V, j], vectors[k, VU, j], vectors[k, VB, j])
-        v, vu, vb = v + more_v, vu + more_vu, vb + more_vb
-        w2a += vectors[k, W2A, j]
-    v, vu, vb, w2a = block_sum(scratch, v), block_sum(scratch, vu), block_sum(scratch, vb), block_sum(scratch, w2a)
-    if cuda.threadIdx.x == 0:
-        out[V, j], out[Q, j], out[R, j] = gradient_entry(v, vu, vb, w2a, point[0])
+@functools.cache
+def gradient(share):
+    """For the sums of columns where the point is known."""
+    joins = (SUM,) * 3
+    fetch, accumulate = parts(share, joins).fetch, parts(share, joins).accumulate
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    held, C, _, count = sizes(share)
+    groups, step, width = share.groups, share.step, share.width
+    sums_size, weights_size, table_size = 3 * C, 3 * count, 3 * width
+
+    def fold_gradient(link, A, a, b, w, point, h, vectors):
+        """A^T v/alpha, A^T q/alpha and A^T r of each block and `width` columns; and h of each row, unless that is empty."""
+        table = cuda.shared.array(table_size, np.float64)
+        rows = cuda.local.array(held, number)
+        each, weights = cuda.local.array(sums_size, np.float64), cuda.local.array(weights_size, np.float64)
+        n, d = A.shape
+        _, group, column, own, is_only = places()
+        at, stop = steps(n)
+        first = cuda.blockIdx.y * width
+        for k in range(sums_size):
+            each[k] = 0.0
+        while at < stop:
+            fetch(rows, A, at * step, group, min(n - 1 - at * step, step), first + column, d)
+            for k in range(count):
+                i = at * step + own + k * groups
+                weights[k], weights[count + k], weights[2 * count + k] = 0.0, 0.0, 0.0
+                if i < n:
+                    row = row_weights(link, a, b, w, point, i)
+                    weights[k], weights[count + k], weights[2 * count + k] = row.v, row.q, row.r
+                    if is_only and first == 0 and h.shape[0] > 0:
+                        h[i] = row.h
+            accumulate(each, rows, weights)
+            at += ROW_WARPS
+        store(each, table, first, vectors[cuda.blockIdx.x], V)
+
+    return ByLink(fold_gradient, compiled(share))
 
 
-@kernel
-def finish_columns(vectors, out):
-    """out[0] = the sum of squares of each column, out[1] = the largest entry; a block for each column."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    j = cuda.blockIdx.x
-    squares, largest = 0.0, 0.0
-    for k in range(cuda.threadIdx.x, vectors.shape[0], THREADS):
-        squares += vectors[k, 0, j]
-        largest = max(largest, vectors[k, 1, j])
-    squares, largest = block_sum(scratch, squares), block_max(scratch, largest)
-    if cuda.threadIdx.x == 0:
-        out[0, j], out[1, j] = squares, largest
+@functools.cache
+def curvature(share):
+    """For a direction where the point is known."""
+    fetch, take, dot, gather, accumulate, *_ = parts(share, (SUM,))
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), np.dtype(share.number).type
+    held, C, slots, count = sizes(share)
+    groups, step, width = share.groups, share.step, share.width
+
+    def fold_curvature(link, A, p, a, b, w, point, vectors, da):
+        """A^T (h * A p) of each block into the third of `vectors`, and A p into `da` unless that is empty, in one read of A."""
+        table = cuda.shared.array(width, np.float64)
+        rows, xs = cuda.local.array(held, number), cuda.local.array(C, np.float64)
+        partial, found = cuda.local.array(slots, np.float64), cuda.local.array(count, np.float64)
+        each, weights = cuda.local.array(C, np.float64), cuda.local.array(count, np.float64)
+        n, d = A.shape
+        lane, group, column, own, is_only = places()
+        at, stop = steps(n)
+        take(xs, p, column, d)
+        for k in range(C):
+            each[k] = 0.0
+        while at < stop:
+            fetch(rows, A, at * step, group, min(n - 1 - at * step, step), column, d)
+            for k in range(count):
+                i = at * step + own + k * groups
+                weights[k] = row_weights(link, a, b, w, point, i).h if i < n else 0.0
+            for r in range(slots):
+                partial[r] = 0.0
+            dot(partial, rows, xs)
+            gather(found, partial, lane)
+            for k in range(count):
+                i = at * step + own + k * groups
+                weights[k] *= found[k]
+                if is_only and i < n and da.shape[0] > 0:
+                    da[i] = found[k]
+            accumulate(each, rows, weights)
+            at += ROW_WARPS
+        store(each, table, 0, vectors[cuda.blockIdx.x], R)
+
+    return ByLink(fold_curvature, compiled(share))
 
 
-@kernel
-def finish_hess_vec(vectors, p, out):
-    """out = Hess p, of the rows v/alpha, q/alpha and A^T (h * A p) of `vectors`. One block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    vp, qp = 0.0, 0.0
-    for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
-        vp += vectors[V, j] * p[j]
-        qp += vectors[Q, j] * p[j]
-    vp, qp = block_sum(scratch, vp), block_sum(scratch, qp)
-    for j in range(cuda.threadIdx.x, out.shape[0], THREADS):
-        out[j] = vectors[R, j] - 2.0 * rank_2(vectors[V, j], vectors[Q, j], vp, qp)
+@functools.cache
+def transposed(share):
+    """For A^T y."""
+    fetch, accumulate = parts(share, (SUM,)).fetch, parts(share, (SUM,)).accumulate
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), np.dtype(share.number).type
+    held, C, _, count = sizes(share)
+    groups, step, width = share.groups, share.step, share.width
+
+    def fold_transposed(A, y, vectors):
+        """A^T y of each block and `width` columns, into the third of `vectors`."""
+        table = cuda.shared.array(width, np.float64)
+        rows = cuda.local.array(held, number)
+        each, weights = cuda.local.array(C, np.float64), cuda.local.array(count, np.float64)
+        n, d = A.shape
+        _, group, column, own, _ = places()
+        at, stop = steps(n)
+        first = cuda.blockIdx.y * width
+        for k in range(C):
+            each[k] = 0.0
+        while at < stop:
+            fetch(rows, A, at * step, group, min(n - 1 - at * step, step), first + column, d)
+            for k in range(count):
+                i = at * step + own + k * groups
+                weights[k] = np.float64(y[i]) if i < n else 0.0
+            accumulate(each, rows, weights)
+            at += ROW_WARPS
+        store(each, table, first, vectors[cuda.blockIdx.x], R)
+
+    return compiled(share)(fold_transposed)
+
+
+@functools.cache
+def columns(share):
+    """For the sizes of columns."""
+    joins = (SUM, LARGEST)
+    fetch, measure = parts(share, joins).fetch, parts(share, joins).measure
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    held, C, _, _ = sizes(share)
+    step, width, sums_size, table_size = share.step, share.width, 2 * C, 2 * share.width
+
+    def fold_columns(A, vectors):
+        """The sum of squares and the largest |A_ij| of each of `width` columns, of each block; a NaN or inf shows in the first."""
+        table = cuda.shared.array(table_size, np.float64)
+        rows, each = cuda.local.array(held, number), cuda.local.array(sums_size, np.float64)
+        n, d = A.shape
+        _, group, column, _, _ = places()
+        at, stop = steps(n)
+        first = cuda.blockIdx.y * width
+        for k in range(sums_size):
+            each[k] = 0.0
+        while at < stop:
+            last = min(n - 1 - at * step, step)
+            fetch(rows, A, at * step, group, last, first + column, d)
+            measure(each, rows, group, last)
+            at += ROW_WARPS
+        store(each, table, first, vectors[cuda.blockIdx.x], 0)
+
+    return compiled(share)(fold_columns)

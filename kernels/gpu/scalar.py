@@ -14,7 +14,7 @@ from ..compiling.jit import rebuilt
 from ..formulas import links
 from ..registers import exp as exponential
 from ..registers import simd
-from .block import device, kernel
+from .block import device, kernel, kernel_of
 
 
 @device
@@ -108,6 +108,11 @@ def _of_link(function, kind):
 def linked_kernel(func):
     """A kernel that uses u, u', u'' or m(a) of its link."""
     return ByLink(func, kernel)
+
+
+def linked_kernel_of(registers):
+    """The same with at most that many registers a thread."""
+    return lambda func: ByLink(func, kernel_of(registers))
 
 
 def linked_device(func):

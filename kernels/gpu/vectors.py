@@ -10,8 +10,9 @@ import numpy as np
 from ..formulas import rows, states
 from ..formulas.links import growth, terms
 from ..formulas.records import Domain, Residuals
-from .block import THREADS, block_max, block_rows, block_sum, cuda, device, kernel
-from .scalar import linked_device, linked_kernel, scalar
+from .block import THREADS, WARPS, block_rows, cuda, device, kernel
+from .reduction import block_max, block_sum
+from .scalar import linked_device, linked_kernel, linked_kernel_of, scalar
 
 add_residual, add_penalty, factors = scalar(rows.add_residual), scalar(rows.add_penalty), scalar(rows.factors)
 weights, penalised, loss = scalar(rows.weights), scalar(rows.penalised), scalar(rows.loss)
@@ -68,7 +69,7 @@ def store_domain(scratch, domain, sums):
 @linked_kernel
 def fold_domain(link, a, da, t, out, sums):
     """The domain of out = a + t da; with an empty da, of out, which is then a."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, out.shape[0])
     domain = start_domain(link)
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
@@ -80,27 +81,34 @@ def fold_domain(link, a, da, t, out, sums):
     store_domain(scratch, domain, sums[cuda.blockIdx.x])
 
 
-@kernel
-def merge_domains(sums, point):
-    """M, k, alpha^, kappa, the slope and the step of all blocks. One block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
-    t, blocks = cuda.threadIdx.x, sums.shape[0]
-    shift = -math.inf
-    for k in range(t, blocks, THREADS):
+@device
+def merged_alpha(scratch, sums):
+    """M and alpha^ of all blocks, for each thread."""
+    shift, k = -math.inf, cuda.threadIdx.x
+    while k < sums.shape[0]:  # not a range: Numba counts its steps beforehand, which takes registers
         shift = max(shift, sums[k].shift)
-    shift = block_max(scratch, shift)
-    alpha, magnitude, slope, step = 0.0, 0.0, 0.0, 0.0
-    for k in range(t, blocks, THREADS):
-        factor = rescale(sums[k].shift, shift)
-        alpha += rescaled(factor, sums[k].alpha)
+        k += THREADS
+    shift, alpha, k = block_max(scratch, shift), 0.0, cuda.threadIdx.x
+    while k < sums.shape[0]:
+        alpha += rescaled(rescale(sums[k].shift, shift), sums[k].alpha)
+        k += THREADS
+    return shift, block_sum(scratch, alpha)
+
+
+@device
+def store_domain_of_all(scratch, sums, point):
+    """kappa, the slope and the step of a point, of the domains of all blocks; M and alpha^ are there."""
+    at, k = point[0], cuda.threadIdx.x
+    magnitude, slope, step = 0.0, 0.0, 0.0
+    while k < sums.shape[0]:
+        factor = rescale(sums[k].shift, at.shift)
         magnitude += rescaled(factor, sums[k].magnitude)
         slope += rescaled(factor, sums[k].slope)
         step = max(step, sums[k].step)
-    alpha, magnitude, slope = block_sum(scratch, alpha), block_sum(scratch, magnitude), block_sum(scratch, slope)
-    step = block_max(scratch, step)
-    if t == 0:
-        at = point[0]
-        at.shift, at.k, at.alpha, at.kappa = shift, over_exp(shift), alpha, kappa(magnitude, alpha) if alpha > 0.0 else math.inf
+        k += THREADS
+    magnitude, slope, step = block_sum(scratch, magnitude), block_sum(scratch, slope), block_max(scratch, step)
+    if cuda.threadIdx.x == 0:
+        at.kappa = kappa(magnitude, at.alpha) if at.alpha > 0.0 else math.inf
         at.slope, at.step = slope, step
 
 
@@ -114,16 +122,22 @@ def merge_residual(scratch, total):
     return Residuals(squares, fc, ff, block_sum(scratch, total.penalty))
 
 
-@linked_kernel
+@linked_kernel_of(80)
 def fold_residuals(link, a, b, w, point, sums):
-    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    """<c, c>, <f, c>, <f, f> and 1/2 ||w * a||^2 of each block; and M, k and alpha^ of the point.
+
+    Each block adds up the alpha^ of all blocks, which takes less time than a launch.
+    """
+    scratch = cuda.shared.array(WARPS, np.float64)
+    shift, alpha = merged_alpha(scratch, sums)
+    k, over_alpha = over_exp(shift), 1.0 / alpha if alpha != 0.0 else math.inf
+    if cuda.grid(1) == 0:
+        point[0].shift, point[0].k, point[0].alpha = shift, k, alpha
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, a.shape[0])
-    at = factors(point[0])
     total = Residuals(0.0, 0.0, 0.0, 0.0)
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
-        u, _, _, _ = terms(link, a[i], at.shift, at.k)
-        total = add_residual(total, u, np.float64(b[i]), at.over_alpha)
+        u, _, _, _ = terms(link, a[i], shift, k)
+        total = add_residual(total, u, np.float64(b[i]), over_alpha)
         if w.shape[0] > 0:
             total = add_penalty(total, np.float64(w[i]), a[i])
     total = merge_residual(scratch, total)
@@ -132,21 +146,35 @@ def fold_residuals(link, a, b, w, point, sums):
         block.squares, block.fc, block.ff, block.penalty = total.squares, total.fc, total.ff, total.penalty
 
 
-@kernel
-def merge_residuals(sums, point):
-    """L, <c, c>, s and <f, f> of all blocks; L is +inf outside the domain alpha > 0. One block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+@device
+def merged_residuals(scratch, sums):
+    """The sums of all blocks, for each thread."""
     squares, fc, ff, penalty = 0.0, 0.0, 0.0, 0.0
-    for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
+    k = cuda.threadIdx.x
+    while k < sums.shape[0]:
         squares += sums[k].squares
         fc += sums[k].fc
         ff += sums[k].ff
         penalty += sums[k].penalty
-    total = merge_residual(scratch, Residuals(squares, fc, ff, penalty))
+        k += THREADS
+    return merge_residual(scratch, Residuals(squares, fc, ff, penalty))
+
+
+@device
+def store_loss(total, point):
+    """L, <c, c>, s and <f, f> of a point; L is +inf outside the domain alpha > 0."""
     if cuda.threadIdx.x == 0:
         at = point[0]
         at.squares, at.s, at.ff = total.squares, total.fc, total.ff
         at.fun = loss(total) if at.alpha > 0.0 else math.inf
+
+
+@kernel
+def merge_residuals(sums, point):
+    """The point, of all blocks, where M, k and alpha^ are known. One block."""
+    scratch = cuda.shared.array(WARPS, np.float64)
+    store_domain_of_all(scratch, sums, point)
+    store_loss(merged_residuals(scratch, sums), point)
 
 
 # -- n-vectors --------------------------------------------------------------------------------------------------
@@ -208,6 +236,14 @@ def take_column(A, j, out):
 
 
 @kernel
+def copy_matrix(A, out):
+    """out = A, which may have other strides."""
+    for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
+        for j in range(out.shape[1]):
+            out[i, j] = A[i, j]
+
+
+@kernel
 def multiply(out, x):
     """out *= x."""
     for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
@@ -226,7 +262,7 @@ def store_extremes(scratch, low, high, total, squares, out):
 @kernel
 def fold_extremes(x, sums):
     """The least and the largest entry, the sum and the sum of squares of each block; a NaN shows in the sums."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     start, stop = block_rows(cuda.blockIdx.x, cuda.gridDim.x, x.shape[0])
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     for i in range(start + cuda.threadIdx.x, stop, THREADS):
@@ -238,7 +274,7 @@ def fold_extremes(x, sums):
 @kernel
 def combine_extremes(sums):
     """The same of all blocks, in sums[0]. One block."""
-    scratch = cuda.shared.array(THREADS, np.float64)
+    scratch = cuda.shared.array(WARPS, np.float64)
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     for k in range(cuda.threadIdx.x, sums.shape[0], THREADS):
         low, high, total, squares = min(low, sums[k, 0]), max(high, sums[k, 1]), total + sums[k, 2], squares + sums[k, 3]
