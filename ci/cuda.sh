@@ -18,4 +18,3 @@ cd "$elsewhere"
 NUMBA_ENABLE_CUDASIM=1 pytest -n auto tests/test_device.py tests/test_cuda.py tests/test_cuda_rows.py tests/test_cuda_gram.py
 pytest -n auto tests/test_cuda_code.py tests/test_cuda_ptx.py tests/test_cuda_cache.py tests/test_gpu_arrays.py
 python -m fastrsx.kernels.gpu.cost
-if python -c 'import numba_cuda' 2> /dev/null; then python tests/cuda_resources.py; fi
