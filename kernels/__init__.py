@@ -3,8 +3,10 @@
 Read the folders in this order:
 
     compiling   how kernels are compiled, and kept on disk
-    registers   `simd` (a register as a Numba type), `exp`, `shapes` (as many as the CPU has), `tile` (outer products into registers)
-    formulas    the paper: `records` (numbers with names), `links` (u and its derivatives), `rows`, `states`, `finish`, `steps`
+    registers   `simd` (a register as a Numba type), `exp`, `shapes` (as many as the CPU has), `tile` (outer products into
+                registers), and what is made of them: `gram`, `sums` (over rows), `products` (P x), `narrow` (at most four columns)
+    formulas    the paper: `records` (numbers with names), `links` (u and its derivatives), `rows`, `states`, `centred`
+                (sums with another alpha), `finish`, `steps`
     layouts     `panel` (rows as the tile reads them), and its loaders: `strided` for any layout and dtype, `csr` for sparse rows,
                 `registry` for registered ones
     cpu         `blocks` (what blocks of rows share), `vectors` and `rows` (rows fold into a state), `passes` (all blocks, then the merge

@@ -20,7 +20,7 @@ if not tensor_gram.has_tensor_cores():
 
 TOL = 1e-14
 NARROW, PANEL = tensor_gram.NARROW, tensor_gram.PANEL
-# One column; widths that fill no tile; two groups of columns; a lone panel; two panels; three, of which one is alone.
+# One column; widths that fill no tile; two groups of columns; a lone panel; two panels; three, one of them alone.
 SHAPES = [(1, 1), (70, 3), (33, 17), (41, NARROW), (37, NARROW + 1), (19, PANEL + 1), (18, 2 * PANEL + 3)]
 
 

@@ -71,7 +71,7 @@ def _told_function(func, seen):
 
 
 def identity(dispatcher):
-    """What tells a kernel from others of the same source and signature; None where that is not known, as with the code of a user's link."""
+    """A hash that tells kernels of one source and signature apart; None where none can, as for the code of a user's link."""
     try:
         options = {name: _told(value, ()) for name, value in sorted(dispatcher.targetoptions.items())}
         return hash_of(_told_function(dispatcher.py_func, ()), options)

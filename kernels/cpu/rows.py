@@ -36,7 +36,7 @@ def second_half(A, row, rows):
     d = A.shape[1]
     if d > LANES:
         return 0
-    return address_of(A, row) + (0 if d <= NARROW else rows * d * 8 // 2)
+    return address_of(A, row if d <= NARROW else row + rows // 2)
 
 
 @part

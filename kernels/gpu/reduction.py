@@ -7,7 +7,7 @@ from .ptx import swapped
 
 
 def make_reduction(join):
-    """Over a warp, and over a block, for each of their threads. scratch: a number for each warp, of which there are 1, 2, 4, ..."""
+    """Over a warp, and over a block, for each of their threads. scratch: a number for each warp; the warps are a power of two."""
 
     @device
     def over_warp(x):

@@ -240,7 +240,7 @@ else:
 
     @intrinsic
     def afresh(typingctx, number):
-        """The same number, of which the compiler does not know that: what follows from it is computed anew, and takes no registers in between."""
+        """The same number, hidden from the compiler: it computes anew what depends on it, and keeps no register for that."""
 
         def codegen(context, builder, sig, args):
             kind = ir.FunctionType(I64, [I64])

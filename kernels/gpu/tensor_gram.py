@@ -2,7 +2,7 @@
 
 Rows of A and their weights go through a ring of stages in shared memory, copied while the stages before are multiplied. A warp keeps its part of the
 matrix in registers: up to NARROW columns the whole triangle, with a ring of its own and some of the rows; of wider A a block has 2 x HALF columns by
-as many, a panel by a panel, and shares a ring of two panels. Riders are one more factor, of 8 columns, of which 3 are used.
+as many, a panel by a panel, and shares a ring of two panels. Riders are one more factor, of 8 columns; 3 are used.
 
 A lane reads two numbers side by side of each 16 columns. So of each 16 columns, the even ones are one tile of 8, and the odd ones the next.
 """

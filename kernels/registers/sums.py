@@ -77,7 +77,7 @@ def add_row_sums_and_pack(P, h, W, rows, S, packed):
 
 @serial
 def add_sums_and_gram(P, h, W, rows, S, packed, C, ahead, row):
-    """S += W[:, : rows] P for the three rows of W, zero from `rows` on, and C += P^T diag(h) P, see `add_gram`."""
+    """S += W[:, : rows] P for the three rows of W, and C += P^T diag(h) P, see `add_gram`."""
     if ahead.shape[1] <= NARROW:
         add_row_sums(P, W, rows, S, ahead, row, True)
         add_narrow_gram(P, h, rows, packed, C, ahead, row)
