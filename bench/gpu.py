@@ -21,6 +21,7 @@ from test_cuda import formulas
 
 import fastrsx
 from fastrsx.kernels import cuda as kernels
+from fastrsx.kernels.gpu import passes
 
 cuda = kernels.cuda
 STARTED = time.perf_counter()
@@ -130,7 +131,7 @@ class Run:
         if op == "hess_vec":
             kernels.hess_vec(*self.given, self.p, self.product, self.work)
             return (self.product,)
-        kernels.curvature(A, self.p, self.work.a, b, w, self.work.point, self.work.h[:0], self.work)
+        passes.curvature(A, self.p, self.work.a, b, w, self.work.point, self.work.h[:0], self.work)
         return ()
 
 

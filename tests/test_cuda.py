@@ -17,9 +17,9 @@ from fastrsx.kernels.formulas.records import R
 from formulas import KERNELS, Data, assert_within, check_results, output_shapes, random_data
 
 kernels = gpu.kernels()
-from fastrsx.kernels.gpu import loop  # noqa: E402  the simulator comes first
+from fastrsx.kernels.gpu import loop, passes  # noqa: E402  the simulator comes first
 
-cuda, THREADS, TILE, WIDEST = kernels.cuda, kernels.THREADS, kernels.TILE, kernels.WIDEST
+cuda, THREADS, TILE, WIDEST = kernels.cuda, passes.THREADS, passes.TILE, passes.WIDEST
 
 TOL = 1e-12
 
@@ -82,8 +82,8 @@ def test_shapes_take_both_passes():
 
 def test_rows_that_do_not_fill_the_blocks():
     """The last block, and the second half of the only one, have no rows."""
-    assert kernels.block_count(THREADS + 1, 3) > 1
-    assert kernels.block_count(1, 3) == 1
+    assert passes.block_count(THREADS + 1, 3) > 1
+    assert passes.block_count(1, 3) == 1
     data = random_data(THREADS + 1, 3)
     check_results(data, {kernel: call(kernel, data) for kernel in KERNELS}, TOL)
 
@@ -145,8 +145,8 @@ def test_gradient_near_an_exact_fit(misfit):
     result = call("value_grad", data)
     A, x, b, w, _ = map(cuda.to_device, data)
     work = kernels.alloc_workspace(*A.shape, False)
-    kernels.project(A, x, b, w, work)
-    kernels.gradient(A, work.a, b, w, work.point, work.h, work)
+    passes.project(A, x, b, w, work)
+    passes.gradient(A, work.a, b, w, work.point, work.h, work)
     from_c = work.combined.copy_to_host()[R]
     assert np.array_equal(result.arrays["grad"], from_c) == (misfit < rows.NEAR_FIT)
     ref = naive.Naive(data.A, data.b, a=result.a)
@@ -187,7 +187,7 @@ def test_the_same_bits_every_time():
 def with_tensor_cores(request, monkeypatch):
     """Kernels with tensor cores, where the GPU has them, and those without."""
     if not request.param:
-        monkeypatch.setattr(kernels.tensor_gram, "has_tensor_cores", lambda: False)
+        monkeypatch.setattr(passes.tensor_gram, "has_tensor_cores", lambda: False)
 
 
 @pytest.mark.usefixtures("with_tensor_cores")

@@ -12,9 +12,9 @@ from fastrsx.kernels.formulas.records import Q, R, V
 from formulas import assert_within, random_data
 
 kernels = gpu.kernels()
-from fastrsx.kernels.gpu import loop  # noqa: E402  the simulator comes first
+from fastrsx.kernels.gpu import loop, passes  # noqa: E402  the simulator comes first
 
-cuda, tensor_gram = kernels.cuda, kernels.tensor_gram
+cuda, tensor_gram = kernels.cuda, passes.tensor_gram
 if not tensor_gram.has_tensor_cores():
     pytest.skip("the GPU has no tensor cores for float64: tests/test_cuda.py tests its kernels", allow_module_level=True)
 
@@ -118,14 +118,14 @@ def test_vectors_ride_along(n, d):
     A, x, b, w, _ = map(cuda.to_device, data)
     work = kernels.alloc_workspace(n, d, True)
     kernels.value(A, x, b, w, work)
-    kernels.derivatives(A, work.a, b, w, work.point, work)
+    passes.derivatives(A, work.a, b, w, work.point, work)
     found = work.combined.copy_to_host()
     h, v, q, r = work.h.copy_to_host().reshape(4, n).astype(np.longdouble)
     for kind, weights in ((V, v), (Q, q), (R, r)):
         assert_within(found[kind], data.A.T @ weights, abs(data.A).T @ abs(weights), TOL)
     hess = cuda.device_array((d, d))
     work.combined.copy_to_device(np.zeros_like(found))
-    kernels.finish_hessian(hess, work)
+    passes.finish_hessian(hess, work)
     together = cuda.device_array((d, d))
     loop.derivatives(A, work.a, b, w, together, work)
     np.testing.assert_array_equal(together.copy_to_host(), hess.copy_to_host())

@@ -9,7 +9,7 @@ from formulas import random_data
 
 kernels = gpu.kernels()
 from fastrsx.kernels.formulas import links, records  # noqa: E402  the simulator comes first
-from fastrsx.kernels.gpu import block, ptx, reduction, rows, share  # noqa: E402
+from fastrsx.kernels.gpu import block, passes, ptx, reduction, rows, share  # noqa: E402
 
 cuda, LANE = kernels.cuda, np.arange(32)
 
@@ -134,7 +134,7 @@ def views(A):
     }
 
 
-@pytest.mark.parametrize(("n", "d"), [(11, 1), (23, 6), (3, kernels.WIDEST + 2)])
+@pytest.mark.parametrize(("n", "d"), [(11, 1), (23, 6), (3, passes.WIDEST + 2)])
 def test_any_layout_is_read_where_it_lies(n, d):
     data = random_data(n, d, True)
     x, b, w, p, y = map(cuda.to_device, (data.x, data.b, data.w, data.p, np.linspace(-1, 1, n)))
@@ -144,11 +144,11 @@ def test_any_layout_is_read_where_it_lies(n, d):
         grad, image, product = cuda.device_array(d), cuda.device_array(n), cuda.device_array(d)
         fun = kernels.value_grad(A, x, b, w, grad, work)
         assert kernels.hess_vec(A, x, b, w, p, product, work) == fun
-        kernels.products(A, p, image, work)
+        passes.products(A, p, image, work)
         arrays = [grad, product, image, work.a]
-        kernels.transposed(A, y, work)
+        passes.transposed(A, y, work)
         arrays = [array.copy_to_host() for array in arrays] + [work.combined.copy_to_host()[2]]
-        kernels.columns(A, work)
+        passes.columns(A, work)
         return [np.array([fun]), *arrays, *work.combined.copy_to_host()[:2]]
 
     expected = found(cuda.to_device(data.A))
@@ -156,7 +156,7 @@ def test_any_layout_is_read_where_it_lies(n, d):
     np.testing.assert_allclose(expected[5], data.A.T @ np.linspace(-1, 1, n), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(expected[6:], [(data.A**2).sum(0), abs(data.A).max(0)], rtol=1e-12)
     layouts = views(data.A)
-    for A in [layouts["columns"], layouts["every other column"]] if d > kernels.WIDEST else layouts.values():  # a wide A takes long
+    for A in [layouts["columns"], layouts["every other column"]] if d > passes.WIDEST else layouts.values():  # a wide A takes long
         for one, two in zip(found(A), expected, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-13)
 
@@ -180,7 +180,7 @@ def test_a_nan_stays_in_its_row():
         A = np.random.default_rng(d).standard_normal((20, d))
         A[7, 0] = np.nan
         out = cuda.device_array(20)
-        kernels.products(cuda.to_device(A), cuda.to_device(np.ones(d)), out, kernels.alloc_workspace(20, d, False))
+        passes.products(cuda.to_device(A), cuda.to_device(np.ones(d)), out, kernels.alloc_workspace(20, d, False))
         np.testing.assert_array_equal(np.isnan(out.copy_to_host()), np.arange(20) == 7)
 
 
@@ -189,8 +189,9 @@ def test_launches(monkeypatch, name, count):
     data = random_data(30, 3)
     A, x, b, w, p = map(cuda.to_device, data)
     work, launched = kernels.alloc_workspace(*data.A.shape, False), []
-    launch = kernels.launch
-    monkeypatch.setattr(kernels, "launch", lambda kernel, *args, **options: (launched.append(kernel), launch(kernel, *args, **options)))
+    launch = passes.launch
+    for module in (kernels, passes):
+        monkeypatch.setattr(module, "launch", lambda kernel, *args, **options: (launched.append(kernel), launch(kernel, *args, **options)))
     arguments = {"value": (), "value_grad": (cuda.device_array(3),), "hess_vec": (p, cuda.device_array(3))}[name]
     getattr(kernels, name)(A, x, b, w, *arguments, work)
     assert len(launched) == count

@@ -17,6 +17,8 @@ from fastrsx.system import device
 from formulas import random_data
 
 kernels = gpu.kernels()
+from fastrsx.kernels.gpu import passes  # noqa: E402  the simulator comes first
+
 cuda = kernels.cuda
 only_simulated = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="it counts in the simulator")
 TOL = 1e-11
@@ -86,7 +88,7 @@ class Counts(dict):
 
     def __init__(self, monkeypatch):
         super().__init__(launches=0, copies=0, waits=0, allocations=0)
-        array, launched = type(cuda.device_array(1)), type(kernels.fold_fill)
+        array, launched = type(cuda.device_array(1)), type(passes.fold_fill)
         for owner, name, what in (
             (launched, "__call__", lambda kernel, *args: "" if kernel._device else "launches"),
             (array, "copy_to_device", lambda *args: "copies"),
@@ -257,7 +259,7 @@ class TwoGpus:
     def __init__(self, monkeypatch):
         self.entered, self.seen = [0], set()
         array = type(cuda.device_array(1))
-        for owner, name in ((type(kernels.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
+        for owner, name in ((type(passes.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
             monkeypatch.setattr(owner, name, self.noted(getattr(owner, name)))
         monkeypatch.setattr(cuda, "gpus", self)
 

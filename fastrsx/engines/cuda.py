@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrsx.kernels import cuda as kernels
 from fastrsx.kernels.cpu import passes, rows
 from fastrsx.kernels.formulas import records
 from fastrsx.kernels.gpu import loop
+from fastrsx.kernels.gpu import passes as kernels
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as looks
 from fastrsx.kernels.newton.passes import PLANE

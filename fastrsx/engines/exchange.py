@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from fastrsx.kernels.cpu.blocks import KINDS
-from fastrsx.kernels.cuda import cuda
 from fastrsx.kernels.formulas import records
+from fastrsx.kernels.gpu.block import cuda
 
 from ..inputs import Matrix, Vector
 

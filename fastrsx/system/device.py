@@ -17,13 +17,13 @@ TO_MEMORY = ("get", "cpu", "copy_to_host")  # methods of an array on a GPU: of C
 
 
 def kernels() -> ModuleType:
-    """The kernels for a GPU; ImportError or RuntimeError, with the remedy, where they cannot run here."""
-    from fastrsx.kernels import cuda
+    """The passes on a GPU; ImportError or RuntimeError, with the remedy, where they cannot run here."""
+    from fastrsx.kernels.gpu import passes
 
-    why = cuda.why_unavailable()
+    why = passes.why_unavailable()
     if why:
         raise RuntimeError(f"no GPU can be used: {why}")
-    return cuda
+    return passes
 
 
 def why_none() -> str:

@@ -7,10 +7,10 @@ import functools
 
 import numpy as np
 
-from ..cuda import complete_point, fold_derivatives, launch, launch_rows
 from ..formulas.links import terms
 from ..formulas.records import Domain
 from .block import EDGE, MOST_BLOCKS, THREADS, cuda, kernel, unsigned
+from .passes import complete_point, fold_derivatives, launch, launch_rows
 from .ptx import any_of_warp
 from .reduction import block_sum, warp_max
 from .rows import compiled, make_places, make_steps, sizes
