@@ -1,7 +1,9 @@
 """fastrsx.Problem: values and derivatives against the formulas, its memory of the last x, operators, SciPy, pickling; plan()."""
 
 import copy
+import gc
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -482,3 +484,24 @@ def test_unknown_name():
 def test_predict_is_the_problems():
     problem, x = example()
     np.testing.assert_array_equal(fastrsx.predict(problem.A, x), problem.predict(x))
+
+
+@pytest.mark.parametrize("how", ["in memory", "in groups", "in chunks"])
+def test_a_problem_goes_with_its_last_reference(how):
+    """In a cycle, its n-vectors would wait for a collection of garbage, which knows nothing of memory on a GPU or a cluster."""
+    A, b = np.random.default_rng(0).standard_normal((60, 3)), np.full(60, 1 / 60)
+    if how == "in chunks":
+        A = pytest.importorskip("dask.array", reason="needs dask[array]").from_array(A, chunks=(20, 3))
+    options = {"groups": np.repeat([1, 2], 30)} if how == "in groups" else {}
+
+    def passes():
+        problem = fastrsx.Problem(A, b, **options)
+        problem.value(np.zeros(3))
+        return weakref.ref(problem._passes)
+
+    passes()  # what compiles may keep a traceback
+    gc.disable()
+    try:
+        assert passes()() is None
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """The steps of a solve on a dask cluster: one round trip for each; where the first trial is refused, another for those that follow."""
 
+import gc
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from .interpreted import advance_of
 
 ROUNDS = 4  # trials in a round trip
 RENEWED_EVERY = 8  # steps: then A x is formed anew, and what it came from is forgotten
+COLLECTED_FROM = 10_000_000  # rows: see `_forget`; a collection takes 0.1 s, the step of so many rows more
 
 
 class DaskPasses(ChunkedPasses):
@@ -112,6 +114,8 @@ class DaskPasses(ChunkedPasses):
         here, ahead, before = (self._iterate.a[k] for k in _in_turn(self._iterate))
         before.parts, ahead.parts = [part._replace(place="before") for part in here.parts], self._zeros.parts
         before.beside = ahead.beside = []
+        if self.shape[0] >= COLLECTED_FROM:  # a scheduler in this process, as LocalCluster's, keeps graphs, and so n-vectors, in cycles
+            gc.collect()
 
     # -- the solver's iteration -------------------------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class DaskPasses(ChunkedPasses):
         self._call, self._results, self._played, self._last, self._trial = replay.recorded(args, self.shape[0]), [], 0, None, None
         verdict = int(self._advance(*args))
         if self._trial is not None:
-            out, trials = self._trial
+            (out, trials), self._trial = self._trial, None  # whose graph holds what it was made from
             trials, beside = self._keep([trials, self._point_of(trials)[1]])
             self.assign(out, self._pieces(trials, beside))
         if _in_turn(self._iterate) != before:

@@ -1,6 +1,8 @@
 """The solver's iteration as Python, for an engine whose n-vectors are not arrays in memory: it handles scalars between few calls of the engine."""
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastrsx.kernels.compiling.jit import interpreted
@@ -8,13 +10,18 @@ from fastrsx.kernels.newton import iteration, plane, verdict
 
 
 def advance_of(engine: Any) -> Callable[..., Any]:
-    """`fastrsx.kernels.newton.verdict.advance` with the engine's own passes over n-vectors, see `fastrsx.kernels.newton.passes`."""
-    passes = {
-        "evaluate": engine._evaluate_into,
-        "evaluate_plane": engine._evaluate_plane_into,
-        "plane_derivatives": engine._plane_derivatives_into,
-        "largest": engine.largest,
-        "is_penalised": engine._is_penalised,
-        "spread": engine._spread,
+    """`fastrsx.kernels.newton.verdict.advance` with the engine's own passes over n-vectors, see `fastrsx.kernels.newton.passes`.
+
+    The engine keeps it, so it does not keep the engine: in a cycle, n-vectors on a GPU or a cluster would wait for a collection of garbage.
+    """
+    methods = {
+        "evaluate": "_evaluate_into",
+        "evaluate_plane": "_evaluate_plane_into",
+        "plane_derivatives": "_plane_derivatives_into",
+        "largest": "largest",
+        "is_penalised": "_is_penalised",
+        "spread": "_spread",
     }
+    there = weakref.proxy(engine)
+    passes = {name: partial(getattr(type(engine), method), there) for name, method in methods.items()}
     return interpreted(verdict.advance, (verdict, iteration, plane), passes)
