@@ -77,7 +77,7 @@ def parallel(func):
 
 
 def part(func):
-    """A part of one kernel, inlined into it: compiling it separately would optimise all it calls once more."""
+    """A short piece of a kernel, inlined into it by numba, which is slow for long ones: also what returns a record, as no compiled function can."""
     return njit(inline="always", **FLAGS)(func)
 
 

@@ -22,7 +22,8 @@ from .diskcache import KernelImpl
 
 def below(libraries):
     """These libraries and the parts that they call, each once."""
-    found, waiting = {}, list(reversed(libraries))
+    found: dict[codegen.CodeLibrary, None] = {}
+    waiting = list(reversed(libraries))
     while waiting:
         library = waiting.pop()
         if library not in found:
@@ -77,7 +78,7 @@ class Whole(codegen.JITCodeLibrary):
 
     def finalize(self):
         libraries = below(self._linking_libraries)
-        self._linking_libraries = []
+        self._linking_libraries: list[codegen.CodeLibrary] = []
         for library in libraries:
             self._reload_init.update(library._reload_init)
         link(self._final_module, libraries)
