@@ -273,11 +273,10 @@ class KernelImpl(CompileResultCacheImpl):
 class KernelCache(FunctionCache):
     """Numba's disk cache on KernelFiles. If anything fails in it, the kernel is compiled and runs."""
 
-    _impl_class = KernelImpl
-
-    def __init__(self, dispatcher):
+    def __init__(self, dispatcher, form):
+        self._impl_class = form
         super().__init__(dispatcher.py_func)
-        self._function = dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, sorted(dispatcher.targetoptions.items())
+        self._function = form.__name__, dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, sorted(dispatcher.targetoptions.items())
         self._cache_file = KernelFiles(self._impl.filename_base)
 
     def _index_key(self, sig, codegen):
@@ -304,8 +303,8 @@ class KernelCache(FunctionCache):
         return all(map(is_cacheable, normalize_signature(sig)[0]))
 
 
-def cached(dispatcher):
-    """The dispatcher, with its compiled code kept on disk where possible."""
+def cached(dispatcher, form=KernelImpl):
+    """The dispatcher, with its compiled code kept on disk where possible, in that form."""
     if cache_problem is None and f"{dispatcher.py_func.__module__}.".startswith(f"{PACKAGE}."):  # no other source is in SOURCE_STAMP
-        dispatcher._cache = KernelCache(dispatcher)
+        dispatcher._cache = KernelCache(dispatcher, form)
     return dispatcher

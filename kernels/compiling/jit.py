@@ -2,6 +2,7 @@
 
 import gc
 import types
+from functools import cached_property
 
 from numba import config, njit
 from numba.core.dispatcher import Dispatcher
@@ -9,6 +10,7 @@ from numba.core.registry import CPUDispatcher
 from numba.core.targetconfig import ConfigStack
 
 from .diskcache import cached
+from .libraries import PartOnDisk, Parts, WholeCompiler
 
 # No fastmath: explicit lanes and fma say what may be vectorised, and every twin gives the same bits. No wrapper for C, which takes 5 % of the
 # time to compile and which only a kernel passed as an argument to jitted code would need.
@@ -23,10 +25,15 @@ class Kernel(CPUDispatcher):
 
     twin: Dispatcher | None = None
 
+    @cached_property
+    def parts(self):
+        """The kernel as other functions call it."""
+        return cached(Parts(self), PartOnDisk)
+
     def _meant(self):
         """The meaning of a call in the function that numba is compiling."""
         flags = ConfigStack().top_or_none()
-        return super() if self.twin is None or flags is None or not flags.auto_parallel.enabled else self.twin
+        return self.parts if self.twin is None or flags is None or not flags.auto_parallel.enabled else self.twin.parts
 
     def compile(self, sig):
         """Without the garbage collector: it finds nothing among the objects of a compilation, and would take a tenth of its time."""
@@ -55,7 +62,7 @@ def _compiled(func, **flags):
     if config.DISABLE_JIT:
         raise RuntimeError(DISABLED)
     dispatcher = njit(**flags, **FLAGS)(func)
-    dispatcher.__class__ = Kernel
+    dispatcher.__class__, dispatcher._compiler.__class__ = Kernel, WholeCompiler
     return cached(dispatcher)
 
 
@@ -70,7 +77,7 @@ def parallel(func):
 
 
 def part(func):
-    """A part of one kernel, inlined into it: compiling it separately would optimise all it calls once more."""
+    """A short piece of a kernel, inlined into it by numba, which is slow for long ones: also what returns a record, as no compiled function can."""
     return njit(inline="always", **FLAGS)(func)
 
 

@@ -46,7 +46,7 @@ from ..registers.simd import (
 from ..registers.sums import add_sums_and_gram
 from .blocks import share
 from .rows import merge_vectors
-from .vectors import below_all
+from .vectors import below_all, copy
 
 FARTHEST = 4.0  # alpha over its prediction, or the reverse: beyond, sums lack digits
 MOST_LOST = 8.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> and the gradient are differences of larger terms
@@ -130,7 +130,7 @@ def predict_from(here, v, q, p, part, sums, predicted):
     for j in range(p.shape[0]):
         slope += v[j] * p[j]
         qp += q[j] * p[j]
-    predicted[:] = here
+    copy(here, predicted)
     at = as_point(predicted)
     alpha, s = growth_ahead(slope), s_ahead(at.s, at.ff, slope, qp)
     now, slopes, then, top = sums

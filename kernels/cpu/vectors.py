@@ -33,6 +33,14 @@ from ..registers.simd import (
 MOST_LOST = 4.0  # ||delta f~||^2 / ||c||^2: beyond, <c, c> is summed again, alpha known
 LARGEST = float(np.finfo(np.float64).max)
 
+
+@serial
+def copy(values, out):
+    """The values into the first places of out. For `out[:] = values` numba compiles an error with the shapes as text: twenty functions more."""
+    for i in range(values.shape[0]):
+        out[i] = values[i]
+
+
 # -- alpha, without knowing M in advance ----------------------------------------------------------------------
 
 

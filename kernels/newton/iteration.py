@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compiling.jit import part, serial, serial_twin
+from ..compiling.jit import serial, serial_twin
 from ..compiling.records import reader, record, room
 from ..cpu.ahead import Sample, Trial, look_ahead, predict
 from ..cpu.blocks import block_count, scratch_of
+from ..cpu.vectors import copy
 from ..formulas.records import POINT_ROOM, Q, R, V, as_point
 from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
 from .cholesky import dot
@@ -148,13 +149,13 @@ def after(now):
     return (now + 1) % 3
 
 
-@part
+@serial
 def needs_look(point, norm_b):
     """The tests that need no derivatives."""
     return is_exact(point, norm_b) or is_near_pole(point)
 
 
-@part
+@serial
 def derive(foreseen, problem, it, work):
     """Gradient and Hessian at x, unscaled and scaled, and how far the Hessian's terms cancel; without a read where they were foreseen."""
     s, scale = as_iteration(it.state), problem.scale
@@ -180,7 +181,7 @@ def derive(foreseen, problem, it, work):
     s.saturation = saturation(it.scaled_hess, it.v, it.q, scale)
 
 
-@part
+@serial
 def propose(problem, it, work):
     """The best step of the model within the radius, and the point there: one pass for A p, and for the derivatives if steps read A once."""
     s, scale, null = as_iteration(it.state), problem.scale, problem.null
@@ -220,13 +221,13 @@ def propose(problem, it, work):
         evaluate(work.link, a, it.da, 1.0, b, w, it.a[ahead], work.sums, it.points[ahead])
 
 
-@part
+@serial
 def is_certain(s):
     """Whether an event counts: the Hessian is exact, or so nearly that decisions do not depend on it."""
     return s.error <= max(0.0, SMALL_ERROR * s.min_eig)
 
 
-@part
+@serial
 def find_event(problem, it):
     """The first event that the trial meets, in the order of the tests."""
     s = as_iteration(it.state)
@@ -248,7 +249,7 @@ def find_event(problem, it):
     return CONVERGED if s.converges else STEPPED
 
 
-@part
+@serial
 def take(problem, it, work):
     """Move to the first of t = 1, 0.4, 0.16, ... whose decrease is a fair part of the model's; returns whether there is one.
 
@@ -287,20 +288,20 @@ def take(problem, it, work):
         overflow += 0.0 * it.step[i]
     if overflow != 0.0:  # x overflows in a column so small that A x is finite
         return False
-    it.before[:] = it.x
-    it.x[:] = it.step
+    copy(it.x, it.before)
+    copy(it.step, it.x)
     s.now, s.derived = ahead, False
     return True
 
 
-@part
+@serial
 def note(here, there, radius, s, row):
     """Record a step, in the fields of `fastrsx.Record`."""
     row[0], row[1], row[2], row[3] = here.fun, s.grad_norm, s.decrease, radius
     row[4], row[5], row[6] = here.alpha * np.exp(here.shift), s.min_eig, there.step
 
 
-@part
+@serial
 def iterate(what, problem, it, work, records):
     """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
     s = as_iteration(it.state)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compiling.jit import part, serial_twin
+from ..compiling.jit import part, serial, serial_twin
+from ..cpu.vectors import copy
 from ..formulas.finish import rank_2
 from ..formulas.records import as_point
 from ..formulas.steps import SHRINK, next_radius, noise
@@ -60,7 +61,7 @@ def scaled_model(sums, n, scale, g, H):
             entry += 1
 
 
-@part
+@serial
 def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
     """Descend from y, whose A x is `a`, to the least loss nearby by trust-region Newton steps; returns the number of losses evaluated.
 
@@ -87,7 +88,7 @@ def search(link, plane, farthest, a, target, point, y, sums, plane_sums):
         too_far = max(at.step / farthest, abs(trial[0]) / MOST_TIMES, abs(trial[2]) / MOST_TIMES)
         derived = ratio > 0.0 and too_far <= 1.0
         if derived:
-            y[:] = trial
+            copy(trial, y)
             fun = at.fun
         radius = max(SHRINK, 0.8 / too_far) * length if too_far > 1.0 else next_radius(radius, ratio, length)
     if not derived:

@@ -7,7 +7,8 @@ Newton's method takes steps of constant length without end. So a suspect step is
 
 import numpy as np
 
-from ..compiling.jit import part, serial, serial_twin
+from ..compiling.jit import serial, serial_twin
+from ..cpu.vectors import copy
 from ..formulas.records import as_point
 from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
 from .iteration import (
@@ -63,7 +64,7 @@ def verdict_at(point, norm_b, link):
     return GO_ON
 
 
-@part
+@serial
 def loss_along(image, t, problem, it, work):
     """L at A x + t times the image of a direction; the point there is left in the workspace."""
     s = as_iteration(it.state)
@@ -71,7 +72,7 @@ def loss_along(image, t, problem, it, work):
     return evaluate(work.link, it.a[s.now], image, t, problem.b, problem.w, work.a, work.sums, work.point)
 
 
-@part
+@serial
 def falls_ahead(image, unit, by, problem, it, work):
     """Whether the loss never rises on the ray as far as we look, and ends below (1 - by) times the loss here.
 
@@ -87,7 +88,7 @@ def falls_ahead(image, unit, by, problem, it, work):
     return falls and lowest <= (1.0 - by) * here.fun
 
 
-@part
+@serial
 def lowest_behind(image, unit, problem, it, work):
     """The t < 0 with a clearly lower loss than here, or 0: a ray may have been entered by one long step over the minimum.
 
@@ -107,7 +108,7 @@ def lowest_behind(image, unit, problem, it, work):
     return best, rises
 
 
-@part
+@serial
 def falls_beside(image, unit, problem, it, work):
     """The t of the lowest loss among short steps both ways, doubled while it falls, or 0 where none is lower by more than tol and rounding.
 
@@ -126,7 +127,7 @@ def falls_beside(image, unit, problem, it, work):
     return best
 
 
-@part
+@serial
 def move_along(image, t, problem, it, work, row):
     """Move to x + t times the direction in it.flattest, and reset the radius."""
     s = as_iteration(it.state)
@@ -144,7 +145,7 @@ def move_along(image, t, problem, it, work, row):
     s.steps += 1
 
 
-@part
+@serial
 def follow_ray(event, problem, flat_image, it, work, records):
     """The verdict on a suspected ray: ON_A_RAY; or the verdict after moving back over it, or sideways off a saddle; else NO_RAY.
 
@@ -153,7 +154,7 @@ def follow_ray(event, problem, flat_image, it, work, records):
     s, scale = as_iteration(it.state), problem.scale
     image, unit, by = it.da, 0.0, 0.0
     if event == LONG_STEPS:
-        it.flattest[:] = it.p
+        copy(it.p, it.flattest)
         unit = largest(image)
     elif event == SINGULAR_STEPS:
         image = flat_image
