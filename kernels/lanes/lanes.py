@@ -304,6 +304,8 @@ def judge(k, tol, lanes):
         return LEFT, False
     ratio = (here.fun - there.fun + error) / (decrease + error)
     numbers.radius[0, k] = next_radius(radius, ratio, length)
+    if not converged and here.fun - there.fun <= error:
+        return LEFT, False
     inside = there.alpha > 0.0 and not may_cross(numbers.alpha_slope[0, k], there.slope / there.alpha)
     if not (ratio >= ACCEPT and inside):
         return (MINIMUM if converged else LEFT), False
@@ -316,7 +318,7 @@ def look(k, lanes):
     there = point_of(lanes.ahead, k)
     if not (there.alpha > 0.0 and there.fun < np.inf) or is_near_pole(there):
         return LEFT
-    return EXACT_FIT if is_exact(there, lanes.numbers.norm_b[0, k]) else RUNNING
+    return EXACT_FIT if is_exact(there) else RUNNING
 
 
 @serial
