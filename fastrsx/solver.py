@@ -360,7 +360,7 @@ class _Solver:
         it, steps = self.iterate, self.steps
         rise, noise = self.point.fun - self.first[1], self.point.noise
         rose = status is not Status.NONFINITE and rise > 0 and not (status.success and rise <= noise)
-        if rose or (status is Status.NO_MINIMISER and self.nit and self.point.at.kappa > kernel_steps.NEAR_POLE and rise >= -noise):
+        if rose or (status is Status.NO_MINIMISER and self.nit and kernel_steps.leads_to_pole.py_func(self.point.at) and rise >= -noise):
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)

@@ -25,6 +25,7 @@ SUMS = 64  # eps: at most 40 terms, with a few operations on each
 MOVED = real(1e-12)  # of max |a|
 FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: of a known Hessian, and of one seen through products with vectors
 NEAR_POLE = (16 * EPS) ** (-real(1) / 3)  # kappa
+TOWARDS_POLE = 1e3  # where the Hessian has no clear curvature
 LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
 SCALED_UP_TO = real(20)  # the condition of scaled columns
 DEPENDENT = real(1e-11)  # of the largest axis; ten times the package's limit, since the axes here are not principal
@@ -424,6 +425,6 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
                 return f"L is {beside!r} beside L = {point.value!r}, along the direction of least curvature"
     if status == "NO_MINIMISER" and second_order:
         if "pole" in result.message:
-            return None if (point.kappa >= NEAR_POLE * (1 - 4 * point.lost)).any() else f"near the pole, where kappa is {point.kappa}"
+            return None if (point.kappa >= TOWARDS_POLE * (1 - 4 * point.lost)).any() else f"near the pole, where kappa is {point.kappa}"
         return None if is_on_a_ray(point) else "no ray from here on which the loss falls"
     return None

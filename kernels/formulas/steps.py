@@ -23,6 +23,7 @@ SUMS_ROUNDING = 16  # eps, of f where a is small and alpha does not cancel: 0.5 
 MOST_SHIFT = 1e4  # beyond, rounding in a leaves f no useful digits
 
 NEAR_POLE = (SUMS_ROUNDING * EPS) ** (-1 / 3)  # kappa: 6.6e4
+TOWARDS_POLE = 1e3  # kappa
 FLAT = 1e-6  # a model decrease, relative to L, or a residual, relative to b, that makes a long step suspect
 NOISE_STEP = 1e-3  # a step that small is good enough once the decrease is noise
 SHRINK, GROW = 0.25, 0.75  # of the decrease that the model promised, for the radius
@@ -54,10 +55,19 @@ def is_near_pole(point):
 
 
 @formula
+def leads_to_pole(point):
+    """alpha has lost so many digits that a Hessian without a clear curvature has none towards the pole, where that of a minimum is 1/kappa^2."""
+    return point.kappa > TOWARDS_POLE
+
+
+@formula
 def is_negligible(decrease, long, tol, point):
-    """Whether a full Newton step is the last: it promises less than tol, or than the noise."""
+    """Whether a full Newton step is the last: it promises less than tol, or than the noise.
+
+    Near the pole the noise without kappa counts: the promise is a square of the gradient, so it keeps digits that the loss has lost.
+    """
     small = decrease <= tol * point.fun and long <= math.sqrt(tol)
-    return small or (decrease <= noise(point) and long <= NOISE_STEP)
+    return small or (decrease * point.kappa <= noise(point) and long <= NOISE_STEP)
 
 
 @formula

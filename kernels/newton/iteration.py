@@ -38,7 +38,7 @@ INEXACT = 8  # another event, by a Hessian of predicted weights that the caller 
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
 SUSPECTS = 4  # so many in a row are an event
 SATURATION = 1e-9  # ||H|| relative to its two terms
-MOST_IDLE = 16  # steps in a row that gain no more than rounding
+MOST_IDLE = 16  # steps in a row that gain nothing
 NO_CURVATURE = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
 ACCEPT = 0.05  # of the decrease that the model promised
 BACKTRACK = 0.4
@@ -67,7 +67,8 @@ ITERATION = record(
     converges=np.bool_,  # whether p is negligible, and the Hessian not negative
     long_count=np.int64,  # suspect steps in a row
     singular_count=np.int64,
-    idle_count=np.int64,  # steps in a row without a gain beyond rounding
+    idle_count=np.int64,  # steps in a row that neither gain more than rounding nor halve the gradient
+    idle_grad=np.float64,  # the norm of the scaled gradient at the first of them
     saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
     error=np.float64,  # of the Hessian: 0 unless its weights were predicted
@@ -305,6 +306,16 @@ def note(here, there, radius, s, row):
 
 
 @part
+def count_idle(here, there, s):
+    """Count the step, unless it gained something: b may be so large that only the gradient shows it."""
+    gains = here.fun - there.fun > noise(here)
+    if not gains and s.idle_count > 0 and s.grad_norm > 0.5 * s.idle_grad:
+        s.idle_count += 1
+    else:
+        s.idle_count, s.idle_grad = 0 if gains else 1, s.grad_norm
+
+
+@part
 def iterate(what, problem, it, work, records):
     """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
     s = as_iteration(it.state)
@@ -341,7 +352,7 @@ def iterate(what, problem, it, work, records):
             continue
         there = as_point(it.points[s.now])
         note(here, there, radius, s, records[row])
-        s.idle_count = s.idle_count + 1 if here.fun - there.fun <= noise(here) else 0
+        count_idle(here, there, s)
         s.steps += 1
         row += 1
         foreseen = s.foreseen

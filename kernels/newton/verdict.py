@@ -9,7 +9,7 @@ import numpy as np
 
 from ..compiling.jit import part, serial, serial_twin
 from ..formulas.records import as_point
-from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
+from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, leads_to_pole, noise
 from .iteration import (
     DERIVE,
     INEXACT,
@@ -230,6 +230,8 @@ def advance(what, problem, flat_image, it, work, records):
             ray = follow_ray(event, problem, flat_image, it, work, records)
             if ray != NO_RAY:
                 return ray
+        if event == SINGULAR_STEPS and s.converges and leads_to_pole(as_point(it.points[s.now])) and work.link.high > 0.0:
+            return NEAR_POLE
         if event == SATURATED:
             return SATURATED_ROWS
         held = True
