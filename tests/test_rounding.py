@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import scipy.sparse
 from numpy.polynomial.legendre import legvander
 
 import fastrsx
@@ -51,15 +50,14 @@ def test_the_noise_bounds_the_error_of_the_loss_and_of_the_hessian(A, b, x):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("options", [{"kernel": "serial"}, {"kernel": "parallel"}, {"num_threads": 1}, {"hessian": "sampled"}], ids=str)
+@pytest.mark.parametrize("options", [{"kernel": "serial"}, {"kernel": "parallel"}, {"hessian": "sampled"}], ids=str)
 def test_a_loss_that_falls_to_the_pole_has_no_minimum(options, seed):
     rng = np.random.default_rng(5)
     A, b = np.column_stack([np.ones(14), rng.standard_normal(14)]), rng.dirichlet(np.full(14, 0.3))
     A, b = moved(A, b, seed)
-    for data in (A, np.asfortranarray(A), np.repeat(A, 2, axis=0)[::2], scipy.sparse.csr_array(A)):
-        result = fastrsx.newton(data, b, **options)
-        assert result.status is Status.NO_MINIMISER
-        assert "pole" in result.message
+    result = fastrsx.newton(A, b, **options)
+    assert result.status is Status.NO_MINIMISER
+    assert "pole" in result.message
 
 
 @pytest.mark.parametrize("seed", SEEDS)
