@@ -150,7 +150,7 @@ class _Solver:
         self.accepted = self.x.copy(), self.point.fun, self.nit
         self.first = self.accepted[:2]
         try:
-            stop = self.stop(solve.verdict_at(self.point.raw, self.norm_b, self.work.link)) or self.out_of_steps()
+            stop = self.stop(solve.verdict_at(self.point.raw, self.work.link)) or self.out_of_steps()
             while stop is None:
                 stop = self.step() or self.call_back()
             return self.finish(*stop)
@@ -358,8 +358,9 @@ class _Solver:
 
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
-        rose = status is not Status.NONFINITE and self.point.fun > self.first[1]
-        if rose and not (status.success and self.point.fun <= self.first[1] + self.point.noise):
+        rise, noise = self.point.fun - self.first[1], self.point.noise
+        rose = status is not Status.NONFINITE and rise > 0 and not (status.success and rise <= noise)
+        if rose or (status is Status.NO_MINIMISER and self.nit and kernel_steps.leads_to_pole.py_func(self.point.at) and rise >= -noise):
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)

@@ -24,7 +24,8 @@ TINY = real(5e-324)  # half of the least number, twice: products and sums
 SUMS = 64  # eps: at most 40 terms, with a few operations on each
 MOVED = real(1e-12)  # of max |a|
 FLAT, FLAT_BY_PRODUCTS = real(1e-10), real(1e-8)  # of the largest eigenvalue: of a known Hessian, and of one seen through products with vectors
-NEAR_POLE = 1e6
+NEAR_POLE = (16 * EPS) ** (-real(1) / 3)  # kappa
+TOWARDS_POLE = 1e3  # where the Hessian has no clear curvature
 LARGEST, OVERFLOWS = float(np.finfo(float).max), real(1e290)  # intermediate squares and sums of something that large may overflow
 SCALED_UP_TO = real(20)  # the condition of scaled columns
 DEPENDENT = real(1e-11)  # of the largest axis; ten times the package's limit, since the axes here are not principal
@@ -385,8 +386,9 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
     if not (abs(result.log_alpha - point.log_alpha) <= log_alpha_error).all():
         return f"log_alpha is {result.log_alpha}, not {point.log_alpha}"
     if status == "EXACT_FIT":
-        # No more than rounding: 16 eps of b and of a in the rows that matter, and the error of x itself.
-        most = (16 + min(abs(absolute(point.a)), 10000)) * EPS * np.sqrt((point.r * point.b) @ point.b)
+        # No more than rounding, as the package bounds it: of sums that cancel, and of a in the rows that matter; and the error of x itself.
+        rounding = (16 * min(absolute(point.kappa), NEAR_POLE) + min(absolute(point.a), 10000)) * EPS
+        most = (1 + np.sqrt(real(2))) * rounding * np.sqrt((point.r * point.b) @ point.b)
         residual = np.sqrt(point.squares)
         if not residual <= most + np.sqrt((point.r * point.f_error) @ point.f_error):
             return f"EXACT_FIT with ||f - b|| = {residual}"
@@ -423,6 +425,6 @@ def complaint(A, b, w, x0, result, link="rsx", tol=1e-10, max_iter=100, second_o
                 return f"L is {beside!r} beside L = {point.value!r}, along the direction of least curvature"
     if status == "NO_MINIMISER" and second_order:
         if "pole" in result.message:
-            return None if (point.kappa >= NEAR_POLE * (1 - 4 * point.lost)).any() else f"near the pole, where kappa is {point.kappa}"
+            return None if (point.kappa >= TOWARDS_POLE * (1 - 4 * point.lost)).any() else f"near the pole, where kappa is {point.kappa}"
         return None if is_on_a_ray(point) else "no ray from here on which the loss falls"
     return None

@@ -322,14 +322,14 @@ def test_an_exact_fit_at_infinity_is_told_apart(make, centre):
     assert fastrsx.newton(A, b, w=1e-6).success
 
 
-@pytest.mark.parametrize("intercept", [5.0, 12.0, 17.0])
+@pytest.mark.parametrize("intercept", [5.0, *range(12, 25)])
 def test_a_planted_solution_with_a_large_intercept_is_no_fit_at_infinity(intercept):
     t = np.linspace(-1, 1, 30)
     A = legvander(t, 2)
     b = fastrsx.predict(A, [intercept, 0.5, -2.0])
     result = fastrsx.newton(A, b, [intercept - 3.0, 0.4, -1.9])
-    assert result.success
-    assert result.fun <= 1e-17
+    assert result.status is Status.EXACT_FIT
+    assert result.fun <= 1e-27
 
 
 def test_no_point_above_the_start_is_returned():
@@ -342,7 +342,7 @@ def test_no_point_above_the_start_is_returned():
 
 def test_where_x_is_x0_again_the_message_speaks_of_no_pole():
     """b is so large that steps do not change the loss, but they have come near the pole."""
-    rng = np.random.default_rng(89)
+    rng = np.random.default_rng(2663)
     result = fastrsx.newton(rng.standard_normal((6, 2)), -1e20 * rng.random(6), hessian="matrix-free")
     assert result.status is Status.STALLED
     assert "x is x0" in result.message

@@ -20,7 +20,7 @@ from ..formulas.links import growth, terms
 from ..formulas.records import Point, Residuals, Weights
 from ..formulas.rows import add_penalty, add_residual, factors, loss, penalised, weights
 from ..formulas.states import kappa, over_exp
-from ..formulas.steps import is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
+from ..formulas.steps import is_exact, is_flat, is_negligible, leads_to_pole, may_cross, next_radius, noise
 from ..layouts.panel import padded
 from ..newton.iteration import ACCEPT, LONG
 from ..newton.verdict import EXACT_FIT, GO_ON, MINIMUM
@@ -304,6 +304,8 @@ def judge(k, tol, lanes):
         return LEFT, False
     ratio = (here.fun - there.fun + error) / (decrease + error)
     numbers.radius[0, k] = next_radius(radius, ratio, length)
+    if not converged and here.fun - there.fun <= error:
+        return LEFT, False
     inside = there.alpha > 0.0 and not may_cross(numbers.alpha_slope[0, k], there.slope / there.alpha)
     if not (ratio >= ACCEPT and inside):
         return (MINIMUM if converged else LEFT), False
@@ -314,9 +316,9 @@ def judge(k, tol, lanes):
 def look(k, lanes):
     """Whether lane k has to stop at the point ahead: EXACT_FIT, LEFT near a pole or outside the domain, or RUNNING."""
     there = point_of(lanes.ahead, k)
-    if not (there.alpha > 0.0 and there.fun < np.inf) or is_near_pole(there):
+    if not (there.alpha > 0.0 and there.fun < np.inf) or leads_to_pole(there):
         return LEFT
-    return EXACT_FIT if is_exact(there, lanes.numbers.norm_b[0, k]) else RUNNING
+    return EXACT_FIT if is_exact(there) else RUNNING
 
 
 @serial

@@ -15,7 +15,7 @@ from ..cpu.ahead import Sample, Trial, look_ahead, predict
 from ..cpu.blocks import block_count, scratch_of
 from ..cpu.vectors import copy
 from ..formulas.records import POINT_ROOM, Q, R, V, as_point
-from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise
+from ..formulas.steps import GROW, is_exact, is_flat, is_near_pole, is_negligible, may_cross, next_radius, noise, rounding
 from .cholesky import dot
 from .passes import PLANE, Plane, derivatives, evaluate, finish_hessian, products
 from .plane import DIRECTIONS, Target, search
@@ -33,12 +33,13 @@ LONG_STEPS = 3  # several in a row gained next to nothing
 SINGULAR_STEPS = 4  # likewise with a singular Hessian, or the last with a Hessian that is not certainly positive
 SATURATED = 5  # the terms of the Hessian cancel to rounding
 CONVERGED = 6
-NO_STEP = 7  # no part of the step lowers the loss
+NO_STEP = 7  # no part of the step lowers the loss, or many did not beyond rounding
 INEXACT = 8  # another event, by a Hessian of predicted weights that the caller must form again
 
 LONG = 0.1  # max |A p| of a long step: some u_i changes by a tenth of itself
 SUSPECTS = 4  # so many in a row are an event
 SATURATION = 1e-9  # ||H|| relative to its two terms
+MOST_IDLE = 16  # steps in a row that gain nothing
 NO_CURVATURE = 1e-12  # smallest eigenvalue relative to max |H|: rounding, or a column that depends on others
 ACCEPT = 0.05  # of the decrease that the model promised
 BACKTRACK = 0.4
@@ -67,6 +68,8 @@ ITERATION = record(
     converges=np.bool_,  # whether p is negligible, and the Hessian not negative
     long_count=np.int64,  # suspect steps in a row
     singular_count=np.int64,
+    idle_count=np.int64,  # steps in a row that neither gain more than rounding nor halve the gradient
+    idle_grad=np.float64,  # the norm of the scaled gradient at the first of them
     saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
     error=np.float64,  # of the Hessian: 0 unless its weights were predicted
@@ -150,9 +153,9 @@ def after(now):
 
 
 @serial
-def needs_look(point, norm_b):
+def needs_look(point):
     """The tests that need no derivatives."""
-    return is_exact(point, norm_b) or is_near_pole(point)
+    return is_exact(point) or is_near_pole(point)
 
 
 @serial
@@ -232,7 +235,7 @@ def find_event(problem, it):
     """The first event that the trial meets, in the order of the tests."""
     s = as_iteration(it.state)
     point, long = as_point(it.points[s.now]), as_point(it.points[after(s.now)]).step
-    singular = abs(s.min_eig) <= NO_CURVATURE * s.largest
+    singular = abs(s.min_eig) <= max(NO_CURVATURE, rounding(point) / max(s.saturation, SATURATION)) * s.largest
     if singular and not problem.null_is_known:
         return SINGULAR
     s.converges = s.newton and is_negligible(s.decrease, long, problem.tol, point)
@@ -246,7 +249,9 @@ def find_event(problem, it):
     if s.singular_count >= SUSPECTS or (s.converges and (singular or s.min_eig < 0.0)):
         s.singular_count = 0
         return SINGULAR_STEPS
-    return CONVERGED if s.converges else STEPPED
+    if s.converges:
+        return CONVERGED
+    return NO_STEP if s.idle_count >= MOST_IDLE else STEPPED
 
 
 @serial
@@ -302,6 +307,16 @@ def note(here, there, radius, s, row):
 
 
 @serial
+def count_idle(here, there, s):
+    """Count the step, unless it gained something: b may be so large that only the gradient shows it."""
+    gains = here.fun - there.fun > noise(here)
+    if not gains and s.idle_count > 0 and s.grad_norm > 0.5 * s.idle_grad:
+        s.idle_count += 1
+    else:
+        s.idle_count, s.idle_grad = 0 if gains else 1, s.grad_norm
+
+
+@serial
 def iterate(what, problem, it, work, records):
     """Iterate once for each row of `records` unless an event occurs, or run the part of one that `what` names; returns the event."""
     s = as_iteration(it.state)
@@ -338,10 +353,11 @@ def iterate(what, problem, it, work, records):
             continue
         there = as_point(it.points[s.now])
         note(here, there, radius, s, records[row])
+        count_idle(here, there, s)
         s.steps += 1
         row += 1
         foreseen = s.foreseen
-        ends = row == records.shape[0] or needs_look(there, problem.norm_b)
+        ends = row == records.shape[0] or needs_look(there)
 
 
 derive_serial = serial_twin(derive)

@@ -82,7 +82,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
     it, work, scale = small.it, small.work, small.scale
     s = as_iteration(it.state)
     s.radius, s.now = 1.0, 0
-    s.long_count = s.singular_count = 0
+    s.long_count = s.singular_count = s.idle_count = 0
     s.derived = False
     it.before[:] = 0.0
     it.a[2] = 0.0
@@ -105,7 +105,7 @@ def newton_small(A, x, b, w, tol, max_iter, small):
         nfev = 1
         if fun < np.inf:
             norm_b, null = math.sqrt(dot(b64, b64, 0)), np.empty((it.x.shape[0], 0))
-            verdict = verdict_at(it.points[s.now], norm_b, work.link)
+            verdict = verdict_at(it.points[s.now], work.link)
             # The null space is not computed, so True. Numba would give a literal a type of its own.
             what, null_is_known = np.int64(ITERATE), fun < np.inf
             problem = Problem(panel, b64, w64, scale, null, null_is_known, tol, norm_b, no_sample(scale.shape[0]))

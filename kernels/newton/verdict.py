@@ -10,7 +10,7 @@ import numpy as np
 from ..compiling.jit import serial, serial_twin
 from ..cpu.vectors import copy
 from ..formulas.records import as_point
-from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, noise
+from ..formulas.steps import NOISE_STEP, is_exact, is_near_pole, leads_to_pole, noise
 from .iteration import (
     DERIVE,
     INEXACT,
@@ -50,14 +50,14 @@ NO_RAY = -1
 
 AHEAD = 64  # units tried ahead on a ray, one by one; a unit makes max |A p| = 1
 BEHIND = 64  # and behind, by quarters
-DOUBLED = 17  # losses tried each way: 1e-3 doubled 16 times is 65, about as far as AHEAD
+DOUBLED = 17  # losses tried each way: 1e-3 doubled 16 times is 65, about as far as AHEAD; by quarters it is rounding
 
 
 @serial
-def verdict_at(point, norm_b, link):
+def verdict_at(point, link):
     """The verdict that needs no derivatives: EXACT_FIT, NEAR_POLE or GO_ON."""
     at = as_point(point)
-    if is_exact(at, norm_b):
+    if is_exact(at):
         return EXACT_FIT
     if is_near_pole(at) and link.high > 0.0:  # a linear u is then only far from its minimum
         return NEAR_POLE
@@ -110,20 +110,32 @@ def lowest_behind(image, unit, problem, it, work):
 
 @serial
 def falls_beside(image, unit, problem, it, work):
-    """The t of the lowest loss among short steps both ways, doubled while it falls, or 0 where none is lower by more than tol and rounding.
+    """The t of the lowest loss among steps both ways, or 0 where none is lower by more than tol and rounding.
 
-    A short step has max |A p| = 1e-3: the model cannot tell a slightly negative curvature from 0, but the loss may.
+    The curvature of the model is rounding along this direction, but the loss is not. The first step has max |A p| = 1e-3; it is doubled while the
+    loss falls, or else cut until it does: a pole, or a minimum at which c vanishes, may be nearer. Near the latter the loss is a parabola.
     """
     here = as_point(it.points[as_iteration(it.state).now])
     best, lowest = 0.0, (1.0 - problem.tol) * here.fun - noise(here)
     for way in range(-1, 2, 2):
-        t = way * NOISE_STEP / unit
+        t, factor = way * NOISE_STEP / unit, 0.0
         for _ in range(DOUBLED):
             fun = loss_along(image, t, problem, it, work)
-            if not fun < lowest:
+            falls = fun < lowest
+            if falls:
+                best, lowest = t, fun
+            if factor == 0.0:
+                factor = 2.0 if falls else 0.25
+            if falls != (factor == 2.0):
                 break
-            best, lowest = t, fun
-            t *= 2.0
+            t *= factor
+    if best != 0.0:
+        beyond = loss_along(image, 2.0 * best, problem, it, work)
+        bend = here.fun - 2.0 * lowest + beyond
+        if 0.0 < bend < np.inf:
+            t = best * (0.5 + (here.fun - lowest) / bend)
+            if loss_along(image, t, problem, it, work) < lowest:
+                best = t
     return best
 
 
@@ -141,7 +153,7 @@ def move_along(image, t, problem, it, work, row):
     for i in range(it.x.shape[0]):
         it.before[i] = it.x[i]
         it.x[i] += t * it.flattest[i] / problem.scale[i]
-    s.radius, s.now, s.derived = 1.0, ahead, False
+    s.radius, s.now, s.derived, s.idle_count = 1.0, ahead, False, 0
     s.steps += 1
 
 
@@ -179,11 +191,11 @@ def follow_ray(event, problem, flat_image, it, work, records):
         if t == 0.0:
             return ON_A_RAY if rises else NO_RAY
     else:
-        t = falls_beside(image, unit, problem, it, work) if s.converges and unit > ROUNDING else 0.0
+        t = falls_beside(image, unit, problem, it, work) if (s.converges or event == SINGULAR_STEPS) and unit > ROUNDING else 0.0
         if t == 0.0:
             return NO_RAY
     move_along(image, t, problem, it, work, records[s.steps])
-    return verdict_at(it.points[s.now], problem.norm_b, work.link)
+    return verdict_at(it.points[s.now], work.link)
 
 
 @serial
@@ -219,13 +231,15 @@ def advance(what, problem, flat_image, it, work, records):
             ray = follow_ray(event, problem, flat_image, it, work, records)
             if ray != NO_RAY:
                 return ray
+        if event == SINGULAR_STEPS and s.converges and leads_to_pole(as_point(it.points[s.now])) and work.link.high > 0.0:
+            return NEAR_POLE
         if event == SATURATED:
             return SATURATED_ROWS
         held = True
         what = TAKE_LAST if what == ITERATE and s.converges else TAKE
     if what == DERIVE:
         return GO_ON
-    verdict = verdict_at(it.points[s.now], problem.norm_b, work.link)
+    verdict = verdict_at(it.points[s.now], work.link)
     if held and s.converges:
         return verdict if verdict != GO_ON else MINIMUM
     return NO_DESCENT if event == NO_STEP else verdict
