@@ -144,7 +144,7 @@ class Problem:
     A : (n, d) array
     b : (n,) array
     w, multiplicity, residual_weights : (n,) array, empty without weights
-    groups : array or list, or None
+    groups : array, or None
         The labels of groups, in the order in which rows have them first.
     names : tuple of str, or None
         The columns of A, where it is a table that names them.
