@@ -430,14 +430,14 @@ class Problem:
             return Factors(self.A, self._passes.to_caller(D), v, q, self.names)
 
     def predict(self, x: Any) -> Vector:
-        """f(x), (n,), which sums to 1 in each group; on the GPU where A is."""
+        """f(x), (n,), which sums to 1 in each group, and is NaN in those outside the domain; on the GPU where A is."""
         return self._in_callers_order(self._passes.to_caller(self._f_and_v(x)[0]))
 
     def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
         """f and v/alpha at x."""
         x = self._as_x(x)
         with self._running():
-            if not self._move_to(x):
+            if not self._move_to(x) and not self._grouped:
                 return self._nan(self.A.shape[0]), self._nan(self.A.shape[0])
             return self._passes.predictions(self._a, self._point)
 
@@ -517,7 +517,7 @@ def predict(A: Any, x: Any, *, groups: Any = None, multiplicity: Any = None, lin
     Returns
     -------
     (n,) array
-        Sums to 1, with groups in each of them; NaN outside the domain <u, 1> > 0.
+        Sums to 1, with groups in each of them; NaN outside the domain <u, 1> > 0, with groups in those where <u, 1> is not positive.
 
     Raises
     ------
