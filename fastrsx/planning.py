@@ -24,6 +24,9 @@ PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
 # The speed of a dense Gram matrix on one thread, in n d^2 for each ns, by the registers of the CPU (rows "weighted Gram").
 PANEL_NS = 1 / {"zmm": 45.0, "ymm": 24.0, "q": 24.0, "xmm": 3.0}[REGISTER]
+# What a row costs beside its entries, on one thread, in ns: its weights, with one exponential, in a Newton pass, and in a gradient or a product with
+# the Hessian. Measured at 1e5 rows of 1 to 16 columns by AVX-512 and AVX2, on a Zen 4; scaled by the width of registers for those of 128 bit.
+NEWTON_ROW_NS, ROW_NS = {"zmm": (5.0, 2.5), "ymm": (5.5, 4.2), "q": (11.0, 8.4), "xmm": (11.0, 8.4)}[REGISTER]
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
@@ -132,10 +135,10 @@ def size_of(A: Any) -> Size:
 
 
 def pass_ms(size: Size) -> float:
-    """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix (the same rows)."""
+    """A rough time of one Newton pass on one thread, in milliseconds: weights of rows, row sums, Gram matrix (the same rows)."""
     n, d, entries = size
     sums = 0.2 * n * d if entries is None else ENTRY_NS * entries
-    return (5.5 * n + sums + size.exact_gram_ns()) * 1e-6
+    return (NEWTON_ROW_NS * n + sums + size.exact_gram_ns()) * 1e-6
 
 
 def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
@@ -147,7 +150,7 @@ def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
         "sampled": sample_rows * d + size.gram_ns(sample_rows) + 0.037 * d**3,
         "matrix-free": 0.0,
     }
-    return (1 + PRODUCTS[hessian]) * (5.5 * n + read) + model[hessian]
+    return (1 + PRODUCTS[hessian]) * (ROW_NS * n + read) + model[hessian]
 
 
 def sample_size(n: int, d: int) -> int:
