@@ -17,6 +17,7 @@ import numpy as np
 from . import __version__, files, stores
 from .files import read_array
 
+LINKS = ("rsx", "softmax", "linear")  # those of `newton`, which is not imported for a command's help
 OPTIONAL = ("tbb", "matplotlib", "pytest", "pytest-benchmark", "hypothesis", "mpmath", "threadpoolctl")
 CSV = """\
 csv files:
@@ -185,6 +186,7 @@ def solve_inputs(args: argparse.Namespace) -> Any:
         x0,
         w=w,
         groups=groups,
+        link=args.link,
         tol=args.tol,
         max_iter=args.max_iter,
         num_threads=args.num_threads,
@@ -327,6 +329,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="labels of groups of rows, such as years, in each of which f sums to 1: a column of A's csv file, which is then left out of A; "
         "or a file with a label for each row",
+    )
+    solver.add_argument(
+        "--link",
+        choices=LINKS,
+        default="rsx",
+        help="u = exp(a) + a, a = A x; or, for comparison, exp(a), or a, which needs --x0 (default: %(default)s)",
     )
     solver.add_argument("--x0", help="the start, d: the same as b (default: 0)")
     answers = [f"{name}={answer}" for name in ("A", "b", "w", "x0", "groups") for answer in ("yes", "no")]

@@ -62,7 +62,7 @@ def smallest(H: Matrix) -> float:
     """
     d = len(H)
     if d <= BY_LAPACK:
-        return float(dsyevd(H, compute_v=0)[0][0])
+        return float(dsyevd(H.T, compute_v=0)[0][0])
     U = shifted_factor(H, 0.0)
     basis = np.empty((min(d, MOST_STEPS), d))
     on, beside = [], []  # the diagonals of the tridiagonal matrix of (H + shift I)^-1 in this basis

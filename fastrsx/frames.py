@@ -191,6 +191,8 @@ def labels_of(value: Any, axis: int = 0) -> Any:
 
 def names_of(A: Any) -> Names:
     """The names of A's columns; None where it has none, or only the numbers that pandas gives to those without."""
+    if type(A) is np.ndarray and A.dtype.names is None:
+        return None
     labels, spelled = _labels(A)
     if labels == list(range(len(labels))):
         return None

@@ -32,8 +32,8 @@ class Groups(NamedTuple):
     ----------
     offsets : (T + 1,) int64 array
         Rows ``offsets[t] : offsets[t + 1]`` of the data, gathered by `order`, are those of group t; no group is empty.
-    labels : (T,) array or list
-        The caller's label of each group.
+    labels : (T,) array
+        The caller's label of each group; an array of objects where they were in a list or are no plain numbers or text.
     order : (n,) int64 array, or None
         The rows of the data in the order of groups; None where the rows of each group lie together already.
 
@@ -63,7 +63,7 @@ class _Column(NamedTuple):
 
     keys: npt.NDArray[Any]
     missing: Flags | None  # None where no label is
-    labels_at: Callable[[Indices], Any]  # the caller's labels of some rows
+    labels_at: Callable[[Indices], npt.NDArray[Any]]  # the caller's labels of some rows
 
 
 def as_groups(groups: Any, n: int) -> Groups:
@@ -94,7 +94,7 @@ def as_groups(groups: Any, n: int) -> Groups:
     Examples
     --------
     >>> groups = as_groups([1971, 1971, 1970, 1972, 1972], 5)
-    >>> groups.labels, groups.offsets.tolist(), groups.order
+    >>> groups.labels.tolist(), groups.offsets.tolist(), groups.order
     ([1971, 1970, 1972], [0, 2, 3, 5], None)
     >>> as_groups(["b", "a", "b"], 3).order.tolist()
     [0, 2, 1]
@@ -126,7 +126,7 @@ def groups_in_chunks(groups: Any, n: int) -> Groups:
         raise ValueError(f"groups[{row}] is {_shown(label)}; {count} of {n} labels are missing: drop their rows of A and b, or fill them")
     starts = np.concatenate([first + each.starts for first, each in zip(firsts, runs, strict=False)])
     labels = [each.labels for each in runs if each.size]
-    alike = len({each.dtype if isinstance(each, np.ndarray) else None for each in labels}) == 1 and isinstance(labels[0], np.ndarray)
+    alike = len({each.dtype for each in labels}) == 1
     found = as_groups(np.concatenate(labels) if alike else [label for each in labels for label in each], len(starts))
     return found._replace(offsets=np.append(starts, n)[found.offsets]) if found.order is None else found
 
@@ -320,7 +320,12 @@ def _of_objects(labels: list[Any]) -> _Column:
         _refuse_unhashable(labels)
     keys = np.array(numbers, dtype=np.int64)
     missing = None if kinds <= NEVER_MISSING else np.fromiter(map(_is_missing, seen), bool, len(seen))[keys]
-    return _Column(keys, missing, lambda rows: [labels[i] for i in rows.tolist()])
+    return _Column(keys, missing, lambda rows: _objects([labels[i] for i in rows.tolist()]))
+
+
+def _objects(labels: list[Any]) -> npt.NDArray[Any]:
+    """An array of objects; NumPy would make two axes of tuples."""
+    return np.fromiter(labels, dtype=object, count=len(labels))
 
 
 def _of_pandas(column: Any) -> _Column:
@@ -346,7 +351,7 @@ def _of_polars(column: Any) -> _Column:
         keys, missing, _ = _of_array(physical.to_numpy())
     else:
         return _of_objects(column.to_list())
-    return _Column(keys, missing, lambda rows: column.gather(rows).to_list())
+    return _Column(keys, missing, lambda rows: _objects(column.gather(rows).to_list()))
 
 
 def _of_arrow(column: Any) -> _Column:
@@ -361,7 +366,7 @@ def _of_arrow(column: Any) -> _Column:
         keys, labels = encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
     except Exception:  # nested types have no dictionaries
         return _of_objects(column.to_pylist())
-    return _Column(keys, keys < 0, lambda rows: [labels[i] if i >= 0 else None for i in keys[rows]])
+    return _Column(keys, keys < 0, lambda rows: _objects([labels[i] if i >= 0 else None for i in keys[rows]]))
 
 
 # -- refusing -------------------------------------------------------------------------------------------------

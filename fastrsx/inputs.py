@@ -15,6 +15,7 @@ from .system.memory import room_for
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
+FLOAT64 = np.dtype(np.float64)  # native: the other byte order is not equal to it
 LARGEST_ENTRY = 1e150  # its square, summed over any n, is finite
 SHORT = 64  # entries that Python adds up faster than NumPy
 PLAIN = (Number, np.generic, list, tuple, str)  # entries of a list that NumPy reads as intended
@@ -129,13 +130,14 @@ def as_data(A: Any) -> npt.NDArray[Any]:
 
 def is_ready(A: npt.NDArray[Any]) -> bool:
     """Whether an array is C-ordered, aligned, native float64."""
-    return A.dtype == np.float64 and A.dtype.isnative and A.flags.c_contiguous and A.flags.aligned
+    flags = A.flags
+    return A.dtype == FLOAT64 and flags.c_contiguous and flags.aligned
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A read-only view: Numba compiles it separately, so kernels always get their inputs as one."""
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
@@ -162,7 +164,7 @@ def as_vector(name: str, value: Any, size: int, what: str, most: float = float(n
         return value  # the checks below would give the same result, more slowly
     vector = as_ready(of_size(name, value, size, what))
     magnitude = np.abs(vector)
-    if not magnitude.max() <= most:  # so also for NaN
+    if not np.maximum.reduce(magnitude) <= most:  # so also for NaN
         bad = np.flatnonzero(~(magnitude <= most))
         raise ValueError(
             f"{name}[{bad[0]}] is {vector[bad[0]]}; {bad.size} of {size} entries are beyond {most:.3g} or not finite: remove or fill them"
@@ -170,17 +172,17 @@ def as_vector(name: str, value: Any, size: int, what: str, most: float = float(n
     return vector
 
 
-def as_weights(w: Any, n: int) -> Vector:
+def as_weights(name: str, w: Any, n: int) -> Vector:
     """The regulariser's weights: n of them, or an empty vector for none, or where all are 0."""
     if w is None:
         return np.empty(0)
     what = "one for each row of A (or pass a scalar)"
     if type(w) is not np.ndarray:
-        w = as_real("w", w, f"({n},), {what}", 1, n, or_number=True)
-    weights = as_vector("w", np.full(n, w) if w.ndim == 0 else w, n, what, most=LARGEST_ENTRY)
+        w = as_real(name, w, f"({n},), {what}", 1, n, or_number=True)
+    weights = as_vector(name, np.full(n, w) if w.ndim == 0 else w, n, what, most=LARGEST_ENTRY)
     if (weights < 0).any():
         i = int(np.flatnonzero(weights < 0)[0])
-        raise ValueError(f"w[{i}] is {weights[i]}; weights enter squared and must be at least 0")
+        raise ValueError(f"{name}[{i}] is {weights[i]}; weights enter squared and must be at least 0")
     return weights if weights.any() else np.empty(0)
 
 

@@ -42,6 +42,9 @@ class Loader(NamedTuple):
         return LOADERS[self.name] + (f" ({self.why})" if self.why else "") if layout is None else layout.words
 
 
+IN_PLACE = Loader("in place")
+
+
 class Data(NamedTuple):
     """A and the form of it that the kernels read."""
 
@@ -123,6 +126,8 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         return Loader("stream")
     if (layout := registry.layout_of(A)) is not None:
         return Loader(layout.name)
+    if type(A) is np.ndarray and kernel != "cuda" and inputs.is_ready(A):
+        return IN_PLACE  # as below, sooner
     if device.is_on_gpu(A):
         if kernel in ("auto", "cuda"):
             return Loader("device", device.layout(A))
@@ -144,7 +149,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
     if isinstance(A, np.memmap) and A.nbytes > LARGE and A.nbytes > STREAMED_FROM * free():
         return Loader("stream")
     if inputs.is_ready(A):
-        return Loader("in place")
+        return IN_PLACE
     if not A.dtype.isnative:
         return Loader("copy", "the bytes of its numbers are swapped")
     if A.dtype.itemsize > 8:
@@ -162,6 +167,8 @@ def _is_single(A: npt.NDArray[Any]) -> bool:
 def load(A: Any, kernel: str = "auto") -> Data:
     """A, from `as_data`, for the kernels."""
     loader = loader_of(A, kernel)
+    if loader is IN_PLACE:
+        return Data(A, inputs.read_only(A), loader)
     if (layout := registry.named(loader.name)) is not None:
         return Data(A, layout.source_of(A), loader)
     if loader.name == "device":

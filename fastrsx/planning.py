@@ -24,6 +24,9 @@ PRODUCTS = {"exact": 1, "sampled": 2.5, "matrix-free": 60}
 EXACT_UP_TO = 64  # columns; there a Hessian costs less than two reads of A
 # The speed of a dense Gram matrix on one thread, in n d^2 for each ns, by the registers of the CPU (rows "weighted Gram").
 PANEL_NS = 1 / {"zmm": 45.0, "ymm": 24.0, "q": 24.0, "xmm": 3.0}[REGISTER]
+# What a row costs beside its entries, on one thread, in ns: its weights, with one exponential, in a Newton pass, and in a gradient or a product with
+# the Hessian. Measured at 1e5 rows of 1 to 16 columns by AVX-512 and AVX2, on a Zen 4; scaled by the width of registers for those of 128 bit.
+NEWTON_ROW_NS, ROW_NS = {"zmm": (5.0, 2.5), "ymm": (5.5, 4.2), "q": (11.0, 8.4), "xmm": (11.0, 8.4)}[REGISTER]
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
@@ -132,10 +135,10 @@ def size_of(A: Any) -> Size:
 
 
 def pass_ms(size: Size) -> float:
-    """A rough time of one Newton pass on one thread, in milliseconds: exp and row overhead, row sums, Gram matrix (the same rows)."""
+    """A rough time of one Newton pass on one thread, in milliseconds: weights of rows, row sums, Gram matrix (the same rows)."""
     n, d, entries = size
     sums = 0.2 * n * d if entries is None else ENTRY_NS * entries
-    return (5.5 * n + sums + size.exact_gram_ns()) * 1e-6
+    return (NEWTON_ROW_NS * n + sums + size.exact_gram_ns()) * 1e-6
 
 
 def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
@@ -147,7 +150,7 @@ def step_cost(size: Size, hessian: str, sample_rows: int) -> float:
         "sampled": sample_rows * d + size.gram_ns(sample_rows) + 0.037 * d**3,
         "matrix-free": 0.0,
     }
-    return (1 + PRODUCTS[hessian]) * (5.5 * n + read) + model[hessian]
+    return (1 + PRODUCTS[hessian]) * (ROW_NS * n + read) + model[hessian]
 
 
 def sample_size(n: int, d: int) -> int:
@@ -177,6 +180,8 @@ def reads_once(shape: tuple[int, int], loader: str) -> bool:
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are computed from, and why."""
     n, d, _ = size
+    if hessian == "auto" and d <= EXACT_UP_TO:
+        return "exact", ""
     whole = is_whole(loader)
     if hessian == "reduced" and not whole:
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
@@ -188,8 +193,6 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
-    if d <= EXACT_UP_TO:
-        return "exact", ""
     if min(n, d) > REDUCED_UP_TO:
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
     if is_in_parts(loader) or loader == "dask":
@@ -208,8 +211,10 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
 
 def gram_is_sparse(data: Data) -> bool:
     """Whether A^T diag(h) A is cheaper by outer products of sparse rows than by panels."""
+    if data.gram_bounds is None:
+        return False
     size = size_of(data.A)
-    return data.gram_bounds is not None and size.sparse_gram_ns(data.gram_updates) < size.gram_ns(size.n)
+    return size.sparse_gram_ns(data.gram_updates) < size.gram_ns(size.n)
 
 
 def choose(
@@ -218,7 +223,7 @@ def choose(
     """The plan for data of that size, from arguments already checked; without `hessian`, one that takes no Newton steps."""
     if loader.name == "dask" and num_threads is not None:
         raise ValueError(f"num_threads is {num_threads}, and A is in chunks of dask, whose tasks take one thread each: give its workers threads")
-    plan = _choose_kernel(size, loader.name, str(loader), kernel, threads.in_use() if num_threads is None else num_threads)
+    plan = _choose_kernel(size, loader, kernel, threads.in_use() if num_threads is None else num_threads)
     if hessian is None:
         return plan
     plan = plan.with_hessian(*choose_hessian(size, hessian, sample_size(size.n, size.d), loader.name))
@@ -226,14 +231,14 @@ def choose(
 
 
 @lru_cache(maxsize=256)  # for it would be a thirtieth of a small solve
-def _choose_kernel(size: Size, loader: str, data: str, kernel: str, count: int) -> Plan:
+def _choose_kernel(size: Size, loader: Loader, kernel: str, count: int) -> Plan:
     """The plan without Newton steps, on at most so many threads."""
     n, d, _ = size
     work = pass_ms(size)
     what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
-    if loader == "device":
+    if loader.name == "device":
         kernel, count, reason = "cuda", 1, "A is there"
-    elif loader == "dask":
+    elif loader.name == "dask":
         kernel, count, reason = "serial", 1, "each chunk is a task of one thread"
     elif kernel != "auto":
         reason = f"kernel={kernel!r} was asked for"
@@ -243,7 +248,7 @@ def _choose_kernel(size: Size, loader: str, data: str, kernel: str, count: int) 
         kernel, reason = "serial", f"{what}, less than a launch of threads is worth ({SERIAL_BELOW_MS:g} ms)"
     else:
         kernel, reason = "parallel", what
-    return Plan(kernel, "exact", count if kernel == "parallel" else 1, loader, data, reason)
+    return Plan(kernel, "exact", count if kernel == "parallel" else 1, loader.name, str(loader), reason)
 
 
 def check_kernel(kernel: Any, num_threads: Any, *also: str) -> tuple[str, int | None]:

@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -144,7 +144,7 @@ class Problem:
     A : (n, d) array
     b : (n,) array
     w, multiplicity, residual_weights : (n,) array, empty without weights
-    groups : array or list, or None
+    groups : array, or None
         The labels of groups, in the order in which rows have them first.
     names : tuple of str, or None
         The columns of A, where it is a table that names them.
@@ -190,26 +190,10 @@ class Problem:
         kernel, num_threads = check_kernel(kernel, num_threads, "cuda")
         self._data = load(as_data(A), kernel)
         self.A = self._data.A
-        n = self.A.shape[0]
-        # The entries of vectors on the GPU, and in chunks of dask, are checked with those of A, by kernels.
-        on_gpu = self._data.loader.name in ON_GPU
-        b_there, w_there = on_gpu and device.is_on_gpu(b), on_gpu and device.is_on_gpu(w)
-        in_chunks = self._data.loader.name == "dask"
-        if b_there:
-            self.b = device.as_vector("b", b, n)
-        elif in_chunks and cluster.is_readable(b):
-            self.b = cluster.as_vector("b", b, n)
-        else:
-            self.b = inputs.as_vector("b", b, n, "one for each row of A", most=inputs.LARGEST_ENTRY)
-        if w_there:
-            self.w = device.as_vector("w", w, n)
-        elif in_chunks and cluster.is_readable(w):
-            self.w = cluster.as_vector("w", w, n)
-        elif in_chunks and w is not None and np.ndim(w) == 0:
-            weight = inputs.as_weights(w, 1)
-            self.w = cluster.constant(self.A, weight[0]) if weight.size else weight
-        else:
-            self.w = inputs.as_weights(w, n)
+        self.b = self._beside_data("b", b)
+        if self.b is None:
+            self.b = inputs.as_vector("b", b, self.A.shape[0], "one for each row of A", most=inputs.LARGEST_ENTRY)
+        self.w = self._weights("w", w, inputs.as_weights)
         self.names = frames.names_of(A)
         frames.check_rows(A, "b", frames.index_of(b))
         frames.check_rows(A, "w", frames.index_of(w))
@@ -222,37 +206,48 @@ class Problem:
             self._column_scale = self._passes.column_scale(self.names)
             if cluster.is_collection(self.multiplicity):  # the rows that count, in the place of the multiplicities of each group's rows
                 there: Any = self._passes
-                groups = self._groups or one_group(n)
+                groups = self._groups or one_group(self.A.shape[0])
                 refuse_masked(groups._replace(offsets=np.arange(groups.count + 1)), there.live_rows())
-        if w_there:
+        if device.is_on_gpu(self.w):
             self.w = self._passes.w
+
+    def _beside_data(self, name: str, value: Any) -> Any:
+        """A vector that lies where A does, on the GPU or in chunks of dask, where kernels check its entries with those of A; None for another."""
+        loader, n = self._data.loader.name, self.A.shape[0]
+        if loader in ON_GPU and device.is_on_gpu(value):
+            return device.as_vector(name, value, n)
+        return cluster.as_vector(name, value, n) if loader == "dask" and cluster.is_readable(value) else None
+
+    def _weights(self, name: str, value: Any, checked: Callable[[str, Any, int], Vector]) -> Any:
+        """A weight for each row, or none; one number is that of all rows, in chunks of dask where A is. `checked` reads those in memory."""
+        if value is None:
+            return EMPTY
+        found = self._beside_data(name, value)
+        if found is None and self._data.loader.name == "dask" and np.ndim(value) == 0:
+            weight = checked(name, value, 1)
+            return cluster.constant(self.A, weight[0]) if weight.size else weight
+        return checked(name, value, self.A.shape[0]) if found is None else found
 
     def _read_groups(self, A: Any, groups: Any, multiplicity: Any, residual_weights: Any) -> None:
         """Take over which rows share a softmax, and gather those that lie apart."""
+        self._groups, self.multiplicity, self.residual_weights = None, EMPTY, EMPTY
+        named = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
+        given = {name: value for name, value in named.items() if value is not None}
+        if not given:
+            return
         n, loader = self.A.shape[0], self._data.loader.name
-        given = {"groups": groups, "multiplicity": multiplicity, "residual_weights": residual_weights}
-        first = next((name for name, value in given.items() if value is not None), "")
-        if first and loader in ON_GPU:
-            raise ValueError(f"{first} is given, and kernels are those of a GPU: groups of rows and their weights are for the CPU")
+        if loader in ON_GPU:
+            raise ValueError(f"{next(iter(given))} is given, and kernels are those of a GPU: groups of rows and their weights are for the CPU")
         for name, value in given.items():
             frames.check_rows(A, name, frames.index_of(value))
-        self.multiplicity = self._row_weights("multiplicity", multiplicity)
-        self.residual_weights = self._row_weights("residual_weights", residual_weights)
+        self.multiplicity = self._weights("multiplicity", multiplicity, as_row_weights)
+        self.residual_weights = self._weights("residual_weights", residual_weights, as_row_weights)
         self._groups = groups if groups is None or isinstance(groups, Groups) else groups_of(groups, n, loader == "dask")
         if self._groups is not None and self._groups.order is not None:
             self._gather(self._groups.order)
         if not cluster.is_collection(self.multiplicity):
             refuse_masked(self._groups or one_group(n), self.multiplicity)
         self.plan = self.plan.in_groups(None if self._groups is None else self._groups.count, self._order is not None)
-
-    def _row_weights(self, name: str, value: Any) -> Any:
-        """A number for each row, in chunks of dask where it is given so, or A is and it is one number."""
-        if self._data.loader.name == "dask" and cluster.is_readable(value):
-            return cluster.as_vector(name, value, self.A.shape[0])
-        if self._data.loader.name == "dask" and value is not None and np.ndim(value) == 0:
-            weight = as_row_weights(name, value, 1)
-            return cluster.constant(self.A, weight[0]) if weight.size else weight
-        return as_row_weights(name, value, self.A.shape[0])
 
     def _gather(self, order: Any) -> None:
         """Copies of A, b, w and the other weights with the rows in this order."""
@@ -326,9 +321,10 @@ class Problem:
 
     def _alphas(self, point: Point) -> tuple[Any, Any]:
         """alpha and log(alpha) at a point: arrays with groups, else numbers."""
-        shape = () if self._groups is None else (self._groups.count,)
-        alpha, log_alpha = (np.reshape(each, shape) for each in (point.alpha, point.log_alpha))
-        return (alpha, log_alpha) if shape else (float(alpha), float(log_alpha))
+        alpha, log_alpha = point.alpha, point.log_alpha  # arrays where the engine is that for groups
+        if self._groups is not None:
+            return np.reshape(alpha, self._groups.count), np.reshape(log_alpha, self._groups.count)
+        return (alpha, log_alpha) if isinstance(alpha, float) else (alpha.item(), log_alpha.item())
 
     def _in_callers_order(self, vector: Any) -> Any:
         """An n-vector in the order of the caller's rows; an empty one unchanged."""
@@ -434,14 +430,14 @@ class Problem:
             return Factors(self.A, self._passes.to_caller(D), v, q, self.names)
 
     def predict(self, x: Any) -> Vector:
-        """f(x), (n,), which sums to 1 in each group; on the GPU where A is."""
+        """f(x), (n,), which sums to 1 in each group, and is NaN in those outside the domain; on the GPU where A is."""
         return self._in_callers_order(self._passes.to_caller(self._f_and_v(x)[0]))
 
     def _f_and_v(self, x: Any) -> tuple[Vector, Vector]:
         """f and v/alpha at x."""
         x = self._as_x(x)
         with self._running():
-            if not self._move_to(x):
+            if not self._move_to(x) and not self._grouped:
                 return self._nan(self.A.shape[0]), self._nan(self.A.shape[0])
             return self._passes.predictions(self._a, self._point)
 
@@ -521,7 +517,7 @@ def predict(A: Any, x: Any, *, groups: Any = None, multiplicity: Any = None, lin
     Returns
     -------
     (n,) array
-        Sums to 1, with groups in each of them; NaN outside the domain <u, 1> > 0.
+        Sums to 1, with groups in each of them; NaN outside the domain <u, 1> > 0, with groups in those where <u, 1> is not positive.
 
     Raises
     ------

@@ -188,7 +188,7 @@ class NewtonResult(OptimizeResult):
         Passes over A.
     kernel : str
         What ran, and why.
-    groups : array or list, or None
+    groups : array, or None
         The labels of groups, in the order of `alpha`.
     alpha, log_alpha : float, or (groups,) array
         <u, 1> at x (may be inf), and its logarithm (never inf); with groups, of each.

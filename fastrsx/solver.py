@@ -67,7 +67,7 @@ class _Solver:
         d = problem.A.shape[1]
         exact = problem.plan.hessian == "exact"
         self.iterate = self.passes.alloc_iterate(exact)
-        self.numbers = self.iterate.state.view(iteration.ITERATION)
+        self.numbers = np.ndarray(1, iteration.ITERATION, self.iterate.state)
         self.numbers["radius"] = 1.0
         self.counts = self.iterate.state.view(np.int64)[iteration.COUNTS]
         self.work = self.passes.workspace(exact and self.passes.is_plain)
@@ -195,6 +195,9 @@ class _Solver:
 
     def renew(self) -> bool:
         """Form A x again where x came back from far away, because each step rounds a by its own size; returns whether the loss changed."""
+        # M, the larger of 0 and max a, or max a itself, is at most max |a| and costs nothing.
+        if self.steps is None and isinstance(self.problem.link, str) and self.farthest <= FAR * abs(self.point.shift):
+            return False
         if not self.farthest > FAR * self.passes.largest(self.a):
             return False
         # The part of x without effect may be as far away, and leave A x no digits.
@@ -284,9 +287,10 @@ class _Solver:
     def note(self, rows: list[list[float]]) -> None:
         """Record steps; a row has the fields of a Record except the time."""
         seconds = time.perf_counter() - self.started
-        self.history += [Record._make((*row, seconds)) for row in rows]
+        records = [Record._make((*row, seconds)) for row in rows]
+        self.history += records
         self.nit += len(rows)
-        self.farthest = max(self.farthest, *(record.step for record in self.history[-len(rows) :]))
+        self.farthest = max(self.farthest, *[record.step for record in records])
         if self.verbose > 1:  # then steps come one by one
             print(self.history[-1].row(self.nit - 1), flush=True)
 
@@ -412,7 +416,7 @@ class _Solver:
         )
         if self.variables is not None:
             self.variables.rewrite(result, self.a)
-        result.message += self.notes(result.status)
+        result["message"] += self.notes(result["status"])  # an attribute would take a microsecond
         if self.unseen.size:
             result.x[self.unseen] = 0.0
         original = self.problem if self.variables is None else self.variables.original

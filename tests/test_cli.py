@@ -9,7 +9,9 @@ import pytest
 from scipy import sparse
 
 import fastrsx
+from fastrsx import cli
 from fastrsx.cli import main
+from fastrsx.kernels.formulas import links
 from processes import posix
 
 
@@ -203,6 +205,22 @@ def test_sparse_a_is_solved_as_such(files, capsys, monkeypatch):
     assert main(["solve", "S.npz", "b.npy", "-o", "x.npy"]) == 0
     assert sparse.issparse(seen[0])
     np.testing.assert_allclose(np.load("x.npy"), files[1], atol=1e-8)
+
+
+@pytest.mark.parametrize("link", ["softmax", "linear"])
+def test_links_are_those_of_newton(files, monkeypatch, link):
+    monkeypatch.chdir(files[0])
+    A, b = np.load("A.npy"), np.load("b.npy")
+    np.save("x0.npy", A.sum(axis=0))
+    expected = fastrsx.newton(A, b, A.sum(axis=0), link=link)
+    status = main(["solve", "A.npy", "b.npy", "--x0", "x0.npy", "--link", link, "-o", "x.npy"])
+    assert status == (0 if expected.success else 1)
+    np.testing.assert_array_equal(np.load("x.npy"), expected.x)
+    assert not np.allclose(expected.x, files[1])
+
+
+def test_every_named_link_can_be_given():
+    assert tuple(links.LINKS) == cli.LINKS
 
 
 # -- groups of rows -------------------------------------------------------------------------------------------

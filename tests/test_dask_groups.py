@@ -210,3 +210,11 @@ def test_every_scheduler_gives_the_same_bits(rng, monkeypatch, workers):
     ):
         found["processes"] = bits(fastrsx.newton(in_chunks(A, (1500, 1000, 700, 800)), b, **given))
     assert len(set(found.values())) == 1
+
+
+def test_only_the_groups_outside_the_domain_have_no_shares(here):
+    a, of = np.array([-4.0, -3.5, -3.0, 1.0, 2.0, 0.5, -2.0, -1.9]), np.array([0, 0, 0, 1, 1, 2, 3, 3])
+    expected = fastrsx.predict(a[:, None], [1.0], groups=of)
+    np.testing.assert_array_equal(np.isnan(expected), np.isin(of, [0, 3]))
+    found = fastrsx.predict(da.from_array(a[:, None], chunks=(2, 1)), [1.0], groups=of).compute()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)

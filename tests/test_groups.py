@@ -246,6 +246,7 @@ def test_any_order_of_rows_gives_the_same(rng):
     assert "gathered" in result.kernel
     np.testing.assert_allclose(result.x, expected.x, rtol=1e-12)
     assert result.groups[0] == labels[order[0]]
+    assert isinstance(fastrsx.newton(cars.A, b, groups=labels.tolist()).groups, np.ndarray)
     problem = fastrsx.Problem(cars.A[order], b[order], groups=list(labels[order]))
     np.testing.assert_allclose(problem.predict(result.x), fastrsx.predict(cars.A, result.x, groups=cars.year)[order], rtol=1e-12)
     p = rng.standard_normal(5)
@@ -514,3 +515,14 @@ def test_entries_are_refused_by_the_callers_row(rng):
     A[4, 1] = np.nan
     with pytest.raises(ValueError, match=r"A\[4, 1\] is nan"):
         fastrsx.newton(A, np.full(6, 0.5), groups=[0, 1, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1], [0, 1, 0, 1, 0]])
+def test_only_the_groups_outside_the_domain_have_no_shares(labels):
+    of = np.array(labels)
+    a = np.where(of == 0, -4.0, 1.5) + 0.25 * np.arange(5)  # <u, 1> is negative in group 0
+    f = fastrsx.predict(a[:, None], [1.0], groups=labels)
+    assert np.isnan(f[of == 0]).all()
+    np.testing.assert_allclose(f[of == 1], fastrsx.predict(a[of == 1, None], [1.0]), rtol=1e-14)
+    jac = fastrsx.Problem(a[:, None], np.zeros(5), groups=labels).jac_operator([1.0])
+    np.testing.assert_array_equal(np.isnan(jac.matvec([1.0])), of == 0)

@@ -26,6 +26,7 @@ from ..inputs import Matrix, Vector
 from ..loading import as_data, as_rows, load
 from ..rank import joined_factor, triangular_factor
 from .contract import rank_2
+from .groups import in_domain
 from .memory import EMPTY
 from .tasks import Trial, add, passes_of
 
@@ -152,8 +153,8 @@ class Local(NamedTuple):
 
 
 def any_crosses(starts: Matrix, ends: Matrix) -> bool:
-    """Whether a group crosses its pole on a step: the slopes at its start are those of the way back."""
-    rising = np.flatnonzero(ends[:, GROUP.slope] > ends[:, GROUP.alpha])
+    """Whether a group crosses its pole on a step: the slopes at its start are those of the way back. Without a step, starts are 0."""
+    rising = np.flatnonzero((ends[:, GROUP.slope] > ends[:, GROUP.alpha]) & (starts[:, GROUP.alpha] > 0))
     back, there = ((each[rising, GROUP.slope] / each[rising, GROUP.alpha]).tolist() for each in (starts, ends))
     return any(steps.may_cross.py_func(-start, end) for start, end in zip(back, there, strict=True))
 
@@ -334,10 +335,11 @@ def finish_plane(sums: Any, parts: Sequence[Part | None], counts: Sequence[int])
 
 
 def describe(target: Local, a: Vector, done: Done, there: There, places: list[int], link: Any, wanted: str) -> dict[str, Vector]:
-    """Those of f, v/alpha, q/alpha and D that are wanted; v comes with f."""
+    """Those of f, v/alpha, q/alpha and D that are wanted; v comes with f. NaN in groups outside the domain."""
     rows, units, edges, room = target.divided(1)
     found = {name: np.empty(len(a) if name in wanted else 0) for name in "fvqD"}
-    passes.describe_serial(link, a, rows, units, edges, room, groups_at(target, done, there, places), *found.values())
+    groups = in_domain(groups_at(target, done, there, places))
+    passes.describe_serial(link, a, rows, units, edges, room, groups, *found.values())
     return found
 
 

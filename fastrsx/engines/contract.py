@@ -250,7 +250,7 @@ class Engine(Protocol):
         """D = h/2."""
 
     def predictions(self, a: Any, point: Point) -> tuple[Any, Any]:
-        """f and v/alpha."""
+        """f and v/alpha; with groups, NaN in those outside the domain."""
 
     # -- the solver's iteration -------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class CudaPasses(Passes):
         low, high, total, _ = extremes
         if not (max(abs(low), abs(high)) <= inputs.LARGEST_ENTRY and math.isfinite(total) and low >= at_least):
             there = self.to_host(x)
-            inputs.as_weights(there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
+            inputs.as_weights("w", there, len(there)) if name == "w" else inputs.as_vector(name, there, len(there), "", inputs.LARGEST_ENTRY)
         return float(high)
 
     def _of_b(self) -> list[float]:

@@ -32,6 +32,16 @@ CANCELLED = 1e-5  # of the sum of |h|, which is about the size of the Hessian's 
 _FIELD = {name: i for i, name in enumerate(units.Group._fields)}
 
 
+def in_domain(groups: Matrix) -> Matrix:
+    """The numbers of groups, those outside the domain with an alpha of NaN: f is then NaN in their rows."""
+    alpha = groups[:, _FIELD["alpha"]]
+    if (alpha > 0).all():
+        return groups
+    groups = groups.copy()
+    groups[~(alpha > 0), _FIELD["alpha"]] = np.nan
+    return groups
+
+
 class GroupedPoint(Point):
     """A point with the numbers of each group behind those of all rows."""
 
@@ -269,7 +279,7 @@ class GroupedPasses(Passes):
 
     def _describe(self, a: Vector, point: Any, f: Vector, v: Vector, q: Vector, D: Vector) -> None:
         for edges in self.edges:
-            self.run(passes.describe, self.link, a, self.rows, self.units, edges, self.room, point.groups, f, v, q, D)
+            self.run(passes.describe, self.link, a, self.rows, self.units, edges, self.room, in_domain(point.groups), f, v, q, D)
 
     def weigh_step(self, a: Vector, point: Any, da: Vector) -> Vector:
         """A^T (h * da)."""
@@ -283,7 +293,7 @@ class GroupedPasses(Passes):
     def predictions(self, a: Vector, point: Any) -> tuple[Vector, Vector]:
         f, v = self.empty(), self.empty()
         self._describe(a, point, f, v, EMPTY, EMPTY)
-        return f, v
+        return f, v  # NaN in groups outside the domain
 
     def rank_2_vectors(self, a: Vector, point: Any) -> tuple[Matrix, Matrix]:
         """A_t^T v/alpha_t and A_t^T q/alpha_t of each group t, groups x d."""

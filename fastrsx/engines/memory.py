@@ -1,6 +1,7 @@
 """The kernels for the CPU, bound to one problem's data and workspace."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..system.memory import room_for
 from .contract import Derivatives, Foreseen, Point
 
 EMPTY = np.empty(0)
+workspace_size = lru_cache(maxsize=256)(blocks.workspace_size)  # which takes as long as to allocate that of a small problem
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and overflow is checked where it matters
 
 
@@ -45,7 +47,7 @@ class Passes:
         self._sorting: tuple[np.ndarray, ...] = ()  # room for the parts of a sparse Gram matrix
         self.is_mixed = False  # whether panels' Gram matrices are summed in float32, see `use_mixed`
         n, d = self.shape
-        with room_for(f"the workspace for {n} x {d}", blocks.workspace_size(n, d, not self.has_sparse_gram)):
+        with room_for(f"the workspace for {n} x {d}", workspace_size(n, d, not self.has_sparse_gram)):
             self._work = self._alloc(n, d, link)
 
     def _alloc(self, n: int, d: int, link: Any) -> blocks.Workspace:
@@ -113,7 +115,7 @@ class Passes:
 
     def largest(self, a: Vector) -> float:
         """max |a|; NaN where a has one."""
-        return float(np.abs(a).max())
+        return float(np.maximum.reduce(np.abs(a)))
 
     def distance(self, a: Vector, other: Vector, centred: bool) -> float:
         """max |a - other|; centred, after the mean is subtracted."""
