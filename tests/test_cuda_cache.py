@@ -133,7 +133,7 @@ def test_off(tmp_path):
 def all_kernels():
     """By module and name; those that are made for a share of rows, for one of them, and those for tensor cores for some ways to copy A."""
     share, found = share_for("<f8", 2, 5), {}
-    for layout in ((8, 16, False), (8, 8, False), (8, 8, True), (4, 8, False)):
+    for layout in ((8, 16, False), (8, 8, False), (8, 8, True), (4, 8, False), (2, 8, False), (2, 8, False, True)):
         source = tensor_gram.Source(*layout)
         for riders in (0, tensor_gram.RIDERS):
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
@@ -157,7 +157,7 @@ def test_every_kernel_can_be_told_from_others():
 def test_what_is_closed_over_tells_kernels_apart():
     """The same source for shares of other widths, and for other links."""
     tell = gpucache.identity
-    narrow, wide, single = (rows.products(share_for(number, 2, d)) for number, d in (("<f8", 5), ("<f8", 50), ("<f4", 5)))
-    assert len({tell(narrow), tell(wide), tell(single)}) == 3
+    kinds = ("<f8", 5), ("<f8", 50), ("<f4", 5), ("<f2", 5), ("bfloat16", 5)
+    assert len({tell(rows.products(share_for(number, 2, d))) for number, d in kinds}) == len(kinds)
     assert tell(vectors.fold_domain.of(type(links.RSX))) != tell(vectors.fold_domain.of(type(links.LINKS["softmax"])))
     assert tell(vectors.fold_domain.of(type(softplus.LINK.compiled))) is None

@@ -58,8 +58,9 @@ def test_a_kernel_for_rows_fits(name, target):
     assert found.occupancy >= blocks * share_of_rows.ROW_WARPS / cuda_resources.TARGETS[target][1]
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)
-    kind = f"f{share.number[-1]}".replace("f8", "f64").replace("f4", "f32")
-    load = f"ld.global.nc.L1::no_allocate.v{share.vector}.{kind}" if share.vector > 1 else f"ld.global.nc.{kind}"
+    kind = {(8, 1): "f64", (4, 1): "f32", (2, 1): "u16", (2, 2): "b32"}[share.size, share.pack]
+    count = share.vector // share.pack
+    load = f"ld.global.nc.L1::no_allocate.v{count}.{kind}" if count > 1 else f"ld.global.nc.{kind}"
     assert found.ptx.count(load) >= share.rows * share.loads
 
 

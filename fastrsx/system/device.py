@@ -11,8 +11,9 @@ import numpy as np
 CPU_DEVICES = {1: "CPU", 3: "CUDA host"}  # of DLPack: NumPy reads these
 CUDA_DEVICES = {2: "CUDA", 13: "CUDA managed"}
 DEFAULT_STREAM = 1  # CUDA's legacy default stream in DLPack, on which the kernels run
-DTYPES = ("float64", "float32")
-IN_MEMORY = (*DTYPES, "float16")  # those of torch's floating dtypes that NumPy has
+HALVES = ("float16", "bfloat16")
+DTYPES = ("float64", "float32", *HALVES)
+IN_MEMORY = ("float64", "float32", "float16")  # those of torch's floating dtypes that NumPy has
 TO_MEMORY = ("get", "cpu", "copy_to_host")  # methods of an array on a GPU: of CuPy, torch, Numba
 
 
@@ -52,7 +53,7 @@ def variant(A: Any) -> str:
     if not is_on_gpu(A):
         return describe(current())
     share = found.share_of(A)
-    lanes, size = share.lanes, share.vector * np.dtype(share.number).itemsize
+    lanes, size = share.lanes, share.vector * share.size
     return f"{describe(index_of(A))}, {lanes} lane{'s' * (lanes > 1)} a row by {size} bytes"
 
 
@@ -176,7 +177,7 @@ def _in_order(value: Any) -> Any:
     if not hasattr(value, "__dlpack__"):
         return value  # Numba then waits for the stream of the interface, where it has one
     value.__dlpack__(stream=DEFAULT_STREAM)  # the exporting library orders its work; the capsule is not needed beside the interface
-    if not hasattr(value, "__cuda_array_interface__"):
+    if dtype_name(value) == "bfloat16" or not hasattr(value, "__cuda_array_interface__"):
         return _from_dlpack(value)
     return _Interface(value.__cuda_array_interface__ | {"stream": None}, value)
 
@@ -187,26 +188,43 @@ def _from_dlpack(value: Any, stream: int = DEFAULT_STREAM) -> Any:
 
     view = StridedMemoryView.from_dlpack(value, stream_ptr=stream)
     strides = None if view.strides is None else tuple(stride * view.dtype.itemsize for stride in view.strides)
-    interface = {"shape": tuple(view.shape), "strides": strides, "typestr": view.dtype.str, "data": (view.ptr, view.readonly), "version": 3}
+    number = "<i2" if view.dtype.name == "bfloat16" else view.dtype.str  # the interface has no string for it
+    interface = {"shape": tuple(view.shape), "strides": strides, "typestr": number, "data": (view.ptr, view.readonly), "version": 3}
     return _Interface(interface, view)
 
 
+def dtype_name(value: Any) -> str:
+    """The name of an array's dtype, of NumPy or torch; empty where it has none."""
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
+
+
+def _bfloat16() -> np.dtype[Any]:
+    """NumPy's dtype for it, which is that of another package."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError("bfloat16 on a GPU needs the package ml_dtypes, which is not installed: pip install ml_dtypes") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
 def as_array(name: str, value: Any, ndim: int) -> Any:
-    """An array on the GPU as one of Numba's, of `ndim` axes, of float64 or float32; a vector is contiguous. Nothing is copied."""
+    """An array on the GPU as one of Numba's, of `ndim` axes, of one of DTYPES; a vector is contiguous. Nothing is copied."""
     cuda = kernels().cuda
     refuse_tensor(name, value, DTYPES)
     array = value
     if not getattr(value, "__cuda_ndarray__", False):
+        half = _bfloat16() if dtype_name(value) == "bfloat16" else None
         try:
             with cuda.gpus[index_of(value)] if count() > 1 else nullcontext():
                 array = cuda.as_cuda_array(_in_order(value))
         except BufferError as error:
             raise TypeError(f"{name} cannot be taken over: {error}") from None
+        array = array if half is None else array.view(half)
     elif value.stream:
         value.stream.synchronize()
-    if array.dtype not in DTYPES:
+    if array.dtype.name not in DTYPES or not array.dtype.isnative:
         how = f", such as {name}.astype('float64')" if hasattr(value, "astype") else f", such as {name}.double()" if hasattr(value, "double") else ""
-        raise TypeError(f"{name} has dtype {array.dtype} on the GPU; pass {' or '.join(DTYPES)}{how}")
+        raise TypeError(f"{name} has dtype {array.dtype} on the GPU; pass float64, float32, float16 or bfloat16{how}")
     if len(array.shape) != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} {'axes' if ndim > 1 else 'axis'}")
     why = "" if array.flags["C_CONTIGUOUS"] else _why_unread(array)
@@ -227,8 +245,9 @@ def _why_unread(array: Any) -> str:
 
 
 def layout(A: Any) -> str:
-    """How a matrix lies on the GPU, where it is not C-ordered."""
-    return "" if A.flags["C_CONTIGUOUS"] else "in Fortran order" if A.flags["F_CONTIGUOUS"] else "with strides"
+    """How a matrix lies on the GPU, where it is not C-ordered; and its numbers, where they have 16 bits."""
+    order = "" if A.flags["C_CONTIGUOUS"] else "in Fortran order" if A.flags["F_CONTIGUOUS"] else "with strides"
+    return ", ".join(filter(None, (A.dtype.name if A.dtype.name in HALVES else "", order)))
 
 
 def as_matrix(A: Any) -> Any:
@@ -244,12 +263,12 @@ def as_vector(name: str, value: Any, n: int) -> Any:
     vector = as_array(name, value, 1)
     if vector.shape[0] != n:
         raise ValueError(f"{name} has {vector.shape[0]} entries; it must have {n}, one for each row of A")
-    return vector
+    return kernels().widened(vector) if vector.dtype.name in HALVES else vector
 
 
 def copy(A: np.ndarray) -> Any:
-    """A copied to the GPU, in float64, or in float32 where A has that."""
-    A = np.ascontiguousarray(A, dtype=np.float32 if A.dtype == np.float32 else np.float64)
+    """A copied to the GPU, in one of DTYPES where A has that, else in float64."""
+    A = np.ascontiguousarray(A, dtype=A.dtype.newbyteorder("=") if A.dtype.name in DTYPES else np.float64)
     with room_for(f"A, {A.nbytes / 1e9:.3g} GB,"):
         return kernels().cuda.to_device(A)
 

@@ -159,6 +159,13 @@ def contiguous(A):
     return out
 
 
+def widened(x):
+    """An n-vector in float64: a copy."""
+    out = cuda.device_array(x.shape[0], np.float64)
+    configured(tensor_gram.widen, min(MOST_BLOCKS, -(-x.shape[0] // THREADS)), 0)(x, out)
+    return out
+
+
 def complete_point(b, w, work):
     """L and the point, of the blocks' domains."""
     launch(fold_residuals, spread(work), work, work.link, work.a, b, w, work.point, work.sums)
