@@ -15,7 +15,7 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.halves import STORED
 from fastrsx.kernels.gpu.scalar import ByLink
@@ -26,6 +26,7 @@ TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a mul
 REGISTERS, GRANULE, BLOCK_KB = 65536, 256, 1  # of a multiprocessor; a warp's unit of them; KB reserved for a block
 
 _f8, _i8 = types.float64, types.int64
+_indices, _places = types.int32[::1], types.int64[::1]
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
 _three, _link = types.UniTuple(_f8, 3), typeof(links.RSX)
 _point, _states = typeof(np.zeros(1, records.POINT)), typeof(np.zeros(1, records.STATE))
@@ -45,6 +46,14 @@ def signatures(number):
         tensor_gram.weigh_rows: (_link, _v, x, x, _point, _v),
         tensor_gram.widen: (x, _v),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
+        sparse.products(8): (x, _indices, _indices, _v, _v),
+        sparse.transposed(8): (x, _indices, _places, _v, _m),
+        sparse.gradient(8): (x, _indices, _places, _v, _m),
+        sparse.columns(8): (x, _places, _m),
+        sparse.weigh_sparse_rows: (_link, _v, x, x, _point, _v),
+        sparse.permute: (x, _places, x),
+        sparse.scatter_column: (x, _indices, _places, _places, _i8, _v),
+        sparse.scatter_rows: (x, _indices, _indices, _places, _m),
     }
 
 
@@ -132,6 +141,8 @@ def other_signatures():
         gram.merge_hessian: (_c, _m, _m),
         loop.merge_derivatives: (_c, _c, _i8, _m, _m),
         plane.merge_plane: (_m, _v),
+        sparse.merge(8, False): (_m, _places, _i8, _c),
+        sparse.merge(8, True): (_m, _places, _i8, _c),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
 

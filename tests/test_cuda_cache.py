@@ -21,7 +21,7 @@ from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import share_for
 from processes import run
@@ -138,8 +138,11 @@ def all_kernels():
         for riders in (0, tensor_gram.RIDERS):
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
             found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
-    for module in (gram, loop, merge, plane, rows, tensor_gram, vectors):
-        made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
+    for lanes in (1, 8):
+        found |= {make(lanes): f"sparse {name} {lanes}" for name, make in vars(sparse).items() if name in FOR_A_SHARE}
+        found |= {sparse.merge(lanes, has_largest): f"merge {lanes} {has_largest}" for has_largest in (False, True)}
+    for module in (gram, loop, merge, plane, rows, sparse, tensor_gram, vectors):
+        made = {} if module is sparse else {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
                 if isinstance(each, CUDADispatcher) and not each.targetoptions["device"]:

@@ -81,7 +81,7 @@ def test_vectors_on_a_gpu_beside_a_in_memory():
 def test_sparse_a_stays_in_memory():
     from scipy import sparse
 
-    with pytest.raises(ValueError, match=r"kernel is 'cuda', which is for dense A; pass A.toarray\(\)"):
+    with pytest.raises(ValueError, match=r"kernel is 'cuda', which is for dense A in memory; pass cupyx.scipy.sparse.csr_matrix\(A\), A.toarray\(\)"):
         fastrsx.newton(sparse.csr_array(FILL["A"]), FILL["b"], kernel="cuda")
 
 
