@@ -1,7 +1,9 @@
 """The kernels for A on a GPU, with the names, arguments and formulas of dense.py.
 
-Arrays are on the device, vectors contiguous; A is float64 or float32, with any strides. Kernels are queued on the stream of the workspace;
-functions that return a number wait. There are no atomic additions, and blocks depend on n and d alone: a result has the same bits every time.
+Arrays are on the device, vectors contiguous and float64 or float32; A is that, float16 or bfloat16, with any strides, or sparse: a `Csr` of
+gpu/sparse.py, with a workspace of `alloc_sparse_workspace`, and without value_grad_hess and weighted_gram. Kernels are queued on the stream of the
+workspace; functions that return a number wait. There are no atomic additions, and blocks depend on n and d alone: a result has the same bits every
+time.
 """
 
 import math

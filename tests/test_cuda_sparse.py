@@ -8,7 +8,7 @@ import fastrsx
 import gpu
 import naive
 from fastrsx.system import device
-from formulas import KERNELS, assert_within, check_results, output_shapes, random_data
+from formulas import KERNELS, assert_within, output_shapes, random_data
 
 kernels = gpu.kernels()
 from fastrsx.kernels.gpu import passes  # noqa: E402  the simulator comes first
@@ -64,14 +64,26 @@ def test_kernels_match_the_formulas(n, d, density, weighted):
         work = kernels.alloc_sparse_workspace(there)
         direction = [p] if kernel == "hess_vec" else []
         fun = getattr(kernels, kernel)(there, x, b, w, *direction, *outputs.values(), work)
-        results[kernel] = Output(fun, outputs, work)
-    check_results(data, results, TOL)
+        results[kernel] = [fun, work.a.copy_to_host(), *(array.copy_to_host() for array in outputs.values())]
+    a = results["value"][1]
+    assert_within(a, data.A.astype(np.longdouble) @ data.x, abs(data.A) @ abs(data.x), TOL)
+    ref = naive.Naive(data.A, data.b, w=data.w, a=a)
+    tol = TOL * float(ref.kappa)
+    for fun, image, *_ in results.values():
+        assert fun == results["value"][0]
+        np.testing.assert_array_equal(image, a)
+    assert_within(results["value"][0], ref.value, ref.value_scale, tol)
+    assert_within(results["value_grad"][2], ref.grad, ref.grad_scale, tol)
+    assert_within(results["hess_vec"][2], ref.hess @ data.p, ref.hess_scale @ abs(data.p), tol)
+    D, V = results["factors"][2:]
+    assert_within(D, ref.D + ref.w**2 / 2, ref.D_scale + ref.w**2 / 2, tol)
+    assert_within(V, ref.V, ref.V_scale, tol)
 
 
-class Output:
-    def __init__(self, fun, arrays, work):
-        self.fun, self.a = fun, work.a.copy_to_host()
-        self.arrays = {name: array.copy_to_host() for name, array in arrays.items()}
+def test_no_gram_matrix():
+    there = source_of(matrix(7, 3))
+    with pytest.raises(TypeError, match="A is sparse, and no Gram matrix of it is formed on a GPU"):
+        kernels.weighted_gram(there, cuda.device_array(7), cuda.device_array((3, 3)), kernels.alloc_sparse_workspace(there))
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -324,8 +324,8 @@ def _as_sparse(A: Any) -> SparseMatrix:
     if A.dtype not in (np.float64, np.float32):
         raise TypeError(f"A is a sparse matrix on the GPU of dtype {A.dtype}; pass float64 or float32, such as A.astype('float64')")
     kernels()  # says why where there are none
-    arrays = (_taken(f"A.{name}", getattr(A, name)) for name in ("data", "indices", "indptr"))
-    return SparseMatrix(*arrays, (int(A.shape[0]), int(A.shape[1])))
+    data, indices, indptr = (_taken(f"A.{name}", getattr(A, name)) for name in ("data", "indices", "indptr"))
+    return SparseMatrix(data, indices, indptr, (int(A.shape[0]), int(A.shape[1])))
 
 
 def as_vector(name: str, value: Any, n: int) -> Any:

@@ -343,7 +343,9 @@ def launch_tensor(A, h, riders, work):
 
 
 def weigh_gram(A, h, work):
-    """A^T diag(h) A in parts, in `gram`."""
+    """A^T diag(h) A in parts, in `gram`; TypeError for sparse A."""
+    if is_sparse(A):
+        raise TypeError("A is sparse, and no Gram matrix of it is formed on a GPU; take products with the Hessian (hess_vec), or A in memory")
     if tensor_gram.has_tensor_cores():
         if h.dtype != np.float64 or h.strides != (8,):
             launch(tensor_gram.widen, spread(work), work, h, work.h)
@@ -361,7 +363,7 @@ def fold_derivatives(A, a, b, w, point, work):
 
     Two without tensor cores.
     """
-    if not tensor_gram.has_tensor_cores():
+    if is_sparse(A) or not tensor_gram.has_tensor_cores():
         fold_gradient(A, a, b, w, point, work.h, work)
         weigh_gram(A, work.h, work)
         return work.vectors, 0
