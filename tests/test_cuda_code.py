@@ -1,5 +1,6 @@
 """The compiled GPU kernels, see cuda_resources.py: each of them fits; and the error without a driver."""
 
+import ctypes
 import importlib.util
 
 import numpy as np
@@ -143,3 +144,26 @@ def test_an_array_of_dlpack_alone():
     assert interface["data"][0] == array.ctypes.data
     assert (interface["shape"], interface["typestr"]) == ((2, 3), "<f8")
     assert interface["strides"] in (None, (24, 8))
+
+
+def test_bfloat16_comes_by_dlpack():
+    """As 16 bits, of which the next call makes the dtype of ml_dtypes; NumPy exports no such capsule, so the code of its type is changed."""
+    bits = np.arange(6, dtype=np.int16).reshape(2, 3)
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+    class Exporter:
+        dtype = "torch.bfloat16"
+
+        def __dlpack__(self, *, stream=None, **kwargs):
+            capsule = bits.__dlpack__()
+            ctypes.c_uint8.from_address(pointer_of(capsule, b"dltensor") + 20).value = 4  # kDLBfloat, after the address, the device and the axes
+            return capsule
+
+        def __dlpack_device__(self):
+            return bits.__dlpack_device__()
+
+    assert device.dtype_name(Exporter()) == "bfloat16"
+    interface = device._from_dlpack(Exporter(), stream=-1).__cuda_array_interface__
+    assert (interface["shape"], interface["typestr"], interface["data"][0]) == ((2, 3), "<i2", bits.ctypes.data)
+    assert interface["strides"] in (None, (6, 2))

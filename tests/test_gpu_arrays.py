@@ -92,6 +92,12 @@ def test_too_little_memory_of_the_gpu_is_a_memory_error():
         raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
 
 
+def test_bfloat16_needs_a_package_of_its_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match="bfloat16 on a GPU needs the package ml_dtypes, which is not installed: pip install ml_dtypes"):
+        device._bfloat16()
+
+
 def test_the_plan_needs_no_gpu():
     assert "A copied to the GPU once" in str(fastrsx.plan(**FILL, kernel="cuda"))
 
