@@ -16,19 +16,22 @@ import tempfile
 import time
 
 import numpy as np
+from ml_dtypes import bfloat16
 from numba import config
+from scipy import sparse
 from test_cuda import formulas
 
 import fastrsx
 from fastrsx.kernels import cuda as kernels
 from fastrsx.kernels.gpu import passes
+from fastrsx.system import device
 
 cuda = kernels.cuda
 STARTED = time.perf_counter()
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 240.0
 TINY = bool(config.ENABLE_CUDASIM)
 TOL = 1e-11  # of the largest entry
-F64, F32 = np.float64, np.float32
+F64, F32, F16 = np.float64, np.float32, np.float16
 PASSES = (  # pass, n, d, dtype, target in ms
     ("weighted_gram", 10_000_000, 64, F64, 1.75),
     ("weighted_gram", 1_000_000, 512, F64, 5.3),
@@ -40,11 +43,13 @@ PASSES = (  # pass, n, d, dtype, target in ms
     ("value_grad", 10_000_000, 64, F32, 1.05),
     ("value_grad", 2_500_000, 256, F32, 1.0),
     ("value_grad", 1_000_000, 512, F32, 0.85),
+    *((op, n, d, F16, None) for n, d in ((10_000_000, 64), (1_000_000, 512)) for op in ("value_grad", "weighted_gram")),
     ("value_grad_hess", 10_000_000, 64, F64, 3.9),
     ("value_grad_hess", 1_000_000, 512, F64, 7.5),
     ("hess_vec, point known", 10_000_000, 64, F64, 1.95),
     *((op, 1_000_001, d, F64, None) for d in (13, 37, 50, 100, 300) for op in ("value_grad", "value_grad_hess")),
 )
+SPARSE = 4_000_000, 100_000, 16  # n, d, entries of a row
 SOLVES = (100_000, 16, 1.2), (10_000_000, 64, 25.0), (1_000_000, 512, 45.0)
 FIRST = (("cold", 10.0), ("from disk", 1.5))  # seconds
 SOLVE = """
@@ -92,11 +97,11 @@ def peers():
 
 
 class Store:
-    """Random numbers on the GPU, float64 and float32; a matrix is a view of them."""
+    """Random numbers on the GPU, of each dtype; a matrix is a view of them."""
 
     def __init__(self, numbers):
         part = np.random.default_rng(0).standard_normal(min(numbers, 6_400_000))
-        self.flat = {dtype: cuda.device_array(numbers, dtype) for dtype in (F64, F32)}
+        self.flat = {dtype: cuda.device_array(numbers, dtype) for dtype in (F64, F32, F16)}
         for dtype, flat in self.flat.items():
             for k in range(0, numbers, len(part)):
                 count = min(len(part), numbers - k)
@@ -114,8 +119,10 @@ class Run:
 
     def __init__(self, A, x, b, w, p, h):
         n, d = A.shape
-        self.given, self.p, self.h, self.work = (A, x, b, w), p, h, kernels.alloc_workspace(n, d, True)
-        self.grad, self.hess, self.product = cuda.device_array(d), cuda.device_array((d, d)), cuda.device_array(d)
+        self.given, self.p, self.h = (A, x, b, w), p, h
+        self.work = kernels.alloc_sparse_workspace(A) if passes.is_sparse(A) else kernels.alloc_workspace(n, d, True)
+        self.grad, self.product = cuda.device_array(d), cuda.device_array(d)
+        self.hess = None if passes.is_sparse(A) else cuda.device_array((d, d))
 
     def call(self, op):
         A, _, b, w = self.given
@@ -158,7 +165,7 @@ def check_passes():
         rng = np.random.default_rng(n)
         b, h, (x, p) = rng.random(n), rng.standard_normal(n), rng.standard_normal((2, d)) / d
         b /= b.sum()
-        for kind, there in (("float64", A), ("float32", A.astype(F32))):
+        for kind, there in (("float64", A), ("float32", A.astype(F32)), ("float16", A.astype(F16)), ("bfloat16", A.astype(bfloat16))):
             run = Run(*map(cuda.to_device, (there, x, b, np.empty(0), p, h)))
             for op in ("weighted_gram", "value_grad", "value_grad_hess", "hess_vec"):
                 once = [array.copy_to_host() for array in run.call(op)]
@@ -175,6 +182,40 @@ def check_passes():
             error = wrong(hess, A.T @ (h[:, None] * A))
             all_fine &= error < TOL
             say("weighted_gram", f"{n} x {d}", kind, f"{error:.1e}", "", "" if error < TOL else "WRONG")
+    return all_fine
+
+
+def compressed(n, d, row):
+    """Random compressed rows of that many entries each, in memory."""
+    rng = np.random.default_rng(n)
+    indices = (rng.integers(d // row, size=(n, row)) + np.arange(row) * (d // row)).astype(np.int32)
+    return sparse.csr_array((rng.standard_normal(n * row), indices.ravel(), np.arange(n + 1) * row), shape=(n, d))
+
+
+def sparse_problem(A):
+    """A as kernels take it, and x, b, no w, p and h."""
+    (n, d), rng = A.shape, np.random.default_rng(0)
+    b, (x, p) = rng.random(n), 0.3 * rng.standard_normal((2, d))
+    there = device.SparseMatrix(*map(cuda.to_device, (A.data, A.indices, A.indptr)), A.shape).source
+    return there, *map(cuda.to_device, (x, b / b.sum(), np.empty(0), p, rng.random(n)))
+
+
+def check_sparse():
+    """Passes over sparse A, some of whose columns have many entries, against SciPy."""
+    all_fine, (n, d) = True, (30, 8) if TINY else (20_011, 300)
+    A = compressed(n, d, 4)
+    A = sparse.csr_array(sparse.hstack([np.random.default_rng(0).standard_normal((n, 1)), A]))
+    given = sparse_problem(A)
+    x, b, _, p, h = (array.copy_to_host() for array in given[1:])
+    run = Run(*given)
+    for op in ("value_grad", "hess_vec"):
+        once = [array.copy_to_host() for array in run.call(op)]
+        arrays = run.call(op)
+        same = all(np.array_equal(array.copy_to_host(), first) for array, first in zip(arrays, once, strict=True))
+        error = max(map(wrong, arrays, formulas(np, op, A, x, b, p, h)))
+        fine = error < TOL and same
+        all_fine &= fine
+        say(op, f"{n} x {d + 1}", "sparse", f"{error:.1e}", "yes" if same else "NO", "" if fine else "WRONG")
     return all_fine
 
 
@@ -231,6 +272,28 @@ def peer_time(peer, op, problem):
             xp.cuda.empty_cache()
 
 
+def time_sparse():
+    """Passes over sparse A, beside the same formulas with CuPy's sparse matrices."""
+    print()
+    say("sparse pass", "n x d, entries", "ours", "cupyx")
+    say(*["---"] * 4)
+    n, d, row = (30, 8, 2) if TINY else SPARSE
+    if left() < 20.0 and not TINY:
+        say("value_grad", f"{n} x {d}, {n * row}", "skipped", "")
+        return
+    A = compressed(n, d, row)
+    given = sparse_problem(A)
+    run, found = Run(*given), peers().get("cupy")
+    if found:
+        xp, take = found
+        matrix = importlib.import_module("cupyx.scipy.sparse").csr_matrix(A)
+        x, b, _, p, h = map(take, given[1:])
+    for op in ("value_grad", "hess_vec"):
+        ours = timed(functools.partial(run.call, op))
+        cupyx = timed(functools.partial(formulas, xp, op, matrix, x, b, p, h), 5) if found else None
+        say(op, f"{n} x {d}, {n * row}", f"{ours:.3f}", f"{cupyx:.3f}" if found else "")
+
+
 def time_solves(store):
     print()
     say("newton", "target", "ours", "steps, passes")
@@ -266,9 +329,10 @@ def time_first():
 
 def main():
     print(f"{'simulator' if TINY else cuda.get_current_device().name}, fastrsx {fastrsx.__version__}\n")
-    is_right = check_passes() and check_solve()
+    is_right = check_passes() and check_sparse() and check_solve()
     store = Store(2_000 if TINY else 640_000_000)
     time_passes(store)
+    time_sparse()
     time_solves(store)
     if not TINY:
         time_first()

@@ -27,6 +27,7 @@ LOADERS = {
     "sparse": "sparse A read in place",
     "device": "A read on the GPU",
     "device copy": "A copied to the GPU once",
+    "device sparse": "sparse A read on the GPU",
     "sparse copy": "A converted to canonical compressed rows of 32-bit indices",
 }
 
@@ -130,7 +131,7 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         return IN_PLACE  # as below, sooner
     if device.is_on_gpu(A):
         if kernel in ("auto", "cuda"):
-            return Loader("device", device.layout(A))
+            return Loader("device sparse") if device.is_sparse(A) else Loader("device", device.layout(A))
         raise ValueError(f"kernel is {kernel!r}, and A is on a GPU; pass kernel='auto', or A in memory: A.get(), A.cpu() or A.copy_to_host()")
     if cluster.is_collection(A):
         if kernel in ("auto", "serial"):
@@ -138,7 +139,10 @@ def loader_of(A: Any, kernel: str = "auto") -> Loader:
         raise ValueError(f"kernel is {kernel!r}, and A is a collection of dask, whose tasks run serial kernels; pass kernel='auto'")
     if kernel == "cuda":
         if sparse.issparse(A):
-            raise ValueError("kernel is 'cuda', which is for dense A; pass A.toarray() (of pydata/sparse, A.todense()), or another kernel")
+            raise ValueError(
+                "kernel is 'cuda', which is for dense A in memory; pass cupyx.scipy.sparse.csr_matrix(A), A.toarray() (of pydata/sparse, "
+                "A.todense()), or another kernel"
+            )
         return Loader("device copy")
     if type(A) is not np.ndarray and sparse.issparse(A):
         if A.format != "csr":
@@ -173,6 +177,8 @@ def load(A: Any, kernel: str = "auto") -> Data:
         return Data(A, layout.source_of(A), loader)
     if loader.name == "device":
         return Data(A, A, loader)
+    if loader.name == "device sparse":
+        return Data(A, A.source, loader)
     if loader.name == "dask":
         return Data(cluster.kept(A, STREAMED_FROM * free()), None, loader)
     if loader.name == "device copy":

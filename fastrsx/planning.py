@@ -34,7 +34,7 @@ ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
 # bytes of A from which it is not in a cache, where a read costs little (rows "newton, one read").
 READ_ONCE_UP_TO, READ_ONCE_IN_PARTS_UP_TO, READ_ONCE_FROM = 64, 128, 2**26
 # Loaders of an A on a GPU, and of one that is not a dense array in memory.
-ON_GPU = ("device", "device copy")
+ON_GPU = ("device", "device copy", "device sparse")
 NOT_IN_MEMORY = ("stream", "sparse", "sparse copy", "dask", *ON_GPU)
 PAYS = 1.25  # the ratio of costs for which to leave the exact Hessian, or that of the reduced problem
 # Rows of a wide A: beyond, a step of the reduced problem takes 5 s or more and its six matrices 0.8 GB. Below, with weights, it is 2.6 times as fast
@@ -53,9 +53,9 @@ class Plan(NamedTuple):
         What Newton steps are computed from.
     threads : int
         Threads of the CPU that the kernels use.
-    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy", "dask"}
+    loader : {"in place", "panels", "copy", "stream", "sparse", "sparse copy", "device", "device copy", "device sparse", "dask"}
         How A is read: in place; packed a few rows at a time; converted to C-ordered float64; from disk in chunks; in place, as
-        compressed rows; converted to such; on a GPU; copied to one; by dask, in chunks.
+        compressed rows; converted to such; on a GPU; copied to one; on one as compressed rows; by dask, in chunks.
     data : str
         The same in words, and why A was converted.
     reason : str
@@ -180,6 +180,8 @@ def reads_once(shape: tuple[int, int], loader: str) -> bool:
 def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in place") -> tuple[str, str]:
     """What Newton steps are computed from, and why."""
     n, d, _ = size
+    if hessian == "auto" and loader == "device sparse":
+        return "matrix-free", "steps by products alone, as A is sparse on a GPU"
     if hessian == "auto" and d <= EXACT_UP_TO:
         return "exact", ""
     whole = is_whole(loader)
@@ -191,6 +193,8 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A on a GPU")
     if hessian == "reduced" and d <= n:
         raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
+    if loader == "device sparse" and hessian == "exact":
+        raise ValueError("hessian is 'exact', and A is sparse on a GPU, where no Gram matrix is formed: pass 'matrix-free' or 'auto', or A.get()")
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
     if min(n, d) > REDUCED_UP_TO:
@@ -236,7 +240,7 @@ def _choose_kernel(size: Size, loader: Loader, kernel: str, count: int) -> Plan:
     n, d, _ = size
     work = pass_ms(size)
     what = f"a pass over {n} x {d} is about {work:.2g} ms of work"
-    if loader.name == "device":
+    if loader.name in ("device", "device sparse"):
         kernel, count, reason = "cuda", 1, "A is there"
     elif loader.name == "dask":
         kernel, count, reason = "serial", 1, "each chunk is a task of one thread"

@@ -175,7 +175,7 @@ class _Solver:
         if self.has_asked_for_limit or not self.history or not self.history[-1].step >= iteration.LONG:
             return None
         problem, residual = self.problem, math.sqrt(self.point.squares)
-        if problem.plan.loader == "dask":  # it would take b, and more vectors like it, to the client
+        if problem.plan.loader in ("dask", "device sparse"):  # it would take b, and more vectors like it, to the client, or a Gram matrix
             return None
         if problem._grouped:  # each group may have a limit of its own; its ray is found as any other
             return None

@@ -1,7 +1,9 @@
 """The kernels for A on a GPU, with the names, arguments and formulas of dense.py.
 
-Arrays are on the device, vectors contiguous; A is float64 or float32, with any strides. Kernels are queued on the stream of the workspace;
-functions that return a number wait. There are no atomic additions, and blocks depend on n and d alone: a result has the same bits every time.
+Arrays are on the device, vectors contiguous and float64 or float32; A is that, float16 or bfloat16, with any strides, or sparse: a `Csr` of
+gpu/sparse.py, with a workspace of `alloc_sparse_workspace`, and without value_grad_hess and weighted_gram. Kernels are queued on the stream of the
+workspace; functions that return a number wait. There are no atomic additions, and blocks depend on n and d alone: a result has the same bits every
+time.
 """
 
 import math
@@ -11,6 +13,7 @@ from .gpu.block import cuda as cuda
 from .gpu.block import why_unavailable as why_unavailable
 from .gpu.merge import finish_hess_vec
 from .gpu.passes import Workspace as Workspace
+from .gpu.passes import alloc_sparse_workspace as alloc_sparse_workspace
 from .gpu.passes import alloc_workspace as alloc_workspace
 from .gpu.passes import (
     derivatives,
@@ -20,6 +23,7 @@ from .gpu.passes import (
     finish_hessian,
     fold_curvature,
     gradient,
+    is_sparse,
     launch,
     project,
     project_grad,
@@ -35,8 +39,8 @@ def value(A, x, b, w, work):
 
 
 def value_grad(A, x, b, w, grad, work):
-    """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass, two near an exact fit or of more than WIDEST columns."""
-    is_fused = A.shape[1] <= WIDEST
+    """L(x), and its gradient into grad (d); NaN where alpha <= 0. One pass, two near an exact fit, of more than WIDEST columns or sparse."""
+    is_fused = A.shape[1] <= WIDEST and not is_sparse(A)
     (project_grad if is_fused else project)(A, x, b, w, work)
     point = fetch(work.point, work)
     fun = float(point[0].fun)

@@ -15,8 +15,9 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
+from fastrsx.kernels.gpu.halves import STORED
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
 from fastrsx.kernels.newton.passes import Plane
@@ -25,6 +26,7 @@ TARGETS = {(8, 0): (164, 64), (9, 0): (228, 64)}  # KB of shared memory of a mul
 REGISTERS, GRANULE, BLOCK_KB = 65536, 256, 1  # of a multiprocessor; a warp's unit of them; KB reserved for a block
 
 _f8, _i8 = types.float64, types.int64
+_indices, _places = types.int32[::1], types.int64[::1]
 _v, _m, _c = _f8[::1], _f8[:, ::1], _f8[:, :, ::1]
 _three, _link = types.UniTuple(_f8, 3), typeof(links.RSX)
 _point, _states = typeof(np.zeros(1, records.POINT)), typeof(np.zeros(1, records.STATE))
@@ -44,6 +46,14 @@ def signatures(number):
         tensor_gram.weigh_rows: (_link, _v, x, x, _point, _v),
         tensor_gram.widen: (x, _v),
         plane.fold_plane: (_link, _plane, _v, x, x, _point, _m),
+        sparse.products(8): (x, _indices, _indices, _v, _v),
+        sparse.transposed(8): (x, _indices, _places, _v, _m),
+        sparse.gradient(8): (x, _indices, _places, _v, _m),
+        sparse.columns(8): (x, _places, _m),
+        sparse.weigh_sparse_rows: (_link, _v, x, x, _point, _v),
+        sparse.permute: (x, _places, x),
+        sparse.scatter_column: (x, _indices, _places, _places, _i8, _v),
+        sparse.scatter_rows: (x, _indices, _indices, _places, _m),
     }
 
 
@@ -57,6 +67,11 @@ SHARES = {
     "64 columns, float32": share_for("<f4", 4, 64),
     "512 columns, float32": share_for("<f4", 4, 512),
     "64 columns, F-ordered": share_for("<f8", 1, 64, True),
+    "64 columns, float16": share_for("<f2", 8, 64),
+    "65 columns, float16": share_for("<f2", 1, 65),
+    "256 columns, float16": share_for("<f2", 8, 256),
+    "512 columns, float16": share_for("<f2", 8, 512),
+    "64 columns, bfloat16": share_for("bfloat16", 8, 64),
 }
 
 
@@ -64,8 +79,8 @@ def row_signatures():
     """{name: (share, kernel, its argument types)} of the kernels of `rows`: for all shares those with most registers, for one share all."""
     found = {}
     for columns, share in SHARES.items():
-        number = types.float64 if share.number == "<f8" else types.float32
-        A, x = types.Array(number, 2, "A" if "F-ordered" in columns else "C"), number[::1]
+        A = types.Array(STORED[share.number], 2, "A" if "F-ordered" in columns else "C")
+        x = types.float32[::1] if share.number == "<f4" else _v
         sums = (_link, A, x, x, x, _v, _states, _c)
         several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
         several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
@@ -92,7 +107,7 @@ def foldings():
     h, gram_type, found = _v, _c, {}
 
     def add(name, number, copy, is_down, A, riders, widths):
-        source = tensor_gram.Source(number.bitwidth // 8, copy, is_down)
+        source = tensor_gram.Source(number.bitwidth // 8, copy, is_down, number == STORED["bfloat16"])
         for groups in widths:
             found[f"fold_narrow, {16 * groups} columns{name}"] = tensor_gram.narrow(groups, source, riders), (A, h, gram_type)
         found[f"fold_wide{name}"] = tensor_gram.wide(source, riders), (A, h, _i8, _i8, _i8, gram_type)
@@ -100,6 +115,8 @@ def foldings():
     for riders, what in ((0, ""), (tensor_gram.RIDERS, " and riders")):
         add(what, _f8, 16, False, _f8[:, ::1], riders, (1, 2, 4))
     add(" and riders, float32", types.float32, 16, False, types.float32[:, ::1], tensor_gram.RIDERS, (4,))
+    for number, copy, how in ((types.float16, 16, "float16"), (STORED["bfloat16"], 16, "bfloat16"), (types.float16, 2, "float16 on 2 bytes")):
+        add(f" and riders, {how}", number, copy, False, number[:, ::1], tensor_gram.RIDERS, (4,))
     add(" and riders, by element", _f8, 8, False, _f8[:, :], tensor_gram.RIDERS, (4,))
     add(" and riders, down columns", types.float32, 4, True, types.float32[::1, :], tensor_gram.RIDERS, (4,))
     return found
@@ -124,6 +141,8 @@ def other_signatures():
         gram.merge_hessian: (_c, _m, _m),
         loop.merge_derivatives: (_c, _c, _i8, _m, _m),
         plane.merge_plane: (_m, _v),
+        sparse.merge(8, False): (_m, _places, _i8, _c),
+        sparse.merge(8, True): (_m, _places, _i8, _c),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
 

@@ -10,7 +10,7 @@ import struct
 import numpy as np
 
 LANES, BASE, GUARD = 32, 1 << 20, 256  # of a warp; where memory begins; bytes between arrays
-CODES = {"f64": "d", "f32": "f", "u64": "Q", "s64": "q", "b64": "Q", "u32": "I", "s32": "i", "b32": "I"}
+CODES = {"f64": "d", "f32": "f", "u64": "Q", "s64": "q", "b64": "Q", "u32": "I", "s32": "i", "b32": "I", "u16": "H", "b16": "H"}
 BINARY = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
 COMPARED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -18,6 +18,11 @@ COMPARED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="
 def signed(x, bits):
     x &= (1 << bits) - 1
     return x - (1 << bits) if x >> (bits - 1) else x
+
+
+def as_float(x, bits):
+    """The number whose bits these are."""
+    return struct.unpack("<f" if bits == 32 else "<e", x.to_bytes(bits // 8, "little"))[0]
 
 
 def quotient(x, y):
@@ -48,7 +53,7 @@ class Program:
         self.segments = [self._compiled(*each) for each in enumerate(self.segments)]
 
     def _compiled(self, number, source):
-        names = {"signed": signed, "quotient": quotient, "labels": self.labels}
+        names = {"signed": signed, "quotient": quotient, "as_float": as_float, "labels": self.labels}
         exec(compile(f"def segment(r, t):\n{source}", f"segment {number}", "exec"), names)
         return names["segment"]
 
@@ -112,28 +117,34 @@ class Program:
             return f"{self._value(args[0])} = t.parameters[{number}]"
         if name == "ld":
             outs = [self._value(each.strip()) for each in args[0].strip("{}").split(",")]
-            return f"{', '.join(outs)}, = t.load({self._address(args[1])}, '{len(outs)}{CODES[kind]}')"
+            memory = "t.load" if "shared" in parts else "t.load_global"
+            return f"{', '.join(outs)}, = {memory}({self._address(args[1])}, '{len(outs)}{CODES[kind]}')"
         if name == "st":
             memory = "t.store_shared" if "shared" in parts else "t.store"
             return f"{memory}({self._address(args[0])}, '{CODES[kind]}', {self._value(args[1])})"
         out, *inputs = args
+        if op == "mov.b32" and out.startswith("{"):
+            low, high = (self._value(each.strip()) for each in out.strip("{}").split(","))
+            return f"{low}, {high} = {self._value(inputs[0])} & 0xFFFF, {self._value(inputs[0])} >> 16"
         x = [self._value(each, "" if kind.startswith("b") and each.startswith("%") else kind) for each in inputs]
-        return f"{self._value(out)} = {self._expression(op, name, kind, parts, inputs, x)}"
+        return f"{self._value(out)} = {self._expression(op, name, kind, parts, out, inputs, x)}"
 
-    def _expression(self, op, name, kind, parts, inputs, x):
+    def _expression(self, op, name, kind, parts, out, inputs, x):
         bits = int(kind[1:]) if kind[1:].isdigit() else 0
         if name == "setp":
             return f"{x[0]} {COMPARED[parts[1]]} {x[1]}"
         if name == "selp":
             return f"{x[0]} if {self._value(inputs[2])} else {x[1]}"
-        if name == "mov":
-            return x[0]
+        if name in ("mov", "cvta"):
+            return f"as_float({x[0]}, 32)" if op == "mov.b32" and out.startswith("%f") else x[0]
         if name == "not":
             return f"not {x[0]}" if kind == "pred" else f"~{x[0]} & {(1 << bits) - 1}"
         if name == "cvt":
             to, origin = parts[-2], parts[-1]
             if origin == "f32":
                 return x[0]
+            if origin == "f16":
+                return f"as_float({x[0]}, 16)"
             return (
                 f"signed({self._value(inputs[0])}, {origin[1:]}) & {(1 << int(to[1:])) - 1}"
                 if origin[0] == "s"
@@ -192,8 +203,13 @@ class Thread:
         assert 0 <= address <= len(self.shared) - size, "a load beyond shared memory"
         return struct.unpack_from(code, self.shared, address)
 
+    def load_global(self, address, code):
+        size = struct.calcsize(code)
+        assert address % size == 0, "a load from an address that its size does not divide"
+        return struct.unpack(code, self.memory.read(address, size))
+
     def store_shared(self, address, code, x):
-        assert 0 <= address <= len(self.shared) - 8
+        assert 0 <= address <= len(self.shared) - struct.calcsize(code)
         struct.pack_into(code, self.shared, address, x)
 
     def store(self, address, code, x):

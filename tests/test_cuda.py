@@ -101,6 +101,24 @@ def test_float32_is_widened():
             np.testing.assert_allclose(found[kernel].arrays[name], array, rtol=TOL, atol=TOL * np.abs(array).max())
 
 
+@pytest.mark.parametrize(("name", "d"), [("float16", 6), ("float16", 8), ("bfloat16", 8), ("bfloat16", 5), ("float16", 36)])
+def test_numbers_of_16_bits_are_widened(name, d):
+    """The same results as for the same numbers in float64; loads of pairs, and of single numbers."""
+    data = random_data(20, d, weighted=True)
+    half = data.A.astype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+    data = data._replace(A=half.astype(np.float64))
+    check_results(data, {kernel: call(kernel, data._replace(A=half)) for kernel in KERNELS}, TOL)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_gram_without_tensor_cores_of_numbers_of_16_bits(name, monkeypatch):
+    monkeypatch.setattr(passes.tensor_gram, "has_tensor_cores", lambda: False)
+    half = random_data(9, TILE + 2).A.astype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+    A, h, out = half.astype(np.longdouble), np.linspace(-1.0, 1.0, 9), cuda.device_array((TILE + 2,) * 2)
+    kernels.weighted_gram(cuda.to_device(half), cuda.to_device(h), out, kernels.alloc_workspace(*half.shape, True))
+    assert_within(out.copy_to_host(), A.T @ (h[:, None] * A), abs(A).T @ (abs(h)[:, None] * abs(A)), TOL)
+
+
 @pytest.mark.parametrize("link", ["softmax", "linear"])
 def test_links(link):
     data = random_data(21, 4)

@@ -21,7 +21,7 @@ from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import share_for
 from processes import run
@@ -133,13 +133,16 @@ def test_off(tmp_path):
 def all_kernels():
     """By module and name; those that are made for a share of rows, for one of them, and those for tensor cores for some ways to copy A."""
     share, found = share_for("<f8", 2, 5), {}
-    for layout in ((8, 16, False), (8, 8, False), (8, 8, True), (4, 8, False)):
+    for layout in ((8, 16, False), (8, 8, False), (8, 8, True), (4, 8, False), (2, 8, False), (2, 8, False, True)):
         source = tensor_gram.Source(*layout)
         for riders in (0, tensor_gram.RIDERS):
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
             found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
-    for module in (gram, loop, merge, plane, rows, tensor_gram, vectors):
-        made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
+    for lanes in (1, 8):
+        found |= {make(lanes): f"sparse {name} {lanes}" for name, make in vars(sparse).items() if name in FOR_A_SHARE}
+        found |= {sparse.merge(lanes, has_largest): f"merge {lanes} {has_largest}" for has_largest in (False, True)}
+    for module in (gram, loop, merge, plane, rows, sparse, tensor_gram, vectors):
+        made = {} if module is sparse else {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
                 if isinstance(each, CUDADispatcher) and not each.targetoptions["device"]:
@@ -157,7 +160,7 @@ def test_every_kernel_can_be_told_from_others():
 def test_what_is_closed_over_tells_kernels_apart():
     """The same source for shares of other widths, and for other links."""
     tell = gpucache.identity
-    narrow, wide, single = (rows.products(share_for(number, 2, d)) for number, d in (("<f8", 5), ("<f8", 50), ("<f4", 5)))
-    assert len({tell(narrow), tell(wide), tell(single)}) == 3
+    kinds = ("<f8", 5), ("<f8", 50), ("<f4", 5), ("<f2", 5), ("bfloat16", 5)
+    assert len({tell(rows.products(share_for(number, 2, d))) for number, d in kinds}) == len(kinds)
     assert tell(vectors.fold_domain.of(type(links.RSX))) != tell(vectors.fold_domain.of(type(links.LINKS["softmax"])))
     assert tell(vectors.fold_domain.of(type(softplus.LINK.compiled))) is None

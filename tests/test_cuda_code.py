@@ -1,5 +1,6 @@
 """The compiled GPU kernels, see cuda_resources.py: each of them fits; and the error without a driver."""
 
+import ctypes
 import importlib.util
 
 import numpy as np
@@ -58,8 +59,9 @@ def test_a_kernel_for_rows_fits(name, target):
     assert found.occupancy >= blocks * share_of_rows.ROW_WARPS / cuda_resources.TARGETS[target][1]
     assert not cuda_resources.atomics(found.ptx)
     assert not cuda_resources.single_arithmetic(found.ptx)
-    kind = f"f{share.number[-1]}".replace("f8", "f64").replace("f4", "f32")
-    load = f"ld.global.nc.L1::no_allocate.v{share.vector}.{kind}" if share.vector > 1 else f"ld.global.nc.{kind}"
+    kind = {(8, 1): "f64", (4, 1): "f32", (2, 1): "u16", (2, 2): "b32"}[share.size, share.pack]
+    count = share.vector // share.pack
+    load = f"ld.global.nc.L1::no_allocate.v{count}.{kind}" if count > 1 else f"ld.global.nc.{kind}"
     assert found.ptx.count(load) >= share.rows * share.loads
 
 
@@ -142,3 +144,26 @@ def test_an_array_of_dlpack_alone():
     assert interface["data"][0] == array.ctypes.data
     assert (interface["shape"], interface["typestr"]) == ((2, 3), "<f8")
     assert interface["strides"] in (None, (24, 8))
+
+
+def test_bfloat16_comes_by_dlpack():
+    """As 16 bits, of which the next call makes the dtype of ml_dtypes; NumPy exports no such capsule, so the code of its type is changed."""
+    bits = np.arange(6, dtype=np.int16).reshape(2, 3)
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+    class Exporter:
+        dtype = "torch.bfloat16"
+
+        def __dlpack__(self, *, stream=None, **kwargs):
+            capsule = bits.__dlpack__()
+            ctypes.c_uint8.from_address(pointer_of(capsule, b"dltensor") + 20).value = 4  # kDLBfloat, after the address, the device and the axes
+            return capsule
+
+        def __dlpack_device__(self):
+            return bits.__dlpack_device__()
+
+    assert device.dtype_name(Exporter()) == "bfloat16"
+    interface = device._from_dlpack(Exporter(), stream=-1).__cuda_array_interface__
+    assert (interface["shape"], interface["typestr"], interface["data"][0]) == ((2, 3), "<i2", bits.ctypes.data)
+    assert interface["strides"] in (None, (6, 2))

@@ -43,8 +43,7 @@ def assert_is_gram(found, A, h):
     assert_within(found, A.T @ (h[:, None] * A), abs(A).T @ (abs(h)[:, None] * abs(A)), TOL)
 
 
-@pytest.mark.parametrize(("n", "d"), SHAPES)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n", "d", "dtype"), [*((n, d, t) for n, d in SHAPES for t in ("f8", "f4")), (70, 3, "f2"), (18, 2 * PANEL + 3, "f2")])
 def test_any_shape(n, d, dtype):
     A, h = problem(n, d, dtype)
     found = gram_of(cuda.to_device(A), cuda.to_device(h))
@@ -79,7 +78,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("d", [5, NARROW + 2])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_without_a_copy(layout, dtype, d):
     """The same bits as from contiguous rows."""
@@ -90,11 +89,17 @@ def test_any_layout_without_a_copy(layout, dtype, d):
 
 @pytest.mark.parametrize(
     ("columns", "itemsize", "address", "expected"),
-    [(4, 8, 0, 16), (3, 8, 0, 8), (4, 8, 8, 8), (4, 4, 0, 16), (6, 4, 0, 8), (5, 4, 0, 4), (4, 4, 4, 4)],
+    [(4, 8, 0, 16), (3, 8, 0, 8), (4, 8, 8, 8), (4, 4, 0, 16), (6, 4, 0, 8), (5, 4, 0, 4), (4, 4, 4, 4), (8, 2, 0, 16), (6, 2, 0, 4), (8, 2, 2, 2)],
 )
 def test_copies_are_as_large_as_addresses_allow(columns, itemsize, address, expected, monkeypatch):
     monkeypatch.setattr(tensor_gram, "address_of", lambda A: address)
-    assert tensor_gram.source_of(np.zeros((3, columns), f"f{itemsize}")) == (itemsize, expected, False)
+    assert tensor_gram.source_of(np.zeros((3, columns), f"f{itemsize}")) == (itemsize, expected, False, False)
+
+
+@pytest.mark.parametrize("d", [8, NARROW + 8, 5])
+def test_bfloat16(d):
+    A, h = problem(21, d, pytest.importorskip("ml_dtypes").bfloat16)
+    assert_is_gram(gram_of(cuda.to_device(A), cuda.to_device(h)), A, h)
 
 
 def test_weights_of_float32_and_with_strides():

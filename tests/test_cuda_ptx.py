@@ -12,11 +12,12 @@ if config.ENABLE_CUDASIM:
 if importlib.util.find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'fastrsx[cuda]'", allow_module_level=True)
 
-from numba import types
+from numba import cuda, types
 from numba.cuda import compile_ptx
 
 import ptx
-from fastrsx.kernels.gpu import tensor_gram
+from fastrsx.kernels.gpu import halves, share, tensor_gram
+from fastrsx.kernels.gpu.halves import STORED
 from formulas import assert_within
 
 TOL = 1e-14
@@ -28,7 +29,7 @@ RIDERS = tensor_gram.RIDERS
 def compiled(groups, source, riders, layout, target):
     """How a kernel is launched, and its PTX: for that many groups of columns, or wide for 0."""
     folding = tensor_gram.narrow(groups, source, riders) if groups else tensor_gram.wide(source, riders)
-    A = types.Array(types.float64 if source.itemsize == 8 else types.float32, 2, layout)
+    A = types.Array(STORED[source.number], 2, layout)
     counts = () if groups else (types.int64,) * 3
     text, _ = compile_ptx(
         folding.kernel.py_func, (A, types.float64[::1], *counts, types.float64[:, :, ::1]), cc=target, launch_bounds=(folding.threads, 1)
@@ -89,6 +90,47 @@ def test_copies_of_any_size(dtype, size, shift, groups):
         (9, 0),
         shift=shift,
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "groups"), [("<f2", 16, 4), ("bfloat16", 8, 4), ("<f2", 4, 4), ("bfloat16", 2, 4), ("bfloat16", 16, 0), ("<f2", 2, 0)]
+)
+def test_numbers_of_16_bits(number, size, groups):
+    """cp.async copies 4 bytes at least; what lies on 2 is loaded."""
+    is_bfloat16 = number == "bfloat16"
+    d = (56 if groups else 104) + (0 if size == 16 else size // 2)
+    A = matrix(45, d, pytest.importorskip("ml_dtypes").bfloat16 if is_bfloat16 else np.float16)
+    check(A, groups, tensor_gram.Source(2, size, False, is_bfloat16), RIDERS, () if groups else (0, 0, 1), (9, 0), shift=size % 16)
+
+
+@pytest.mark.parametrize("number", halves.HALVES)
+def test_every_number_of_16_bits_is_widened_exactly(number):
+    """By the statements that kernels widen pairs with, and by their NumPy twin; NaN and inf too."""
+    kind = STORED[number]
+    bits = np.arange(2**16, dtype=np.uint16)
+    single = (bits.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(invalid="ignore"):  # of NaNs
+        expected = (bits.view(np.float16) if number == "<f2" else single).astype(np.float64)
+        twin = halves.unpaired(halves.paired(bits[::2], bits[1::2]), number, 2)
+    np.testing.assert_array_equal(np.ravel(twin, order="F"), expected)
+    do_fetch, _, do_dot, *_ = share.parts(share.Share(number, 8, 1, 1, 1))
+
+    def widen(A, out):
+        rows, xs, found = cuda.local.array(4, np.uint32), cuda.local.array(8, np.float64), cuda.local.array(1, np.float64)
+        i = cuda.blockIdx.x * 32 + cuda.threadIdx.x
+        do_fetch(rows, A, 0, i, A.shape[0] - 1, 0, 8)
+        for j in range(8):
+            for k in range(8):
+                xs[k] = 1.0 if k == j else 0.0
+            found[0] = 0.0
+            do_dot(found, rows, xs)
+            out[i, j] = found[0]
+
+    text, _ = compile_ptx(widen, (kind[:, ::1], types.float64[:, ::1]), cc=(9, 0))
+    A = np.where(np.isfinite(expected), bits, 0).reshape(-1, 8)  # a NaN would spread to the row
+    out = np.full(A.shape, np.nan)
+    ptx.launch(text, len(A) // 32, 32, 0, [(A, 0), (out, 0)])
+    np.testing.assert_array_equal(out, expected[A])
 
 
 @pytest.mark.parametrize("groups", [4, 0])

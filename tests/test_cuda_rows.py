@@ -9,7 +9,7 @@ from formulas import random_data
 
 kernels = gpu.kernels()
 from fastrsx.kernels.formulas import links, records  # noqa: E402  the simulator comes first
-from fastrsx.kernels.gpu import block, passes, ptx, reduction, rows, share  # noqa: E402
+from fastrsx.kernels.gpu import block, halves, passes, ptx, reduction, rows, share  # noqa: E402
 
 cuda, LANE = kernels.cuda, np.arange(32)
 
@@ -19,7 +19,6 @@ class Lanes:
 
     multiply, add, larger, absolute, least = np.multiply, np.add, np.maximum, np.abs, np.minimum
     fma = staticmethod(lambda x, y, z: x * y + z)
-    widened = staticmethod(lambda x: x.astype(np.float64))
     pick = staticmethod(np.where)
     has_bit = staticmethod(lambda lane, bit: lane & bit != 0)
     is_positive = staticmethod(lambda x: x > 0)
@@ -28,8 +27,16 @@ class Lanes:
     offset = staticmethod(np.add)
     swapped = staticmethod(lambda x, bit: x[LANE ^ bit])
     taken = staticmethod(lambda x, lane, width: x[LANE // width * width + lane])
-    words = staticmethod(lambda A, base, row, column, count: [A[base + row, column + e] for e in range(count)])
     entry = staticmethod(lambda array, i: array[i].astype(np.float64))
+
+    @staticmethod
+    def widened(x, number, count):
+        return halves.unpaired(x, number, count) if number in halves.HALVES else [x.astype(np.float64)]
+
+    @staticmethod
+    def words(A, base, row, column, count):
+        found = [A[base + row, column + e] for e in range(count)]
+        return found if A.itemsize > 2 else [halves.paired(x, y) for x, y in zip(found[::2], found[1::2] or found, strict=True)]
 
     @staticmethod
     def store(flag, array, places, values):
@@ -45,7 +52,14 @@ CASES = [
     *(("<f4", 4, d, False) for d in (4, 16, 64, 100, 512)),
     *(("<f4", 2, d, False) for d in (2, 10, 130)),
     *(("<f8", 1, d, True) for d in (1, 5, 17, 64, 129, 512)),
+    *(("<f2", 8, d, False) for d in (8, 64, 136, 256, 512)),
+    *(("<f2", 1, d, is_down) for d in (1, 65) for is_down in (False, True)),
+    *(("bfloat16", vector, d, False) for vector, d in ((8, 16), (4, 132), (2, 34), (1, 7))),
 ]
+
+
+def dtype_of(number):
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if number == "bfloat16" else number)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 5])
@@ -54,15 +68,14 @@ def test_lanes(number, vector, d, by_columns, missing):
     """Of a step of rows, some of which are beyond the last one: all lanes together form A x and A^T y, and nothing else is read."""
     rng, each = np.random.default_rng(d), share.share_for(number, vector, d, by_columns, warp=32)
     base, count = 3, max(1, each.step - missing)
-    A = rng.standard_normal((base + count, d)).astype(each.number)
+    A = rng.standard_normal((base + count, d)).astype(dtype_of(number))
     x, y = rng.standard_normal(d), rng.standard_normal((2, each.step))
     y[:, count:] = 0.0
     do = share.routines(each, (share.SUM, share.SUM))
     group, column = LANE // each.lanes, LANE % each.lanes * each.vector
-    size = each.rows * each.columns
-    held, xs, partial, found = [None] * size, [None] * each.columns, [np.zeros(32)] * each.rows, [None] * each.products
+    held, xs, partial, found = [None] * each.held, [None] * each.columns, [np.zeros(32)] * each.rows, [None] * each.products
     do.fetch(Lanes, held, A, base, group, count - 1, column, d)
-    assert {part.dtype for part in held} == {np.dtype(each.number)}
+    assert {part.dtype for part in held} == {np.dtype(each.cell)}
     do.take(Lanes, xs, x, column, d)
     do.dot(Lanes, partial, held, xs)
     do.gather(Lanes, found, partial, LANE)
@@ -165,7 +178,7 @@ def test_loads_are_as_wide_as_rows_allow():
     def of(array):
         return share.share_of(cuda.to_device(array))[:4]
 
-    for number, most in ((np.float64, 2), (np.float32, 4)):
+    for number, most in ((np.float64, 2), (np.float32, 4), (np.float16, 4)):
         for d in (3, 4, 6, 8):
             assert of(np.zeros((5, d), number))[1] == min(most, d & -d)
         assert share.share_of(cuda.to_device(np.zeros((5, 9), number))[:, 1:]).vector == 1

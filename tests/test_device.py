@@ -52,6 +52,45 @@ def test_problem_gives_what_it_gives_in_memory(dtype):
     np.testing.assert_allclose(there.jac_operator(x).T @ y, here.jac_operator(x).T @ y, rtol=TOL, atol=1e-15)
 
 
+@pytest.mark.parametrize("layout", ["", "in Fortran order", "with strides"])
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_numbers_of_16_bits_stay_where_they_are(name, layout):
+    """Results are those of the same numbers in memory; vectors of 16 bits are widened, and an A in memory is copied as it is."""
+    data = random_data(24, 8)
+    A = data.A.astype(half_dtype(name))
+    b = data.b.astype(A.dtype)
+    there = LAYOUTS[layout](A) if layout else cuda.to_device(A)
+    problem = fastrsx.Problem(there, cuda.to_device(b))
+    assert problem._data.source is there
+    assert str(problem.plan).endswith(f"A read on the GPU ({', '.join(filter(None, (name, layout)))}): A is there")
+    here = fastrsx.Problem(A.astype(float), b.astype(float), kernel="serial")
+    for method in ("value", "grad", "hess"):
+        np.testing.assert_allclose(getattr(problem, method)(data.x), getattr(here, method)(data.x), rtol=TOL, atol=1e-16)
+    np.testing.assert_allclose(problem.hess_vec(data.x, data.p), here.hess_vec(data.x, data.p), rtol=TOL, atol=1e-16)
+    np.testing.assert_array_equal(device.to_host("A", there[3:7]), A[3:7])
+    copied = fastrsx.Problem(A, b, kernel="cuda")
+    assert copied._data.source.dtype == A.dtype
+    assert copied.value(data.x) == pytest.approx(here.value(data.x), rel=TOL)
+
+
+def half_dtype(name):
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_newton_of_numbers_of_16_bits(name):
+    """Also where A itself is moved, to find its null space; and an entry that is not finite is named."""
+    rng = np.random.default_rng(7)
+    A, b = rng.standard_normal((20, 2)), rng.dirichlet(np.ones(20))
+    A = np.column_stack([A, A[:, 0]]).astype(half_dtype(name))
+    found = fastrsx.newton(cuda.to_device(A), b)
+    assert_same(found, fastrsx.newton(A.astype(float), b, kernel="serial"))
+    assert found.x[0] == pytest.approx(found.x[2])
+    A[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"A\[3, 1\] is nan \(1 such in column 1\)"):
+        fastrsx.Problem(cuda.to_device(A), b)
+
+
 def solve(A, b, **options):
     """The solve on the GPU and the one in memory, where each step is one call, too."""
     there = fastrsx.newton(cuda.to_device(A), cuda.to_device(b), **options)
@@ -352,7 +391,7 @@ def test_a_link_of_the_users_own():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"A": np.ones((4, 2), dtype=np.int64)}, TypeError, "A has dtype int64 on the GPU; pass float64 or float32"),
+        ({"A": np.ones((4, 2), dtype=np.int64)}, TypeError, "A has dtype int64 on the GPU; pass float64, float32, float16 or bfloat16"),
         ({"A": np.ones(4)}, ValueError, r"A has shape \(4,\); it must have 2 axes"),
         ({"A": np.array([[1.0, 2.0], [1.0, np.nan], [0.0, 0.0], [0.0, 0.0]])}, ValueError, r"A\[1, 1\] is nan \(1 such in column 1\)"),
         ({"b": np.ones(3)}, ValueError, "b has 3 entries; it must have 4"),

@@ -81,7 +81,7 @@ def test_vectors_on_a_gpu_beside_a_in_memory():
 def test_sparse_a_stays_in_memory():
     from scipy import sparse
 
-    with pytest.raises(ValueError, match=r"kernel is 'cuda', which is for dense A; pass A.toarray\(\)"):
+    with pytest.raises(ValueError, match=r"kernel is 'cuda', which is for dense A in memory; pass cupyx.scipy.sparse.csr_matrix\(A\), A.toarray\(\)"):
         fastrsx.newton(sparse.csr_array(FILL["A"]), FILL["b"], kernel="cuda")
 
 
@@ -90,6 +90,12 @@ def test_too_little_memory_of_the_gpu_is_a_memory_error():
         raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
     with pytest.raises(RuntimeError, match="INVALID"), device.room_for("the workspace"):
         raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
+
+
+def test_bfloat16_needs_a_package_of_its_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match="bfloat16 on a GPU needs the package ml_dtypes, which is not installed: pip install ml_dtypes"):
+        device._bfloat16()
 
 
 def test_the_plan_needs_no_gpu():

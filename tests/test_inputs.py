@@ -359,12 +359,15 @@ def test_rows_of_a_list_are_looked_at():
         solve(rows, B)
 
 
-def test_tensors_of_half_precision_are_read_in_memory_and_not_on_a_gpu():
+def test_tensors_of_half_precision_are_read_in_memory_and_on_a_gpu():
+    """bfloat16 on a GPU only: NumPy has no such dtype."""
     half = tensor(A).half()
     assert solve(half, B).x.tobytes() == solve(A, B).x.tobytes()
-    with pytest.raises(TypeError, match=r"^A has dtype torch\.float16; pass A\.float\(\)$"):
-        device.refuse_tensor("A", half, device.DTYPES)
-    device.refuse_tensor("A", half.float(), device.DTYPES)
+    brain = tensor(A).bfloat16()
+    with pytest.raises(TypeError, match=r"^A has dtype torch\.bfloat16; pass A\.float\(\)$"):
+        device.refuse_tensor("A", brain)
+    for each in (half, brain, half.float()):
+        device.refuse_tensor("A", each, device.DTYPES)
 
 
 NO_ARRAYS = {  # values that are refused without an expression to pass instead, and the pattern of the message

@@ -15,6 +15,7 @@ _ENGINES: dict[str, tuple[str, str] | Any] = {  # by the name of a loader: a mod
     "dask": ("dask", "DaskPasses"),
     "device": ("cuda", "CudaPasses"),
     "device copy": ("cuda", "CudaPasses"),
+    "device sparse": ("cuda_sparse", "SparseCudaPasses"),
 }
 
 

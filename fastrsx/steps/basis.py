@@ -43,7 +43,7 @@ def seems_independent(problem: Problem) -> bool:
     n, d = passes.shape
     if passes.is_plain and d <= EXACT_UP_TO:
         return bool(independence(passes.source, d, scale) >= ENOUGH)
-    if problem.plan.loader in ON_GPU:  # where a Gram matrix of all rows takes less than some of them would
+    if problem.plan.loader in ON_GPU and problem.plan.loader != "device sparse":  # where a Gram matrix of all rows takes less than some of them would
         return smallest(_gram(problem)) >= ENOUGH
     count = rows_to_look_at.py_func(n, d)
     stops = np.arange(1, count + 1) * n // count

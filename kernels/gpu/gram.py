@@ -9,6 +9,7 @@ import numpy as np
 from ..formulas import finish
 from ..formulas.records import Q, V
 from .block import EDGE, THREADS, WARP_COLUMNS, WARP_ROWS, block_rows, cuda, device, kernel, unsigned
+from .halves import in_float64
 from .scalar import scalar
 
 rank_2 = scalar(finish.rank_2)
@@ -25,7 +26,7 @@ def tile_place(i, thread):
 @device
 def entry(A, i, j):
     """A[i, j], 0 beyond the last column."""
-    return float(A[i, j]) if j < unsigned(A.shape[1]) else 0.0
+    return in_float64(A[i, j]) if j < unsigned(A.shape[1]) else 0.0
 
 
 def make_gram(on_diagonal):

@@ -25,7 +25,7 @@ from .vectors import over_exp, raised, rescale, rescaled, store_domain
 def ahead(share):
     """For A p and the domain at a + A p; the loops are those of `rows.products` and `rows.sums`."""
     fetch, take, dot, gather, *_ = parts(share)
-    places, steps, number = make_places(share), make_steps(share), np.dtype(share.number).type
+    places, steps, number = make_places(share), make_steps(share), share.cell
     held, C, slots, count = sizes(share)
     groups, step, width, is_part = share.groups, share.step, share.width, share.is_part
 

@@ -1,5 +1,6 @@
 """The passes over A on a GPU, as launches of kernels: those of cpu/passes.py and newton/passes.py, with their names and formulas."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ..cpu.blocks import KINDS
 from ..formulas.links import RSX
 from ..formulas.records import POINT, STATE, R, V
 from ..newton.passes import PLANE
-from . import rows, tensor_gram
+from . import rows, sparse, tensor_gram
 from .block import EDGE, MOST_BLOCKS, THREADS, WARP, configured, cuda, multiprocessors
 from .block import address_of as address_of
 from .block import why_unavailable as why_unavailable
@@ -95,6 +96,54 @@ def alloc_workspace(n, d, hessian, link=RSX, stream=0):
     return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
 
 
+def alloc_sparse_workspace(A, link=RSX, stream=0):
+    """A workspace for a sparse A; columns are summed over all rows at once, so there are no d-vectors of blocks, and rows are weighed beforehand."""
+    n, d = A.shape
+    h, products, vectors, combined = (cuda.device_array(shape, np.float64, stream=stream) for shape in (4 * n, n, (1, KINDS, d), (KINDS, d)))
+    return alloc_workspace(n, 1, False, link, stream)._replace(h=h, products=products, vectors=vectors, combined=combined)
+
+
+def sparse_of(values, columns, starts, transposed, d):
+    """Sparse A on the GPU; `transposed`: its columns in memory, as the places of their entries, their rows and where each column starts."""
+    order, rows_of_entries, column_starts = transposed
+    bounds, firsts = sparse.parts_of(np.asarray(column_starts, dtype=np.int64))
+    by_column = cuda.device_array(values.shape[0], values.dtype)
+    configured(sparse.permute, blocks_for(order.size), 0)(values, cuda.to_device(order), by_column)
+    sums = cuda.device_array((3, bounds.size - 1), np.float64)
+    there = cuda.to_device(np.asarray(rows_of_entries)), cuda.to_device(bounds), cuda.to_device(firsts)
+    return sparse.Csr(values, columns, starts, by_column, *there, sums, (starts.shape[0] - 1, d))
+
+
+def is_sparse(A):
+    """Whether A is sparse."""
+    return isinstance(A, sparse.Csr)
+
+
+def blocks_for(threads):
+    """Blocks for work on so many threads."""
+    return max(1, min(MOST_BLOCKS, -(-threads // THREADS)))
+
+
+def launch_segments(make, count, entries, work, *args, kinds=1):
+    """Queue a kernel of `sparse` for so many rows, columns or parts of columns, with that many entries in all."""
+    lanes = sparse.lanes_for(entries / max(1, count))
+    blocks = blocks_for(count * lanes)
+    launch(make(lanes), (blocks, kinds) if kinds > 1 else blocks, work, *args)
+
+
+def merge_parts(A, kind, kinds, work, has_largest=False):
+    """The sums of all parts of columns, of that many kinds, from `kind` on in the only block of `vectors`."""
+    make = functools.partial(sparse.merge, has_largest=has_largest)
+    launch_segments(make, A.shape[1], A.sums.shape[1], work, A.sums, A.firsts, kind, work.vectors, kinds=kinds)
+
+
+def sparse_rows(values, columns, starts, numbers, d):
+    """These rows of a sparse A, dense, on the host."""
+    out = cuda.to_device(np.zeros((numbers.size, d)))
+    configured(sparse.scatter_rows, blocks_for(numbers.size), 0)(values, columns, starts, cuda.to_device(numbers), out)
+    return out.copy_to_host()
+
+
 def launch(kernel, grid, work, *args, threads=THREADS, shared=0):
     """Queue a kernel with that many blocks."""
     if isinstance(kernel, ByLink):
@@ -149,6 +198,10 @@ def extremes(x, work):
 
 def column(A, j, out, work):
     """out = column j of A."""
+    if is_sparse(A):
+        fill(out, work, 0.0)
+        launch(sparse.scatter_column, spread(work), work, A.by_column, A.rows, A.bounds, A.firsts, j, out)
+        return
     launch(take_column, spread(work), work, A, j, out)
 
 
@@ -156,6 +209,13 @@ def contiguous(A):
     """A matrix on the GPU, C-ordered: a copy."""
     out = cuda.device_array(A.shape, A.dtype)
     configured(copy_matrix, min(MOST_BLOCKS, -(-A.shape[0] // THREADS)), 0)(A, out)
+    return out
+
+
+def widened(x):
+    """An n-vector in float64: a copy."""
+    out = cuda.device_array(x.shape[0], np.float64)
+    configured(tensor_gram.widen, min(MOST_BLOCKS, -(-x.shape[0] // THREADS)), 0)(x, out)
     return out
 
 
@@ -186,8 +246,8 @@ def plane_derivatives(plane, a, b, w, point, work):
 
 def project(A, x, b, w, work):
     """a = A x and the point there: one read of A."""
-    share = share_of(A)
-    if share.is_part:
+    share = None if is_sparse(A) else share_of(A)
+    if share is None or share.is_part:
         products(A, x, work.a, work)
         evaluate(work.a, work.a[:0], 0.0, b, w, work.a, work)
         return
@@ -205,6 +265,11 @@ def project_grad(A, x, b, w, work):
 
 def fold_gradient(A, a, b, w, point, h, work):
     """A^T v/alpha, A^T q/alpha and the gradient of each block in `vectors`, and h of each row unless that is empty."""
+    if is_sparse(A):  # whose h is in the workspace
+        launch(sparse.weigh_sparse_rows, spread(work), work, work.link, a, b, w, point, work.h)
+        launch_segments(sparse.gradient, A.sums.shape[1], A.nnz, work, A.by_column, A.rows, A.bounds, work.h, A.sums)
+        merge_parts(A, V, R + 1 - V, work)
+        return
     share = share_of(A)
     launch_rows(rows.gradient(share), work, work.link, A, a, b, w, point, h, work.vectors, parts=parts_of(A, share))
 
@@ -217,11 +282,18 @@ def gradient(A, a, b, w, point, h, work):
 
 def products(A, x, out, work):
     """out = A x."""
+    if is_sparse(A):
+        launch_segments(sparse.products, A.shape[0], A.nnz, work, A.values, A.columns, A.starts, x, out)
+        return
     launch_rows(rows.products(share_of(A)), work, A, x, out)
 
 
 def fold_transposed(A, y, work):
     """A^T y of each block in the third of `vectors`."""
+    if is_sparse(A):
+        launch_segments(sparse.transposed, A.sums.shape[1], A.nnz, work, A.by_column, A.rows, A.bounds, y, A.sums)
+        merge_parts(A, R, 1, work)
+        return
     share = share_of(A)
     launch_rows(rows.transposed(share), work, A, y, work.vectors, parts=parts_of(A, share))
 
@@ -234,15 +306,22 @@ def transposed(A, y, work):
 
 def columns(A, work):
     """The sums of squares and the largest entries of the columns, in `combined`."""
-    share = share_of(A)
-    launch_rows(rows.columns(share), work, A, work.vectors, parts=parts_of(A, share))
+    if is_sparse(A):
+        launch_segments(sparse.columns, A.sums.shape[1], A.nnz, work, A.by_column, A.bounds, A.sums)
+        merge_parts(A, 0, 2, work, has_largest=True)
+    else:
+        share = share_of(A)
+        launch_rows(rows.columns(share), work, A, work.vectors, parts=parts_of(A, share))
     launch(finish_columns, A.shape[1], work, work.vectors, work.combined)
 
 
 def fold_curvature(A, p, a, b, w, point, da, work):
-    """A^T (h * A p) of each block in the third of `vectors`, and da = A p unless da is empty: one read of A, two of more than WIDEST columns."""
-    share = share_of(A)
-    if not share.is_part:
+    """A^T (h * A p) of each block in the third of `vectors`, and da = A p unless da is empty.
+
+    One read of A; two of more than WIDEST columns, and of sparse A.
+    """
+    share = None if is_sparse(A) else share_of(A)
+    if share is not None and not share.is_part:
         launch_rows(rows.curvature(share), work, work.link, A, p, a, b, w, point, work.vectors, da)
         return
     image = da if da.shape[0] else work.products
@@ -264,7 +343,9 @@ def launch_tensor(A, h, riders, work):
 
 
 def weigh_gram(A, h, work):
-    """A^T diag(h) A in parts, in `gram`."""
+    """A^T diag(h) A in parts, in `gram`; TypeError for sparse A."""
+    if is_sparse(A):
+        raise TypeError("A is sparse, and no Gram matrix of it is formed on a GPU; take products with the Hessian (hess_vec), or A in memory")
     if tensor_gram.has_tensor_cores():
         if h.dtype != np.float64 or h.strides != (8,):
             launch(tensor_gram.widen, spread(work), work, h, work.h)
@@ -282,7 +363,7 @@ def fold_derivatives(A, a, b, w, point, work):
 
     Two without tensor cores.
     """
-    if not tensor_gram.has_tensor_cores():
+    if is_sparse(A) or not tensor_gram.has_tensor_cores():
         fold_gradient(A, a, b, w, point, work.h, work)
         weigh_gram(A, work.h, work)
         return work.vectors, 0

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from numba import config
 
+from . import halves
 from .block import ALL, WARP, cuda, device
 
 if config.ENABLE_CUDASIM:
@@ -31,7 +32,6 @@ if config.ENABLE_CUDASIM:
         add = staticmethod(lambda x, y: x + y)
         larger = staticmethod(max)
         absolute = staticmethod(abs)
-        widened = staticmethod(float)
         pick = staticmethod(lambda flag, x, y: x if flag else y)
         has_bit = staticmethod(lambda lane, bit: lane & bit != 0)
         is_positive = staticmethod(lambda x: x > 0.0)
@@ -49,8 +49,15 @@ if config.ENABLE_CUDASIM:
             return exchange(float(x), itemgetter(cuda.threadIdx.x // width * width + lane))
 
         @staticmethod
+        def widened(x, number, count):
+            return list(map(float, halves.unpaired(x, number, count))) if number in halves.HALVES else [float(x)]
+
+        @staticmethod
         def words(A, base, row, column, count):
-            return [A[base + row, column + e] for e in range(count)]
+            found = [A[base + row, column + e] for e in range(count)]
+            if A.dtype.itemsize > 2:
+                return found
+            return [halves.paired(x, y) for x, y in zip(found[::2], found[1::2] or found, strict=True)]
 
         @staticmethod
         def entry(array, i):
@@ -82,13 +89,13 @@ else:
     from numba.cuda import types
     from numba.cuda.extending import intrinsic
 
-    I32, I64, F64 = ir.IntType(32), ir.IntType(64), ir.DoubleType()
+    I16, I32, I64, F64 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 
     class Array:
         """An array: its entries at constant places, and what `Emitted` needs for others."""
 
         def __init__(self, emitted, kind, value):
-            self.emitted, self.number, self.is_c = emitted, emitted.context.get_data_type(kind.dtype), kind.layout == "C"
+            self.emitted, self.kind, self.number, self.is_c = emitted, kind.dtype, emitted.context.get_data_type(kind.dtype), kind.layout == "C"
             self.struct = emitted.context.make_array(kind)(emitted.context, emitted.builder, value)
 
         def place(self, index):
@@ -129,9 +136,11 @@ else:
         def absolute(self, x):
             return self.builder.select(self.builder.fcmp_ordered("<", x, ir.Constant(F64, 0.0)), self.builder.fsub(ir.Constant(F64, 0.0), x), x)
 
-        def widened(self, x):
-            """In float64; by a statement of its own, so that the register of a float32 is kept, not the two of its conversion."""
-            return x if x.type == F64 else self.asm(F64, [x], "cvt.f64.f32 $0, $1;", "=d,f")
+        def widened(self, x, number, count):
+            """The numbers in a register, in float64; by statements of their own, so that this one is kept, not the two of each conversion."""
+            if number in halves.HALVES:
+                return halves.emitted(self.builder, x, number, count)
+            return [x if x.type == F64 else self.asm(F64, [x], "cvt.f64.f32 $0, $1;", "=d,f")]
 
         def pick(self, flag, x, y):
             return self.builder.select(flag, *(ir.Constant(F64, each) if isinstance(each, float) else each for each in (x, y)))
@@ -182,7 +191,7 @@ else:
         # -- memory -----------------------------------------------------------------------------------------------
 
         def words(self, A, base, row, column, count):
-            """A[base + row, column : column + count] in one load; rows are counted in 32 bits from `base` on."""
+            """A[base + row, column : column + count] in one load, numbers of 16 bits in pairs; rows are counted in 32 bits from `base` on."""
             build, size = self.builder, self.context.get_abi_sizeof(A.number)
             across, along = cgutils.unpack_tuple(build, A.struct.strides, 2)
             if A.is_c or count > 1:
@@ -191,18 +200,21 @@ else:
             where = build.add(where, build.mul(self.as_int(column, I64), along))
             # a product of two numbers of 32 bits is one instruction
             where = build.add(where, build.mul(build.sext(self.as_int(row, I32), I64), build.sext(build.trunc(across, I32), I64)))
+            result, kind, letter = A.number, f"f{8 * size}", "d" if A.number == F64 else "f"
+            if size == 2:
+                if count == 1:
+                    return [build.zext(self.asm(I16, [where], "ld.global.nc.u16 $0, [$1];", "=h,l"), I32)]
+                count, result, kind, letter = count // 2, I32, "b32", "r"
             places = [f"${k}" for k in range(count)]
-            kind, letter = f"f{8 * size}", "d" if A.number == F64 else "f"
             if count == 1:
-                return [self.asm(A.number, [where], f"ld.global.nc.{kind} $0, [$1];", f"={letter},l")]
+                return [self.asm(result, [where], f"ld.global.nc.{kind} $0, [$1];", f"={letter},l")]
             text = f"ld.global.nc.L1::no_allocate.v{count}.{kind} {{{', '.join(places)}}}, [${count}];"
-            found = self.asm(ir.LiteralStructType([A.number] * count), [where], text, ",".join([f"={letter}"] * count + ["l"]))
+            found = self.asm(ir.LiteralStructType([result] * count), [where], text, ",".join([f"={letter}"] * count + ["l"]))
             return [build.extract_value(found, k) for k in range(count)]
 
         def entry(self, array, i):
             """An entry of a vector, in float64."""
-            x = array[i]
-            return x if x.type == F64 else self.builder.fpext(x, F64)
+            return halves.widened(self.builder, array.kind, array[i])
 
         def store(self, flag, array, places, values):
             """array[i] = x for places i and values x, where the flag is set."""

@@ -31,8 +31,8 @@ def compiled(share):
 
 
 def sizes(share):
-    """The numbers that a lane holds of its rows; of one row; its slots; its products."""
-    return share.rows * share.columns, share.columns, share.rows, share.products
+    """The registers that a lane holds its rows in; its numbers of one row; its slots; its products."""
+    return share.held, share.columns, share.rows, share.products
 
 
 def make_places(share):
@@ -83,7 +83,7 @@ def make_store(share, joins):
 def products(share):
     """For A x."""
     fetch, take, dot, gather, *_ = parts(share)
-    places, steps, number = make_places(share), make_steps(share), np.dtype(share.number).type
+    places, steps, number = make_places(share), make_steps(share), share.cell
     held, C, slots, count = sizes(share)
     groups, step, width, is_part = share.groups, share.step, share.width, share.is_part
 
@@ -120,7 +120,7 @@ def sums(share, kinds):
     """For a = A x, the domain there, and sums of columns while alpha is not known: of no kind, of three, or of four, with weights w."""
     joins = (SUM,) * kinds
     fetch, take, dot, gather, accumulate, scale, *_ = parts(share, joins)
-    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), share.cell
     held, C, slots, count = sizes(share)
     groups, step, room, is_weighted = share.groups, share.step, max(1, kinds), kinds > W2A
     sums_size, weights_size, table_size = room * C, room * count, room * share.width
@@ -202,7 +202,7 @@ def gradient(share):
     """For the sums of columns where the point is known."""
     joins = (SUM,) * 3
     fetch, accumulate = parts(share, joins).fetch, parts(share, joins).accumulate
-    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), share.cell
     held, C, _, count = sizes(share)
     groups, step, width = share.groups, share.step, share.width
     sums_size, weights_size, table_size = 3 * C, 3 * count, 3 * width
@@ -239,7 +239,7 @@ def gradient(share):
 def curvature(share):
     """For a direction where the point is known."""
     fetch, take, dot, gather, accumulate, *_ = parts(share, (SUM,))
-    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), np.dtype(share.number).type
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), share.cell
     held, C, slots, count = sizes(share)
     groups, step, width = share.groups, share.step, share.width
 
@@ -280,7 +280,7 @@ def curvature(share):
 def transposed(share):
     """For A^T y."""
     fetch, accumulate = parts(share, (SUM,)).fetch, parts(share, (SUM,)).accumulate
-    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), np.dtype(share.number).type
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, (SUM,)), share.cell
     held, C, _, count = sizes(share)
     groups, step, width = share.groups, share.step, share.width
 
@@ -312,7 +312,7 @@ def columns(share):
     """For the sizes of columns."""
     joins = (SUM, LARGEST)
     fetch, measure = parts(share, joins).fetch, parts(share, joins).measure
-    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), np.dtype(share.number).type
+    places, steps, store, number = make_places(share), make_steps(share), make_store(share, joins), share.cell
     held, C, _, _ = sizes(share)
     step, width, sums_size, table_size = share.step, share.width, 2 * C, 2 * share.width
 

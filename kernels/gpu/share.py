@@ -9,12 +9,16 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from .block import WARP, address_of
+from .halves import HALVES, name_of
 from .ptx import straight
 
 WORD, MOST_APART = 16, 2**31  # bytes of a load, at most, and from a row to the next
 MOST_HELD, MOST_COLUMNS, MOST_PRODUCTS = 16, 16, 4  # numbers that a lane holds, of all its rows and of one of them; products that it ends with
 FEW, PART = 8, 2 * WARP  # numbers of a row in a lane where columns are contiguous; columns of a part of such an A that is too wide
+HALF_VECTOR = 4  # numbers of 16 bits of a load, at most, where d is small
 WIDEST = MOST_COLUMNS * WARP  # columns of a row in the registers of a warp
 ROW_WARPS = 4  # of a block
 
@@ -22,7 +26,7 @@ ROW_WARPS = 4  # of a block
 class Share(NamedTuple):
     """How a warp shares rows. Kernels are compiled for each."""
 
-    number: str  # of A, as NumPy writes it
+    number: str  # of A, see halves.name_of
     vector: int  # numbers of a load
     lanes: int  # of a row, a power of two
     loads: int  # of a lane for a row
@@ -34,6 +38,26 @@ class Share(NamedTuple):
     def columns(self):
         """Numbers of a row in a lane."""
         return self.loads * self.vector
+
+    @property
+    def size(self):
+        """Bytes of a number."""
+        return 2 if self.number in HALVES else np.dtype(self.number).itemsize
+
+    @property
+    def pack(self):
+        """Numbers in a register that holds a part of a row."""
+        return 2 if self.number in HALVES and self.vector > 1 else 1
+
+    @property
+    def cell(self):
+        """The type of such a register."""
+        return np.uint32 if self.number in HALVES else np.dtype(self.number).type
+
+    @property
+    def held(self):
+        """These registers of a lane."""
+        return self.rows * self.columns // self.pack
 
     @property
     def width(self):
@@ -89,6 +113,8 @@ def share_for(number, vector, d, by_columns=False, warp=WARP):
     Then few lanes take a row, and a load of a warp a column or a few of as many rows as possible.
     """
     widest = MOST_COLUMNS * warp
+    if number in HALVES and d <= HALF_VECTOR * warp:  # as few columns for a lane, and so as many blocks, as for other numbers
+        vector = min(vector, HALF_VECTOR)
     width, lanes = min(d, widest), 1
     if by_columns and d > widest:
         width = PART
@@ -109,7 +135,7 @@ def share_of(A):
     vector = WORD // size if along == size else 1
     while vector > 1 and (address_of(A) | across | A.shape[1] * size) % (vector * size):
         vector //= 2
-    return share_for(A.dtype.str, vector, A.shape[1], abs(across) < abs(along))
+    return share_for(name_of(A.dtype), vector, A.shape[1], abs(across) < abs(along))
 
 
 SUM, LARGEST = "add", "larger"  # how numbers of a column are joined: operations of `ptx`
@@ -136,10 +162,18 @@ def parts(share, joins=()):
 
 def routines(share, joins):
     """The same, by the operations `on` of `ptx`."""
-    C, R, V, kinds = share.columns, share.rows, share.vector, len(joins)
+    C, R, V, pack, kinds = share.columns, share.rows, share.vector, share.pack, len(joins)
+
+    def numbers(on, rows, r):
+        """The numbers of slot r, each widened when it is asked for."""
+        for k in range(r * C // pack, (r + 1) * C // pack):
+            yield from on.widened(rows[k], share.number, pack)
 
     def fetch(on, rows, A, base, group, last, column, d):
-        """rows[r, j] = A[base + row of slot r, column + place of j]; a row beyond `last` is that one, columns beyond d are the first."""
+        """rows[r, j] = A[base + row of slot r, column + place of j], `pack` of them in one.
+
+        A row beyond `last` is that one, columns beyond d are the first.
+        """
         for r in range(R):
             row = on.least(on.offset(group, r * share.groups), last)
             for load in range(share.loads):
@@ -147,7 +181,7 @@ def routines(share, joins):
                 if share.is_part or load == share.loads - 1:
                     at = on.within(at, d)
                 for e, x in enumerate(on.words(A, base, row, at, V)):
-                    rows[r * C + load * V + e] = x
+                    rows[(r * C + load * V) // pack + e] = x
 
     def take(on, xs, x, column, d):
         """xs[j] = x[column + place of j], 0 beyond d."""
@@ -159,8 +193,8 @@ def routines(share, joins):
         """partial[r] += the part of <row, x> that this lane has."""
         for r in range(R):
             total = partial[r]
-            for j in range(C):
-                total = on.fma(on.widened(rows[r * C + j]), xs[j], total)
+            for j, number in enumerate(numbers(on, rows, r)):
+                total = on.fma(number, xs[j], total)
             partial[r] = total
 
     def gather(on, products, partial, lane):
@@ -183,7 +217,7 @@ def routines(share, joins):
         """sums[kind, j] += weight of the row times its j-th number; weights[kind, k] belong to the k-th product of a lane."""
         for r in range(R):
             lane, k = share.source(r)
-            row = [on.widened(rows[r * C + j]) for j in range(C)]
+            row = list(numbers(on, rows, r))
             for kind in range(kinds):
                 weight = weights[kind * share.products + k]
                 if share.lanes > 1:
@@ -215,8 +249,7 @@ def routines(share, joins):
         """sums[0] += the squares of the rows, sums[1] = their largest sizes."""
         for r in range(R):
             is_there = on.is_below(on.offset(group, r * share.groups), on.offset(last, 1))
-            for j in range(C):
-                x = on.widened(rows[r * C + j])
+            for j, x in enumerate(numbers(on, rows, r)):
                 sums[j] = on.fma(x, on.pick(is_there, x, 0.0), sums[j])
                 sums[C + j] = on.larger(sums[C + j], on.absolute(x))
 

@@ -13,6 +13,7 @@ import inspect
 import numpy as np
 from numba import config
 
+from . import halves
 from .block import device
 
 LANES = 32
@@ -87,7 +88,7 @@ else:
 
     HOPPER = (9, 0)  # from this compute capability on, one instruction multiplies 16 rows
 
-    I32, I64, F64, VOID = ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.VoidType()
+    I16, I32, I64, F64, VOID = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.VoidType()
 
     class Value:
         """A number in a register: operators write the code that computes with it."""
@@ -126,7 +127,7 @@ else:
         """An array, of any strides."""
 
         def __init__(self, context, builder, kind, value):
-            self.builder, self.number = builder, context.get_data_type(kind.dtype)
+            self.builder, self.kind, self.number = builder, kind.dtype, context.get_data_type(kind.dtype)
             self.struct = context.make_array(kind)(context, builder, value)
             self.ndim = kind.ndim
 
@@ -154,8 +155,8 @@ else:
             kind = ir.FunctionType(result, [each.type for each in arguments])
             return self.builder.call(ir.InlineAsm(kind, text, constraints, side_effect=side_effect), arguments)
 
-        def _widened(self, x):
-            return Value(self.builder, x if x.type == F64 else self.builder.fpext(x, F64))
+        def _widened(self, array, x):
+            return Value(self.builder, halves.widened(self.builder, array.kind, x))
 
         # -- numbers of this lane, in registers -------------------------------------------------------------------
 
@@ -172,14 +173,18 @@ else:
         # -- shared memory ----------------------------------------------------------------------------------------
 
         def load(self, array, place):
-            return self._widened(self.builder.load(array.element(place, 3), typ=array.number))
+            return self._widened(array, self.builder.load(array.element(place, 3), typ=array.number))
 
         def load_pair(self, array, place):
             """Two numbers side by side, from an even place."""
+            if array.number == I16:
+                both = self.builder.load(self.builder.bitcast(array.element(place, 3), ir.PointerType(I32, 3)), typ=I32)
+                both.align = 4
+                return [Value(self.builder, x) for x in halves.emitted(self.builder, both, halves.NAMES[array.kind], 2)]
             pair = ir.VectorType(array.number, 2)
             both = self.builder.load(self.builder.bitcast(array.element(place, 3), ir.PointerType(pair, 3)), typ=pair)
             both.align = 16 if array.number == F64 else 8
-            return [self._widened(self.builder.extract_element(both, ir.Constant(I32, k))) for k in range(2)]
+            return [self._widened(array, self.builder.extract_element(both, ir.Constant(I32, k))) for k in range(2)]
 
         def write(self, array, place, x):
             self.builder.store(x.it, array.element(place, 3))
@@ -192,7 +197,14 @@ else:
                 self.builder.store(x.it, self.builder.inttoptr(array.address(places), ir.PointerType(F64)))
 
         def copy(self, size, there, place, array, places, count):
-            """Start to copy `size` bytes, 4, 8 or 16, from array[places] on: the first `count` of them, and zeros. Both ends are on as many bytes."""
+            """Start to copy `size` bytes, 4, 8 or 16, from array[places] on: the first `count` of them, and zeros. Both ends are on as many bytes.
+
+            cp.async has no copy of 2 bytes: a thread loads them and waits for them.
+            """
+            if size == 2:
+                x = self._asm(I16, [array.address(places)], "ld.global.nc.u16 $0, [$1];", "=h,l")
+                self.builder.store(self.builder.select((count <= 0).it, ir.Constant(I16, 0), x), there.element(place, 3))
+                return
             to = self.builder.ptrtoint(there.element(place, 3), I32)
             text = f"cp.async.{'cg' if size == 16 else 'ca'}.shared.global [$0], [$1], {size}, $2;"
             self._asm(VOID, [to, array.address(places), self.builder.trunc(count.it, I32)], text, "r,l,r,~{memory}")

@@ -17,6 +17,7 @@ from numba import config
 from numba.cuda import types
 
 from .block import address_of, block_rows, cuda, device, kernel, multiprocessors
+from .halves import in_float64, name_of, stored
 from .scalar import linked_kernel
 from .tensor import LANES, afresh, straight
 from .vectors import row_weights
@@ -52,17 +53,23 @@ class Source(NamedTuple):
     itemsize: int
     size: int  # bytes of a copy, on as many bytes: those of a number, unless rows are contiguous
     is_down: bool  # whether the threads of a warp go down a column, since numbers lie so
+    is_bfloat16: bool = False
+
+    @property
+    def number(self):
+        """The numbers of A, see halves.name_of."""
+        return "bfloat16" if self.is_bfloat16 else f"<f{self.itemsize}"
 
 
 def source_of(A):
     """That of an array on the GPU."""
-    itemsize, (down, along) = A.dtype.itemsize, A.strides
+    itemsize, (down, along), is_bfloat16 = A.dtype.itemsize, A.strides, name_of(A.dtype) == "bfloat16"
     if along != itemsize and A.shape[1] > 1:
-        return Source(itemsize, itemsize, abs(down) < abs(along))
+        return Source(itemsize, itemsize, abs(down) < abs(along), is_bfloat16)
     size = 16
     while (address_of(A) | down) % size:
         size //= 2
-    return Source(itemsize, size, False)
+    return Source(itemsize, size, False, is_bfloat16)
 
 
 class Ring(NamedTuple):
@@ -77,6 +84,8 @@ class Ring(NamedTuple):
     @property
     def stride(self):
         """Numbers from a row to the next: so that lanes which load at once meet all banks."""
+        if self.itemsize == 2:
+            return self.columns + (16 if self.columns > 16 else 0)
         return self.columns + (4 if self.itemsize == 8 else 8)
 
     @property
@@ -100,8 +109,9 @@ def make_fetch(ring, columns, source, threads):
     size, itemsize, depth, stride = source.size, source.itemsize, ring.depth, ring.stride
     each = size // itemsize
     pieces = columns // each
-    down = min(depth, threads) if source.is_down else threads // min(pieces, threads)
-    along = threads // down
+    busy = min(threads, pieces * depth)  # the others have nothing to copy
+    down = min(depth, busy) if source.is_down else busy // min(pieces, busy)
+    along = busy // down
     is_down, downs, alongs = source.is_down, depth // down, pieces // along
     copy = straight(lambda on, there, place, A, i, j, count: on.copy(size, there, place, A, (i, j), count))
 
@@ -118,7 +128,12 @@ def make_fetch(ring, columns, source, threads):
                 i = row + r + k * down
                 copy(t, S, place + (r + k * down) * stride + j, A, min(i, n - 1), column, inside if i < stop else 0)
 
-    return fetch
+    @device
+    def fetch_by_some(S, place, A, row, stop, first, thread):
+        if thread < busy:
+            fetch(S, place, A, row, stop, first, thread)
+
+    return fetch if busy == threads else fetch_by_some
 
 
 def make_fetch_weights(ring, kinds, threads):
@@ -257,7 +272,7 @@ def narrow(groups, source, riders):
     tile, ring, warps = Tile(groups, True, riders), narrow_ring(groups, source.itemsize, riders), NARROW_WARPS
     depth, stages, stride, kinds, ring_S, ring_H = ring.depth, ring.stages, ring.stride, ring.kinds, ring.rows, ring.weights
     first_H = warps * ring_S * source.itemsize // 8
-    stored, numbers = (types.float64 if source.itemsize == 8 else types.float32), tile.numbers
+    number, numbers = stored(source.number), tile.numbers
     fetch, fetch_weights = make_fetch(ring, 16 * groups, source, LANES), make_fetch_weights(ring, kinds, LANES)
     multiply, store, clear = make_multiply(tile, ring, depth), make_store(tile), make_clear(numbers)
     leave, add = make_add(numbers)
@@ -265,7 +280,7 @@ def narrow(groups, source, riders):
 
     @folding(warps * LANES)
     def fold_narrow(A, h, gram):
-        S, H = cuda.shared.array(0, stored), cuda.shared.array(0, types.float64)
+        S, H = cuda.shared.array(0, number), cuda.shared.array(0, types.float64)
         acc = cuda.local.array(numbers, np.float64)
         lane, warp = cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
         n, d = A.shape
@@ -370,7 +385,7 @@ def wide(source, riders):
     depth, stages, stride, weights, has_riders = ring.depth, ring.stages, ring.stride, kinds * ring.depth, riders > 0
     half = depth // 2
     first_H = ring.rows * source.itemsize // 8
-    stored, numbers = (types.float64 if source.itemsize == 8 else types.float32), max(triangle.numbers, ridden.numbers)
+    number, numbers = stored(source.number), max(triangle.numbers, ridden.numbers)
     fetch, fetch_weights = make_fetch(ring, PANEL, source, threads), make_fetch_weights(ring, kinds, threads)
     multiply, multiply_rest, multiply_ridden = (make_multiply(tile, ring, half) for tile in (triangle, rest, ridden))
     store, store_rest, store_ridden = (make_store(tile) for tile in (triangle, rest, ridden))
@@ -387,7 +402,7 @@ def wide(source, riders):
 
     @folding(threads)
     def fold_wide(A, h, below, diagonal, lone, gram):
-        S, H = cuda.shared.array(0, stored), cuda.shared.array(0, types.float64)
+        S, H = cuda.shared.array(0, number), cuda.shared.array(0, types.float64)
         job = cuda.shared.array(8, types.int64)
         acc = cuda.local.array(numbers, np.float64)
         t = cuda.threadIdx.x
@@ -510,6 +525,6 @@ def weigh_rows(link, a, b, w, point, out):
 
 @kernel
 def widen(h, out):
-    """out = h, from float32 or strided numbers."""
+    """out = h, from smaller or strided numbers."""
     for i in range(cuda.grid(1), h.shape[0], cuda.gridsize(1)):
-        out[i] = h[i]
+        out[i] = in_float64(h[i])

@@ -11,6 +11,7 @@ from ..formulas import rows, states
 from ..formulas.links import growth, terms
 from ..formulas.records import Domain, Residuals
 from .block import THREADS, WARPS, block_rows, cuda, device, kernel
+from .halves import in_float64
 from .reduction import block_max, block_sum
 from .scalar import linked_device, linked_kernel, linked_kernel_of, scalar
 
@@ -232,7 +233,7 @@ def add_scaled(out, factor, x):
 def take_column(A, j, out):
     """out = A[:, j]."""
     for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
-        out[i] = A[i, j]
+        out[i] = in_float64(A[i, j])
 
 
 @kernel
