@@ -46,10 +46,14 @@ def address_of(array):
     return array.ctypes.data if config.ENABLE_CUDASIM else array.__cuda_array_interface__["data"][0]
 
 
-@functools.cache
 def multiprocessors():
-    """How many the GPU has."""
-    return 2 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
+    """How many the current GPU has."""
+    return 2 if config.ENABLE_CUDASIM else _multiprocessors_of(cuda.get_current_device().id)
+
+
+@functools.cache  # an attribute of a device takes Python 10 us
+def _multiprocessors_of(index):
+    return cuda.gpus[index].MULTIPROCESSOR_COUNT
 
 
 if config.ENABLE_CUDASIM:
