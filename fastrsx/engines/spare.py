@@ -58,18 +58,18 @@ class Rooms:
         self._taken: list[tuple[tuple[Any, ...], Any]] = []
         weakref.finalize(engine, self._spare.keep, self._taken).atexit = False
 
-    def _take(self, kind: Any, shape: Any, dtype: Any, **where: Any) -> Any:
-        key = kind.__name__, shape, np.dtype(dtype)
+    def _take(self, is_pinned: bool, shape: Any, dtype: Any) -> Any:
+        key = is_pinned, shape, np.dtype(dtype)
         array = self._spare.take(key)
         if array is None:
-            array = kind(shape, dtype, **where)
+            array = cuda.pinned_array(shape, dtype) if is_pinned else cuda.device_array(shape, dtype, stream=self.stream)
         self._taken.append((key, array))
         return array
 
     def new(self, shape: Any, dtype: Any = np.float64) -> Any:
         """An array on the GPU, with any numbers."""
-        return self._take(cuda.device_array, shape, dtype, stream=self.stream)
+        return self._take(False, shape, dtype)
 
     def pinned(self, size: int) -> Any:
         """A vector in memory that the GPU copies from and to."""
-        return self._take(cuda.pinned_array, size, np.float64)
+        return self._take(True, size, np.float64)
