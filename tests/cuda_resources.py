@@ -15,7 +15,7 @@ from numba import typeof, types
 from numba.cuda import compile_ptx
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import ROW_WARPS, share_for
@@ -69,6 +69,7 @@ def row_signatures():
         sums = (_link, A, x, x, x, _v, _states, _c)
         several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
         several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
+        several["squares"] = (sample.squares(share), (A, _f8[::1, :], _v))
         several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
         if columns == "64 columns":
             several |= {
@@ -124,6 +125,12 @@ def other_signatures():
         gram.merge_hessian: (_c, _m, _m),
         loop.merge_derivatives: (_c, _c, _i8, _m, _m),
         plane.merge_plane: (_m, _v),
+        sample.add_square: (_v, _v),
+        sample.fold_importance: (_v, _v, _f8, _m),
+        sample.merge_importance: (_m,),
+        sample.fold_probabilities: (_v, _v, _f8, _m),
+        sample.draw_rows: (_v, _v, _f8, _f8, _m, types.int64[::1], _v),
+        sample.take_rows: (_m, types.int64[::1], _m),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
 

@@ -21,12 +21,12 @@ from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, tensor_gram, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import share_for
 from processes import run
 
-FOR_A_SHARE = ("ahead", "columns", "curvature", "gradient", "products", "transposed")
+FOR_A_SHARE = ("ahead", "columns", "curvature", "gradient", "products", "squares", "transposed")
 HERE = Path(__file__).parent
 PRETEND = f"""
 import sys
@@ -138,7 +138,7 @@ def all_kernels():
         for riders in (0, tensor_gram.RIDERS):
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
             found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
-    for module in (gram, loop, merge, plane, rows, tensor_gram, vectors):
+    for module in (gram, loop, merge, plane, rows, sample, tensor_gram, vectors):
         made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:

@@ -7,7 +7,6 @@ from typing import Any
 from fastrsx.kernels.compiling.jit import interpreted
 from fastrsx.kernels.newton import iteration, plane, verdict
 
-
 NAMES = {
     "evaluate": "_evaluate_into",
     "evaluate_plane": "_evaluate_plane_into",

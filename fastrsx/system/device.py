@@ -52,7 +52,8 @@ def capability() -> tuple[int, int]:
 
     if why_none() or config.ENABLE_CUDASIM:
         return 9, 0
-    return tuple(kernels().cuda.get_current_device().compute_capability)  # type: ignore[return-value]
+    major, minor = kernels().cuda.get_current_device().compute_capability
+    return major, minor
 
 
 def variant(A: Any) -> str:

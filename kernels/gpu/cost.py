@@ -85,10 +85,10 @@ def tensor_gram(n: int, d: int, size: int, riders: int) -> list[Work]:
         products, loads, copies = groups * (groups + 1) + groups * (riders > 0), pair * groups + 1 + (riders > 0), size * 16 * groups / 128
     else:
         panels = -(-d // PANEL)
-        below, diagonal = panels * (panels - 1) // 2, panels / 2
-        products = 8 * (16 * below + 20 * diagonal)
-        loads = 8 * (below * (6 * pair + 1) + diagonal * (5 * pair + 1 + (riders > 0)))
-        copies = size * 2 * PANEL / 128 * (below + diagonal)
+        below = panels * (panels - 1) // 2
+        products = 8 * 16 * below + 8 * 20 * panels // 2
+        loads = 8 * below * (6 * pair + 1) + 8 * panels * (5 * pair + 1 + (riders > 0)) // 2
+        copies = size * 2 * PANEL / 128 * (below + panels / 2)
     return [Work("fold_narrow" if d <= NARROW else "fold_wide", bytes_, 0.0, n * (loads / 4 + copies), n * PRODUCT * products), COMBINE]
 
 

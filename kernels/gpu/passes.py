@@ -17,6 +17,7 @@ from .block import why_unavailable as why_unavailable
 from .gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
 from .merge import finish_columns, finish_gradient, merge_vectors
 from .plane import fold_combination, fold_plane, merge_plane
+from .queueing import queue
 from .scalar import ByLink
 from .share import ROW_WARPS, WIDEST, share_of
 from .vectors import (
@@ -108,7 +109,7 @@ def launch(kernel, grid, work, *args, threads=THREADS, shared=0):
     """Queue a kernel with that many blocks."""
     if isinstance(kernel, ByLink):
         kernel = kernel.of(type(work.link))
-    configured(kernel, grid, work.stream, threads, shared)(*args)
+    queue(kernel, grid, work.stream, args, threads, shared)
 
 
 def launch_rows(kernel, work, *args, parts=1):

@@ -192,7 +192,7 @@ def sum_before(scratch, sums, block):
 @device
 def drawn_before(passed, offset, most):
     """How many of offset, offset + 1, ... are less than a sum of probabilities."""
-    return min(max(math.ceil(passed - offset), 0), most) if passed > offset else 0
+    return min(np.int64(math.ceil(passed - offset)), most) if passed > offset else 0
 
 
 @kernel
