@@ -100,9 +100,13 @@ def foldings():
 
     for riders, what in ((0, ""), (tensor_gram.RIDERS, " and riders")):
         add(what, _f8, 16, False, _f8[:, ::1], riders, (1, 2, 4))
-    add(" and riders, float32", types.float32, 16, False, types.float32[:, ::1], tensor_gram.RIDERS, (4,))
-    add(" and riders, by element", _f8, 8, False, _f8[:, :], tensor_gram.RIDERS, (4,))
-    add(" and riders, down columns", types.float32, 4, True, types.float32[::1, :], tensor_gram.RIDERS, (4,))
+    single, riders = types.float32, tensor_gram.RIDERS
+    add(" and riders, float32", single, 16, False, single[:, ::1], riders, (4,))
+    add(" and riders, by element", _f8, 8, False, _f8[:, :], riders, (4,))
+    add(" and riders, down columns", single, 4, True, single[::1, :], riders, (4,))
+    add(" and riders, float64 down columns", _f8, 8, True, _f8[::1, :], riders, (4,))
+    add(" and riders, float32 by two", single, 8, False, single[:, ::1], riders, (4,))
+    add(" and riders, float32 by element", single, 4, False, single[:, :], riders, (4,))
     return found
 
 
@@ -190,18 +194,14 @@ def occupancy(registers, shared, target, threads):
 
 
 def fma_share(ptx):
-    """The share of multiply-adds in the innermost loop that has most of them. A loop of the PTX goes from a label to the branch back to it."""
-    lines = [line.strip() for line in ptx.splitlines()]
-    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
+    """The share of multiply-adds in the innermost loop that has most of them."""
     best = (0, 0.0)
-    for i, line in enumerate(lines):
-        branch = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
-        if branch and labels.get(branch[1], i) < i:
-            body = [each for each in lines[labels[branch[1]] : i + 1] if each.endswith(";")]
-            if any(re.search(r"\bbra", each) for each in body[:-1]):
-                continue  # not the innermost
-            count = sum("fma.rn.f64" in each for each in body)
-            best = max(best, (count, count / len(body)))
+    for _, lines in loops(ptx):
+        body = [each for each in lines if each.endswith(";")]
+        if any(re.search(r"\bbra", each) for each in body[:-1]):
+            continue  # not the innermost
+        count = sum("fma.rn.f64" in each for each in body)
+        best = max(best, (count, count / len(body)))
     return best[1]
 
 
@@ -232,9 +232,26 @@ def tensor_products(ptx):
     return re.findall(r"mma\.sync\.aligned\.m(?:8|16)n8k4\.row\.col\.f64\.f64\.f64\.f64", ptx)
 
 
+def loops(ptx):
+    """The lines of each loop of the PTX, which goes from a label to the branch back to it."""
+    lines = [line.strip() for line in ptx.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
+    for i, line in enumerate(lines):
+        branch = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if branch and labels.get(branch[1], i) < i:
+            yield range(labels[branch[1]], i + 1), lines[labels[branch[1]] : i + 1]
+
+
+def looped_products(ptx):
+    """How many instructions for tensor cores are in loops."""
+    places = {at[k] for at, body in loops(ptx) for k, line in enumerate(body) if tensor_products(line)}
+    return len(places)
+
+
 def line(name, target, it):
     """A row of the table."""
-    share = f"{it.fma_share:.0%}" if it.fma_share else ""
+    count = looped_products(it.ptx)
+    share = f"{it.fma_share:.0%}" if it.fma_share else f"{count} on tensor cores" if count else ""
     cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
     return f"| {' | '.join(map(str, cells))} |"
 

@@ -70,7 +70,9 @@ def test_a_gram_kernel_is_on_tensor_cores(folding, signature, target):
     found = cuda_resources.resources(folding.kernel, signature, target, folding.threads, folding.shared)
     assert found.spilled == 0
     assert found.shared <= cuda_resources.TARGETS[target][0] * 1024 - 1024
-    assert cuda_resources.tensor_products(found.ptx)
+    products = cuda_resources.tensor_products(found.ptx)
+    assert set(products) == {f"mma.sync.aligned.m{'8' if target == (8, 0) else '16'}n8k4.row.col.f64.f64.f64.f64"}
+    assert cuda_resources.looped_products(found.ptx) == len(products)
     assert "cp.async" in found.ptx
     assert ".local" not in found.ptx
     assert not cuda_resources.atomics(found.ptx)
