@@ -8,11 +8,13 @@ import subprocess
 import tempfile
 from importlib.metadata import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 from numba import typeof, types
-from numba.cuda import compile_ptx
+from numba.cuda import compile_ptx, dispatcher
 
 from fastrsx.kernels.formulas import links, records
 from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, tensor_gram, vectors
@@ -207,7 +209,9 @@ def fma_share(ptx):
 
 def resources(kernel, signature, target, threads=THREADS, dynamic=0):
     """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
-    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
+    there = SimpleNamespace(compute_capability=target)  # what a kernel calls, numba-cuda compiles for the current GPU
+    with mock.patch.object(dispatcher, "get_current_device", lambda: there):
+        ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
