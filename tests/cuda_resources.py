@@ -210,7 +210,7 @@ def fma_share(ptx):
 def resources(kernel, signature, target, threads=THREADS, dynamic=0):
     """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
     there = SimpleNamespace(compute_capability=target)  # what a kernel calls, numba-cuda compiles for the current GPU
-    with mock.patch.object(dispatcher, "get_current_device", lambda: there):
+    with mock.patch.object(dispatcher, "get_current_device", return_value=there):
         ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"

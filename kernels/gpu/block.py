@@ -31,7 +31,7 @@ def kernel_of(registers):
 
 
 device = functools.partial(cuda.jit, device=True, inline="always")
-# Inlined by LLVM, not by Numba: compiled once where a kernel calls it several times. Of a warp or a block, whose threads have no other numbers of its own.
+# The same for what kernels call several times: inlined by LLVM, not by Numba, which would copy it and infer its types each time.
 called = functools.partial(cuda.jit, device=True) if config.ENABLE_CUDASIM else functools.partial(cuda.jit, device=True, forceinline=True)
 unsigned = np.uint64  # for an index in a hot loop: a signed one is tested for a negative value
 
