@@ -120,7 +120,7 @@ class Run:
         n, d = A.shape
         self.given, self.p, self.h, self.work = (A, x, b, w), p, h, kernels.alloc_workspace(n, d, True)
         self.grad, self.hess, self.product = cuda.device_array(d), cuda.device_array((d, d)), cuda.device_array(d)
-        self.B = cuda.to_device(np.asfortranarray(np.random.default_rng(d).standard_normal((d, sample.DIRECTIONS))))
+        self.B = cuda.to_device(np.random.default_rng(d).standard_normal((sample.DIRECTIONS, d)))
         count = max(20 * d, n // 50) + 1
         self.rows, self.weights = cuda.device_array(count, np.int64), cuda.device_array(count)
 
@@ -200,7 +200,7 @@ def check_sample():
     found, _ = (array.copy_to_host() for array in run.call("draw, drawn rows"))
     rows, weights = np.zeros(len(found), np.int64), np.zeros(len(found))
     count = on_cpu.draw(h, scores, len(found) - 1, 0.5, rows, weights)
-    error = wrong(*run.call("scores, drawn rows"), ((A @ run.B.copy_to_host()) ** 2).sum(axis=1))
+    error = wrong(*run.call("scores, drawn rows"), ((A @ run.B.copy_to_host().T) ** 2).sum(axis=1))
     fine = error < TOL and np.array_equal(found[:count], rows[:count])
     say("drawn rows", f"{n} x {d}", "float64", f"{error:.1e}", "", "" if fine else "WRONG")
     return fine

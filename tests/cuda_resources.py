@@ -71,7 +71,7 @@ def row_signatures():
         sums = (_link, A, x, x, x, _v, _states, _c)
         several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
         several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
-        several["squares"] = (sample.squares(share), (A, _f8[::1, :], _v))
+        several["squares"] = (sample.squares(share), (A, _m, _v))
         several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
         if columns == "64 columns":
             several |= {

@@ -19,10 +19,10 @@ SHAPES = [(23, 1), (41, 3), (19, 17), (7, passes.WIDEST + 3)]
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_scores_are_squared_norms(n, d, dtype, order):
     rng = np.random.default_rng(d)
-    A, B = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((d, sample.DIRECTIONS))
+    A, B = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((sample.DIRECTIONS, d))
     out = cuda.to_device(np.full(n, np.nan))
-    sample.scores(cuda.to_device(np.asarray(A, order=order)), cuda.to_device(np.asfortranarray(B)), out, kernels.alloc_workspace(n, d, False))
-    np.testing.assert_allclose(out.copy_to_host(), ((A @ B) ** 2).sum(axis=1), rtol=1e-5 if dtype == np.float32 else 1e-12)
+    sample.scores(cuda.to_device(np.asarray(A, order=order)), cuda.to_device(B), out, kernels.alloc_workspace(n, d, False))
+    np.testing.assert_allclose(out.copy_to_host(), ((A @ B.T) ** 2).sum(axis=1), rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
 def draw(h, scores, wanted, offset):

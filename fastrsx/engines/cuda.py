@@ -300,7 +300,7 @@ class CudaPasses(Passes):
     def row_squares(self, B: Matrix) -> DeviceVector:
         self.count += sample.reads_of_scores(self.source)
         out = self.scratch()
-        sample.scores(self.source, self._from_host(np.asfortranarray(B[: self.shape[1]])), out, self._work)
+        sample.scores(self.source, self._from_host(np.ascontiguousarray(B[: self.shape[1]].T)), out, self._work)
         return out
 
     def drawing(self, size: int) -> Any:

@@ -25,7 +25,7 @@ DIRECTIONS = 8  # of the estimate of a leverage: the lanes of a register on the 
 
 @functools.cache
 def squares(share):
-    """For ||A_i B||^2. B lies in shared memory as the lanes read it, side by side; a share that is a part of the columns has too many of them."""
+    """For ||B A_i||^2. B lies in shared memory as the lanes read it, side by side; a share that is a part of the columns has too many of them."""
     routine, lanes, vector, C, R, count = routines(share, ()), share.lanes, share.vector, share.columns, share.rows, share.products
     places, steps, fetch_rows, number = make_places(share), make_steps(share), parts(share).fetch, np.dtype(share.number).type
     held, groups, step, size = sizes(share)[0], share.groups, share.step, DIRECTIONS * C * lanes
@@ -47,7 +47,7 @@ def squares(share):
     add_squares = straight(add)
 
     def fold_squares(A, B, out):
-        """out_i = ||A_i B||^2, B of d x DIRECTIONS: one read of A."""
+        """out_i = ||B A_i||^2, B of DIRECTIONS x d: one read of A."""
         table = cuda.shared.array(size, np.float64)
         rows, found = cuda.local.array(held, number), cuda.local.array(count, np.float64)
         n, d = A.shape
@@ -55,7 +55,7 @@ def squares(share):
         for k in range(cuda.threadIdx.x, size, cuda.blockDim.x):
             j, mine = k // lanes % C, k % lanes
             there = mine * vector + j // vector * lanes * vector + j % vector
-            table[k] = B[there, k // (C * lanes)] if there < d else 0.0
+            table[k] = B[k // (C * lanes), there] if there < d else 0.0
         cuda.syncthreads()
         at, stop = steps(n)
         while at < stop:
@@ -85,14 +85,14 @@ def reads_of_scores(A):
 
 
 def scores(A, B, out, work):
-    """out_i = ||A_i B||^2, B of d x DIRECTIONS in Fortran order: one read of A, and of a very wide A one for each direction."""
+    """out_i = ||B A_i||^2, B of DIRECTIONS x d: one read of A, and of a very wide A one for each direction."""
     share = share_of(A)
     if not share.is_part:
         launch_rows(squares(share), work, A, B, out)
         return
     fill(out, work, 0.0)
     for k in range(DIRECTIONS):
-        products(A, B[:, k], work.products, work)
+        products(A, B[k], work.products, work)
         launch(add_square, spread(work), work, out, work.products)
 
 
