@@ -23,7 +23,8 @@ from test_cuda import formulas
 
 import fastrsx
 from fastrsx.kernels import cuda as kernels
-from fastrsx.kernels.gpu import passes
+from fastrsx.kernels.cpu import sample as on_cpu
+from fastrsx.kernels.gpu import passes, sample
 from fastrsx.system import device
 
 cuda = kernels.cuda
@@ -47,6 +48,9 @@ PASSES = (  # pass, n, d, dtype, target in ms
     ("value_grad_hess", 10_000_000, 64, F64, 3.9),
     ("value_grad_hess", 1_000_000, 512, F64, 7.5),
     ("hess_vec, point known", 10_000_000, 64, F64, 1.95),
+    ("scores, drawn rows", 2_500_000, 256, F64, 2.0),
+    ("scores, drawn rows", 1_000_000, 512, F64, 1.6),
+    ("draw, drawn rows", 2_500_000, 256, F64, 0.2),
     *((op, 1_000_001, d, F64, None) for d in (13, 37, 50, 100, 300) for op in ("value_grad", "value_grad_hess")),
 )
 SPARSE = 4_000_000, 100_000, 16  # n, d, entries of a row
@@ -123,6 +127,9 @@ class Run:
         self.work = kernels.alloc_sparse_workspace(A) if passes.is_sparse(A) else kernels.alloc_workspace(n, d, True)
         self.grad, self.product = cuda.device_array(d), cuda.device_array(d)
         self.hess = None if passes.is_sparse(A) else cuda.device_array((d, d))
+        self.B = cuda.to_device(np.random.default_rng(d).standard_normal((sample.DIRECTIONS, d)))
+        count = max(20 * d, n // 50) + 1
+        self.rows, self.weights = cuda.device_array(count, np.int64), cuda.device_array(count)
 
     def call(self, op):
         A, _, b, w = self.given
@@ -138,6 +145,12 @@ class Run:
         if op == "hess_vec":
             kernels.hess_vec(*self.given, self.p, self.product, self.work)
             return (self.product,)
+        if op == "scores, drawn rows":
+            sample.scores(A, self.B, self.work.a, self.work)
+            return (self.work.a,)
+        if op == "draw, drawn rows":
+            sample.draw(self.h, b, self.rows.shape[0] - 1, 0.5, self.rows, self.weights, self.work)
+            return self.rows, self.weights
         passes.curvature(A, self.p, self.work.a, b, w, self.work.point, self.work.h[:0], self.work)
         return ()
 
@@ -219,16 +232,31 @@ def check_sparse():
     return all_fine
 
 
-def check_solve():
+def check_sample():
+    """Whether leverages are right, and the rows drawn those of the CPU."""
+    n, d = (60, 3) if TINY else (20_011, 300)
+    rng = np.random.default_rng(1)
+    A, h, scores = rng.standard_normal((n, d)), rng.standard_normal(n), rng.random(n)
+    run = Run(*map(cuda.to_device, (A, rng.random(d), scores, np.empty(0), rng.random(d), h)))
+    found, _ = (array.copy_to_host() for array in run.call("draw, drawn rows"))
+    rows, weights = np.zeros(len(found), np.int64), np.zeros(len(found))
+    count = on_cpu.draw(h, scores, len(found) - 1, 0.5, rows, weights)
+    error = wrong(*run.call("scores, drawn rows"), ((A @ run.B.copy_to_host().T) ** 2).sum(axis=1))
+    fine = error < TOL and np.array_equal(found[:count], rows[:count])
+    say("drawn rows", f"{n} x {d}", "float64", f"{error:.1e}", "", "" if fine else "WRONG")
+    return fine
+
+
+def check_solve(**given):
     """Whether a solve ends where that of the CPU does."""
     n, d = (30, 3) if TINY else (20_011, 37)
     rng = np.random.default_rng(0)
     A = rng.standard_normal((n, d))
     b = fastrsx.predict(A, rng.standard_normal(d) / d) * rng.uniform(0.8, 1.2, n)
-    here, there = fastrsx.newton(A, b / b.sum()), fastrsx.newton(cuda.to_device(A), b / b.sum())
+    here, there = fastrsx.newton(A, b / b.sum()), fastrsx.newton(cuda.to_device(A), b / b.sum(), **given)
     error = float(np.abs(there.x - here.x).max() / np.abs(here.x).max())
     fine = there.status is here.status and error < 1e-8
-    say("newton", f"{n} x {d}", "float64", f"{error:.1e}", "", "" if fine else "WRONG")
+    say(", ".join(["newton", *given.values()]), f"{n} x {d}", "float64", f"{error:.1e}", "", "" if fine else "WRONG")
     return fine
 
 
@@ -253,7 +281,7 @@ def time_passes(store):
             at, run = (n, d, dtype), Run(*problem)
             run.call("value_grad")  # the point
         ours = timed(functools.partial(run.call, op))
-        cells = [] if "known" in op else [peer_time(peer, op, problem) for peer in others.values()]
+        cells = [] if "known" in op or "drawn" in op else [peer_time(peer, op, problem) for peer in others.values()]
         say(op, f"{n} x {d}", dtype.__name__, target or "", f"{ours:.3f}", *cells)
 
 
@@ -329,7 +357,7 @@ def time_first():
 
 def main():
     print(f"{'simulator' if TINY else cuda.get_current_device().name}, fastrsx {fastrsx.__version__}\n")
-    is_right = check_passes() and check_sparse() and check_solve()
+    is_right = all([check_passes(), check_sparse(), check_sample(), check_solve(), check_solve(hessian="sampled")])
     store = Store(2_000 if TINY else 640_000_000)
     time_passes(store)
     time_sparse()

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from fastrsx.kernels.gpu import cost
 from fastrsx.kernels.layouts import registry
 from fastrsx.kernels.registers.shapes import REGISTER
 
@@ -30,6 +31,7 @@ NEWTON_ROW_NS, ROW_NS = {"zmm": (5.0, 2.5), "ymm": (5.5, 4.2), "q": (11.0, 8.4),
 # The same of sparse A (bench/RESULTS.md, rows "value+grad, sparse" and "Hessian, sparse"): an entry in a pass, one that is sorted for a Gram matrix,
 # and a product that is added to that.
 ENTRY_NS, SORT_NS, UPDATE_NS = 2.5, 8.0, 1.0
+SAMPLED_ON_GPU_FROM = 256  # columns: below, a step on a GPU takes as long as its launches, or a Gram matrix one read of A
 # Steps in one read: columns up to which the Gram matrix of a refused step costs less than the reads that are spared, in memory and from disk; and
 # bytes of A from which it is not in a cache, where a read costs little (rows "newton, one read").
 READ_ONCE_UP_TO, READ_ONCE_IN_PARTS_UP_TO, READ_ONCE_FROM = 64, 128, 2**26
@@ -189,8 +191,6 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         raise ValueError("hessian is 'reduced', which is for dense A in memory: pass 'matrix-free', or 'auto'")
     if loader == "dask" and hessian.startswith("sampled"):
         raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A in chunks of dask")
-    if loader in ON_GPU and hessian.startswith("sampled"):
-        raise ValueError(f"hessian is {hessian!r}, which draws rows of A in memory: pass 'exact', 'matrix-free' or 'auto' with A on a GPU")
     if hessian == "reduced" and d <= n:
         raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
     if loader == "device sparse" and hessian == "exact":
@@ -201,8 +201,8 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "matrix-free", f"steps by products alone, as {min(n, d)} is more than the {REDUCED_UP_TO} up to which matrices of that size are formed"
     if is_in_parts(loader) or loader == "dask":
         return ("exact", "") if d <= REDUCED_UP_TO else ("matrix-free", "steps by products alone, as A is in parts")
-    if loader in ON_GPU:  # where a Gram matrix is cheaper relative to products than here
-        return ("exact", "") if d <= n else ("matrix-free", "steps by products alone, as A has more columns than rows")
+    if loader in ON_GPU:
+        return choose_on_gpu(n, d, sample_rows)
     if d > n and whole:
         return "reduced", f"the loss depends on the {n} numbers A x alone, so steps are taken in at most {n} variables in place of {d}"
     costs = {choice: step_cost(size, choice, sample_rows) for choice in PRODUCTS if choice != "sampled" or 2 * sample_rows <= n}
@@ -211,6 +211,18 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
         return "exact", ""
     why = f"from {sample_rows} rows" if best == "sampled" else "by products alone"
     return best, f"steps {why} should take 1/{costs['exact'] / costs[best]:.1f} of the time of the exact Hessian's"
+
+
+def choose_on_gpu(n: int, d: int, sample_rows: int) -> tuple[str, str]:
+    """The same for a wide A on a GPU, where a Gram matrix is cheaper relative to products than here; by the current GPU's data sheet."""
+    if d > n:
+        return "matrix-free", "steps by products alone, as A has more columns than rows"
+    if d < SAMPLED_ON_GPU_FROM or 2 * sample_rows > n:
+        return "exact", ""
+    costs = cost.steps(n, d, sample_rows, PRODUCTS["sampled"], cost.ceiling_of(device.capability()))
+    if costs["exact"] < PAYS * costs["sampled"]:
+        return "exact", ""
+    return "sampled", f"steps from {sample_rows} rows should take 1/{costs['exact'] / costs['sampled']:.1f} of the time of the exact Hessian's"
 
 
 def gram_is_sparse(data: Data) -> bool:

@@ -8,14 +8,16 @@ import subprocess
 import tempfile
 from importlib.metadata import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 from numba import typeof, types
-from numba.cuda import compile_ptx
+from numba.cuda import compile_ptx, dispatcher
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.halves import STORED
 from fastrsx.kernels.gpu.scalar import ByLink
@@ -84,6 +86,7 @@ def row_signatures():
         sums = (_link, A, x, x, x, _v, _states, _c)
         several = {"sums": (rows.sums(share, 3), sums), "weighted sums": (rows.sums(share, 4), sums)}
         several["ahead"] = (loop.ahead(share), (_link, A, _v, _v, _v, _v, _states))
+        several["squares"] = (sample.squares(share), (A, _m, _v))
         several["curvature"] = (rows.curvature(share), (_link, A, x, _v, x, x, _point, _c, _v))
         if columns == "64 columns":
             several |= {
@@ -114,11 +117,15 @@ def foldings():
 
     for riders, what in ((0, ""), (tensor_gram.RIDERS, " and riders")):
         add(what, _f8, 16, False, _f8[:, ::1], riders, (1, 2, 4))
-    add(" and riders, float32", types.float32, 16, False, types.float32[:, ::1], tensor_gram.RIDERS, (4,))
+    single, riders = types.float32, tensor_gram.RIDERS
+    add(" and riders, float32", single, 16, False, single[:, ::1], riders, (4,))
     for number, copy, how in ((types.float16, 16, "float16"), (STORED["bfloat16"], 16, "bfloat16"), (types.float16, 2, "float16 on 2 bytes")):
-        add(f" and riders, {how}", number, copy, False, number[:, ::1], tensor_gram.RIDERS, (4,))
-    add(" and riders, by element", _f8, 8, False, _f8[:, :], tensor_gram.RIDERS, (4,))
-    add(" and riders, down columns", types.float32, 4, True, types.float32[::1, :], tensor_gram.RIDERS, (4,))
+        add(f" and riders, {how}", number, copy, False, number[:, ::1], riders, (4,))
+    add(" and riders, by element", _f8, 8, False, _f8[:, :], riders, (4,))
+    add(" and riders, down columns", single, 4, True, single[::1, :], riders, (4,))
+    add(" and riders, float64 down columns", _f8, 8, True, _f8[::1, :], riders, (4,))
+    add(" and riders, float32 by two", single, 8, False, single[:, ::1], riders, (4,))
+    add(" and riders, float32 by element", single, 4, False, single[:, :], riders, (4,))
     return found
 
 
@@ -143,6 +150,12 @@ def other_signatures():
         plane.merge_plane: (_m, _v),
         sparse.merge(8, False): (_m, _places, _i8, _c),
         sparse.merge(8, True): (_m, _places, _i8, _c),
+        sample.add_square: (_v, _v),
+        sample.fold_importance: (_v, _v, _f8, _m),
+        sample.merge_importance: (_m,),
+        sample.fold_probabilities: (_v, _v, _f8, _m),
+        sample.draw_rows: (_v, _v, _f8, _f8, _m, types.int64[::1], _v),
+        sample.take_rows: (_m, types.int64[::1], _m),
         plane.fold_combination: (_link, _plane, _three, _v, _states),
     }
 
@@ -202,24 +215,22 @@ def occupancy(registers, shared, target, threads):
 
 
 def fma_share(ptx):
-    """The share of multiply-adds in the innermost loop that has most of them. A loop of the PTX goes from a label to the branch back to it."""
-    lines = [line.strip() for line in ptx.splitlines()]
-    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
+    """The share of multiply-adds in the innermost loop that has most of them."""
     best = (0, 0.0)
-    for i, line in enumerate(lines):
-        branch = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
-        if branch and labels.get(branch[1], i) < i:
-            body = [each for each in lines[labels[branch[1]] : i + 1] if each.endswith(";")]
-            if any(re.search(r"\bbra", each) for each in body[:-1]):
-                continue  # not the innermost
-            count = sum("fma.rn.f64" in each for each in body)
-            best = max(best, (count, count / len(body)))
+    for _, lines in loops(ptx):
+        body = [each for each in lines if each.endswith(";")]
+        if any(re.search(r"\bbra", each) for each in body[:-1]):
+            continue  # not the innermost
+        count = sum("fma.rn.f64" in each for each in body)
+        best = max(best, (count, count / len(body)))
     return best[1]
 
 
 def resources(kernel, signature, target, threads=THREADS, dynamic=0):
     """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
-    ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
+    there = SimpleNamespace(compute_capability=target)  # what a kernel calls, numba-cuda compiles for the current GPU
+    with mock.patch.object(dispatcher, "get_current_device", return_value=there):
+        ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
@@ -244,9 +255,26 @@ def tensor_products(ptx):
     return re.findall(r"mma\.sync\.aligned\.m(?:8|16)n8k4\.row\.col\.f64\.f64\.f64\.f64", ptx)
 
 
+def loops(ptx):
+    """The lines of each loop of the PTX, which goes from a label to the branch back to it."""
+    lines = [line.strip() for line in ptx.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\$\w+:", line)}
+    for i, line in enumerate(lines):
+        branch = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if branch and labels.get(branch[1], i) < i:
+            yield range(labels[branch[1]], i + 1), lines[labels[branch[1]] : i + 1]
+
+
+def looped_products(ptx):
+    """How many instructions for tensor cores are in loops."""
+    places = {at[k] for at, body in loops(ptx) for k, line in enumerate(body) if tensor_products(line)}
+    return len(places)
+
+
 def line(name, target, it):
     """A row of the table."""
-    share = f"{it.fma_share:.0%}" if it.fma_share else ""
+    count = looped_products(it.ptx)
+    share = f"{it.fma_share:.0%}" if it.fma_share else f"{count} on tensor cores" if count else ""
     cells = (name, "sm_{}{}".format(*target), it.registers, f"{it.shared} B", f"{it.spilled} B", f"{it.occupancy:.0%}", share)
     return f"| {' | '.join(map(str, cells))} |"
 

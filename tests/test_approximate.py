@@ -5,7 +5,7 @@ import pytest
 
 import fastrsx
 import naive
-from fastrsx import Status
+from fastrsx import Status, planning
 from fastrsx.data import load_automobiles
 from fastrsx.kernels.cpu import sample
 from fastrsx.kernels.layouts.panel import padded
@@ -310,6 +310,25 @@ def test_auto(n, d, choice):
     assert plan.hessian == choice
     assert f"{choice} Hessian" in str(plan)
     assert (choice == "exact") == ("of the time" not in plan.reason)
+
+
+@pytest.mark.parametrize(
+    ("capability", "n", "d", "choice"),
+    [
+        ((9, 0), 10**6, 256, "exact"),  # on tensor cores a Gram matrix is one read of A
+        ((9, 0), 10**6, 2048, "sampled"),
+        ((8, 0), 10**6, 512, "sampled"),
+        ((8, 9), 10**6, 256, "sampled"),  # without them, many
+        ((8, 9), 10**6, 255, "exact"),
+        ((8, 9), 10**4, 512, "exact"),  # more than half of the rows would be drawn
+        ((9, 0), 500, 512, "matrix-free"),
+    ],
+)
+def test_auto_on_a_gpu(monkeypatch, capability, n, d, choice):
+    monkeypatch.setattr(planning.device, "capability", lambda: capability)
+    found, why = planning.choose_hessian(planning.Size(n, d), "auto", planning.sample_size(n, d), "device")
+    assert found == choice
+    assert ("of the time of the exact Hessian's" in why) == (choice == "sampled")
 
 
 def test_what_was_asked_for_is_taken():

@@ -21,12 +21,12 @@ from numba.cuda.dispatcher import CUDADispatcher
 
 from fastrsx.kernels.compiling import gpucache
 from fastrsx.kernels.formulas import links
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sparse, tensor_gram, vectors
+from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.scalar import ByLink
 from fastrsx.kernels.gpu.share import share_for
 from processes import run
 
-FOR_A_SHARE = ("ahead", "columns", "curvature", "gradient", "products", "transposed")
+FOR_A_SHARE = ("ahead", "columns", "curvature", "gradient", "products", "squares", "transposed")
 HERE = Path(__file__).parent
 PRETEND = f"""
 import sys
@@ -141,7 +141,7 @@ def all_kernels():
     for lanes in (1, 8):
         found |= {make(lanes): f"sparse {name} {lanes}" for name, make in vars(sparse).items() if name in FOR_A_SHARE}
         found |= {sparse.merge(lanes, has_largest): f"merge {lanes} {has_largest}" for has_largest in (False, True)}
-    for module in (gram, loop, merge, plane, rows, sparse, tensor_gram, vectors):
+    for module in (gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors):
         made = {} if module is sparse else {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:

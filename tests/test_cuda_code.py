@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from numba import cuda, float32, float64
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
 import fastrsx
-from fastrsx.kernels.gpu import block, cost, gram, tensor_gram
+from fastrsx.kernels.gpu import block, cost, gram, passes, tensor_gram
 from fastrsx.kernels.gpu import share as share_of_rows
 from fastrsx.system import device
 
@@ -72,7 +73,9 @@ def test_a_gram_kernel_is_on_tensor_cores(folding, signature, target):
     found = cuda_resources.resources(folding.kernel, signature, target, folding.threads, folding.shared)
     assert found.spilled == 0
     assert found.shared <= cuda_resources.TARGETS[target][0] * 1024 - 1024
-    assert cuda_resources.tensor_products(found.ptx)
+    products = cuda_resources.tensor_products(found.ptx)
+    assert set(products) == {f"mma.sync.aligned.m{'8' if target == (8, 0) else '16'}n8k4.row.col.f64.f64.f64.f64"}
+    assert cuda_resources.looped_products(found.ptx) == len(products)
     assert "cp.async" in found.ptx
     assert ".local" not in found.ptx
     assert not cuda_resources.atomics(found.ptx)
@@ -89,6 +92,34 @@ def test_every_ring_fits_into_an_a100(itemsize, riders):
 
 def test_the_cost_model_has_the_sizes_of_the_kernels():
     assert (cost.TILE, cost.FUSED_UP_TO) == (gram.TILE, share_of_rows.WIDEST)
+    assert (cost.NARROW, cost.PANEL, cost.RIDERS) == (tensor_gram.NARROW, tensor_gram.PANEL, tensor_gram.RIDERS)
+
+
+@pytest.mark.parametrize("riders", [0, tensor_gram.RIDERS])
+@pytest.mark.parametrize("d", [10, 30, 64])
+def test_the_cost_model_counts_the_products_of_a_narrow_kernel(d, riders):
+    """Those of the tile of a warp, for 4 rows; and what the model makes of a block of two panels, by the tiles of its 8 warps."""
+    groups = {10: 1, 30: 2, 64: 4}[d]
+    work = cost.tensor_gram(4, d, 8, riders)[0]
+    tile = tensor_gram.Tile(groups, True, riders)
+    assert work.products == 4 * cost.PRODUCT * (len(tile.products) + groups * (riders > 0))
+    assert work.bytes == 4 * (8 * d + 8 * (1 + riders))
+    triangle, rest = (len(tensor_gram.Tile(4, is_triangle, 0).products) for is_triangle in (True, False))
+    assert cost.tensor_gram(4, 256, 8, 0)[0].products == 4 * cost.PRODUCT * 8 * (rest + triangle)
+
+
+def test_multiprocessors_are_those_of_the_current_gpu(monkeypatch):
+    gpus = [SimpleNamespace(id=index, MULTIPROCESSOR_COUNT=count, compute_capability=(9, 0)) for index, count in enumerate((132, 78))]
+    current = [gpus[0]]
+    monkeypatch.setattr(block, "cuda", SimpleNamespace(get_current_device=lambda: current[0], gpus=gpus))
+    monkeypatch.setattr(tensor_gram, "has_tensor_cores", lambda: True)
+    block._multiprocessors_of.cache_clear()
+    found = []
+    for gpu in (*gpus, gpus[0]):
+        current[0] = gpu
+        found.append((block.multiprocessors(), passes.block_count(10**6, 64), passes.split_count(10**6, 64)))
+    block._multiprocessors_of.cache_clear()
+    assert found == [(132, 4 * 132, 132), (78, 4 * 78, 78), found[0]]
 
 
 def test_a_kernel_with_all_of_these_faults_would_be_seen():

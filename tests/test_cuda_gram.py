@@ -155,8 +155,7 @@ def test_the_same_bits_each_time_and_after_another_matrix():
 def test_all_rows_have_a_block_and_parts_fit(n, d, monkeypatch):
     for name, value in {"GROUPS": 4, "NARROW": 64, "HALF": 64, "QUARTER": 32, "PANEL": 128, "NARROW_WARPS": 8}.items():
         monkeypatch.setattr(tensor_gram, name, value)
-    monkeypatch.setattr(tensor_gram, "multiprocessors", lambda: 132)
-    split = tensor_gram.split_of.__wrapped__(n, d)
+    split = tensor_gram.split_on.__wrapped__(132, n, d)
     assert split.parts == 1 or 8 * split.parts * d * (d + 3) <= 2 * tensor_gram.PART_BYTES
     panels = -(-d // 128)
     kinds = (panels * (panels - 1) // 2, split.below), (panels // 2, split.diagonal), (panels % 2, split.lone)

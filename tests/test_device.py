@@ -17,7 +17,8 @@ from fastrsx.system import device
 from formulas import random_data
 
 kernels = gpu.kernels()
-from fastrsx.kernels.gpu import passes  # noqa: E402  the simulator comes first
+from fastrsx.engines import spare  # noqa: E402  the simulator comes first
+from fastrsx.kernels.gpu import passes  # noqa: E402
 
 cuda = kernels.cuda
 only_simulated = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="it counts in the simulator")
@@ -135,6 +136,7 @@ class Counts(dict):
             (cuda.stream, "synchronize", lambda *args: "waits"),
             (cuda, "device_array", lambda *args: "allocations"),
             (cuda, "pinned_array", lambda *args: "allocations"),
+            (cuda, "to_device", lambda *args: "allocations"),
         ):
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name), what))
 
@@ -165,6 +167,51 @@ def test_what_a_step_asks_of_the_gpu(monkeypatch):
         found.append(counts)
     assert {name: found[1][name] - found[0][name] for name in found[0]} == {"launches": 6, "copies": 3, "waits": 2, "allocations": 0}
     assert found[0]["launches"] <= 16 + 2 * 6  # 16 at the start and the end
+
+
+@only_simulated
+@pytest.mark.parametrize("given", [{}, {"hessian": "matrix-free"}, {"hessian": "sampled", "sample_rows": 5}], ids=str)
+def test_the_next_solve_allocates_nothing(monkeypatch, given):
+    """It has the arrays of the last one, b in memory or not; nor do value, gradient and Hessian of a Problem after the first ones."""
+    spare.spare().arrays.clear()
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((14, 2)), rng.dirichlet(np.ones(14))
+    A_there = cuda.to_device(A)
+    expected = fastrsx.newton(A_there, b, max_iter=1, **given)
+    x, expected = expected.x, expected.fun
+    with monkeypatch.context() as patch:
+        counts = Counts(patch)
+        found = fastrsx.newton(A_there, b, max_iter=1, **given)
+    assert counts["allocations"] == 0
+    assert found.x.tobytes() == x.tobytes()
+    assert found.fun == expected
+    problem = fastrsx.Problem(A_there, b)
+    problem.value_grad_hess(x)
+    with monkeypatch.context() as patch:
+        counts = Counts(patch)
+        problem.value_grad_hess(2 * x)
+        problem.hess_vec(x, x)
+        assert counts["launches"] > 0
+        assert counts["allocations"] == 0
+
+
+@only_simulated
+def test_large_arrays_are_not_kept(monkeypatch):
+    A, b = cuda.to_device(np.ones((9, 2))), np.full(9, 1 / 9)
+    found = spare.spare()
+    found.arrays.clear()
+    found.bytes = 0
+    fastrsx.Problem(A, b)
+    kept = found.bytes
+    assert kept == sum(array.nbytes for arrays in found.arrays.values() for array in arrays) > 0
+    monkeypatch.setattr(spare, "KEPT", kept)
+    fastrsx.Problem(A, np.full(9, 0.1))
+    assert found.bytes == kept
+    fastrsx.Problem(A[:7], np.full(7, 0.1))  # others: those of before go
+    assert 0 < found.bytes < kept
+    monkeypatch.setattr(spare, "KEPT", 8)
+    fastrsx.Problem(A, b)
+    assert 0 < found.bytes < kept
 
 
 LAYOUTS = {
@@ -429,7 +476,7 @@ def test_layouts_that_no_kernel_reads(A, message):
 
 @pytest.mark.parametrize(
     ("hessian", "precision", "message"),
-    [("sampled", "double", "draws rows of A in memory"), ("reduced", "double", "dense A in memory"), ("exact", "mixed", "dense A in memory")],
+    [("reduced", "double", "dense A in memory"), ("exact", "mixed", "dense A in memory")],
 )
 def test_what_needs_a_in_memory_says_so(hessian, precision, message):
     with pytest.raises(ValueError, match=message):

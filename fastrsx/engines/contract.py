@@ -132,6 +132,16 @@ class Foreseen(NamedTuple):
     error: float  # of the Hessian in columns of unit RMS, about
 
 
+class Drawing(Protocol):
+    """Rows drawn to stand for all in A^T diag(h) A."""
+
+    def gram_of(self, rows: np.ndarray, weight: float) -> Matrix:
+        """weight A^T A of the rows with these numbers."""
+
+    def gram(self, h: Any, scores: Any, offset: float) -> Matrix:
+        """An unbiased estimate of A^T diag(h) A; see `fastrsx.kernels.cpu.sample.draw`."""
+
+
 class Engine(Protocol):
     """Runs passes over one A, with its b, w and link, and counts them.
 
@@ -167,6 +177,12 @@ class Engine(Protocol):
 
     def empty(self) -> Any:
         """Room for n numbers."""
+
+    def scratch(self) -> Any:
+        """The same for as long as the engine lives: nothing that a caller gets."""
+
+    def constant(self, x: float) -> Any:
+        """n times x, for as long."""
 
     def to_host(self, vector: Any) -> Vector:
         """An n-vector in memory."""
@@ -243,11 +259,17 @@ class Engine(Protocol):
     def gram(self) -> Matrix:
         """A^T A."""
 
-    def row_squares(self, B: Matrix) -> Vector:
+    def row_squares(self, B: Matrix) -> Any:
         """||A_i B||^2 for each row, B (padded d x 8)."""
+
+    def drawing(self, size: int) -> Drawing:
+        """Room for about that many rows of A, to stand for all."""
 
     def diagonal(self, a: Any, point: Point) -> Any:
         """D = h/2."""
+
+    def row_weights(self, a: Any, point: Point) -> Any:
+        """h, until the next call."""
 
     def predictions(self, a: Any, point: Point) -> tuple[Any, Any]:
         """f and v/alpha; with groups, NaN in those outside the domain."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrsx.kernels.cpu import passes, rows
 from fastrsx.kernels.formulas import records
-from fastrsx.kernels.gpu import loop
+from fastrsx.kernels.gpu import loop, sample
 from fastrsx.kernels.gpu import passes as kernels
 from fastrsx.kernels.newton import iteration
 from fastrsx.kernels.newton import passes as looks
@@ -26,6 +26,7 @@ from .contract import Derivatives, Point, rank_2
 from .exchange import Exchange
 from .interpreted import advance_of
 from .memory import EMPTY, Passes
+from .spare import Rooms
 
 DeviceVector = Any  # n numbers on the GPU
 
@@ -63,27 +64,35 @@ class CudaPasses(Passes):
         self.has_sparse_gram = self.is_mixed = False
         self._b_extremes: list[float] | None = None
         self._advance = advance_of(self)
+        self._between: Any = None  # a vector that no method leaves anything in, once one is needed
         self._alloc_all(b, w, link)
 
     def _alloc_all(self, b: Any, w: Any, link: Any) -> None:
         n, d = self.shape
         with device.room_for(f"the workspace for {n} x {d}"):
-            self._work = kernels.alloc_workspace(n, d, False, link, device.stream())
+            self._rooms = Rooms(self, device.stream())
+            self._work = kernels.alloc_workspace(n, d, False, link, self._rooms.stream, self._rooms.new)
+            self._none = self._work.a[:0]  # an empty vector
             self.b, self.w = (self._there(name, vector) for name, vector in (("b", b), ("w", w)))
-        self._none = self._work.a[:0]  # an empty vector
         self._exchange_of(hessian=False)
 
     def _there(self, name: str, vector: Any) -> DeviceVector:
         """An n-vector on the GPU that A is on."""
         if not device.is_on_gpu(vector):
-            return kernels.cuda.to_device(vector)
+            return self._from_host(vector) if vector.size else self._none
         if self.gpu is not None and device.index_of(vector) != self.gpu:
             raise ValueError(f"{name} is on GPU {device.index_of(vector)}, and A on GPU {self.gpu}; move one of them to the other's")
         return vector
 
+    def _from_host(self, array: np.ndarray) -> Any:
+        """A copy on the GPU, which lives as long as the engine."""
+        there = self._rooms.new(array.shape, array.dtype)
+        there.copy_to_device(array, stream=self._work.stream)
+        return there
+
     def _exchange_of(self, hessian: bool) -> None:
         """The record that crosses the bus, and what kernels write in it; the point there is unknown then."""
-        self._exchange = Exchange(self.shape[1], hessian, self._work.stream)
+        self._exchange = Exchange(self.shape[1], hessian, self._rooms)
         self._work = self._work._replace(point=self._exchange.point, combined=self._exchange.vectors)
         self._known: tuple[float, ...] = ()  # the identity of the point on the GPU
 
@@ -105,6 +114,21 @@ class CudaPasses(Passes):
     def empty(self) -> DeviceVector:
         with device.room_for(f"a vector of {self.shape[0]} numbers"):
             return kernels.cuda.device_array(self.shape[0], stream=self._work.stream)
+
+    def scratch(self) -> DeviceVector:
+        with device.room_for(f"a vector of {self.shape[0]} numbers"):
+            return self._rooms.new(self.shape[0])
+
+    def _temporary(self) -> DeviceVector:
+        """Room for n numbers, until the next method that takes it."""
+        if self._between is None:
+            self._between = self.scratch()
+        return self._between
+
+    def constant(self, x: float) -> DeviceVector:
+        out = self.scratch()
+        kernels.fill(out, self._work, x)
+        return out
 
     def to_host(self, vector: DeviceVector) -> Vector:
         return np.asarray(kernels.fetch(vector, self._work))
@@ -160,7 +184,7 @@ class CudaPasses(Passes):
         return high - low
 
     def distance(self, a: DeviceVector, other: DeviceVector, centred: bool) -> float:
-        change = self.empty()
+        change = self._temporary()
         self.assign(change, a)
         kernels.add(change, -1.0, other, self._work)
         low, high, total, _ = kernels.extremes(change, self._work)
@@ -247,9 +271,15 @@ class CudaPasses(Passes):
         if not self._work.gram.size:
             n, d = self.shape
             with device.room_for(f"the Hessian for d = {d}, of which {kernels.split_count(n, d)} parts are summed,"):
-                _, h, gram = kernels.alloc_gram(n, d, self._work.stream)
+                h, gram = kernels.alloc_gram(n, d, self._work.stream, self._rooms.new)
                 self._work = self._work._replace(h=h, gram=gram)
-                self._exchange_of(hessian=True)
+                self._with_hessian()
+
+    def _with_hessian(self) -> Exchange:
+        """The record, with room for a Hessian."""
+        if self._exchange.gram is None:
+            self._exchange_of(hessian=True)
+        return self._exchange
 
     def _gram_of(self, h: DeviceVector) -> Matrix:
         """A^T diag(h) A."""
@@ -263,9 +293,18 @@ class CudaPasses(Passes):
         return self._gram_of(h)
 
     def gram(self) -> Matrix:
-        ones = self.empty()
+        ones = self._temporary()
         kernels.fill(ones, self._work, 1.0)
         return self._gram_of(ones)
+
+    def row_squares(self, B: Matrix) -> DeviceVector:
+        self.count += sample.reads_of_scores(self.source)
+        out = self.scratch()
+        sample.scores(self.source, self._from_host(np.ascontiguousarray(B[: self.shape[1]].T)), out, self._work)
+        return out
+
+    def drawing(self, size: int) -> Any:
+        return DrawnRows(self, size)
 
     def curvature(self, a: DeviceVector, point: Point, p: Vector, da: DeviceVector) -> Vector:
         self.count += 1 if self.shape[1] <= kernels.WIDEST else 2
@@ -278,6 +317,12 @@ class CudaPasses(Passes):
         kernels.diagonal(a, self.b, self.w, self._at(point), D, self._work)
         return D
 
+    def row_weights(self, a: DeviceVector, point: Point) -> DeviceVector:
+        h = self._temporary()
+        kernels.diagonal(a, self.b, self.w, self._at(point), h, self._work)
+        kernels.add(h, 1.0, h, self._work)
+        return h
+
     def predictions(self, a: DeviceVector, point: Point) -> tuple[DeviceVector, DeviceVector]:
         f, v = self.empty(), self.empty()
         kernels.predictions(a, self._at(point), f, v, self._work)
@@ -285,7 +330,7 @@ class CudaPasses(Passes):
 
     def weighed(self, D: DeviceVector, p: Vector) -> Vector:
         """A^T (D * A p)."""
-        product = self.empty()
+        product = self._temporary()
         self.products(p, product)
         kernels.weigh(product, D, self._work)
         return self.transposed(product)
@@ -295,7 +340,7 @@ class CudaPasses(Passes):
     def alloc_iterate(self, exact: bool) -> iteration.Iterate:
         n, d = self.shape
         with device.room_for(f"the iterate for {n} x {d}"):
-            vectors = kernels.cuda.device_array((4, n), stream=self._work.stream)
+            vectors = self._rooms.new((4, n))
         kernels.fill(vectors, self._work, 0.0)
         *a, da = (vectors[k] for k in range(4))
         return iteration.alloc_iterate.py_func(0, d, False)._replace(a=a, da=da, plane_sums=np.empty((1, PLANE)))
@@ -322,3 +367,35 @@ class CudaPasses(Passes):
 
     def _plane_derivatives_into(self, link: Any, plane: Any, a: Any, b: Any, w: Any, point: np.ndarray, sums: Matrix) -> None:
         sums[0] = kernels.plane_derivatives(plane, a, b, w, self._at(Point(point)), self._work)
+
+
+@on_its_gpu
+class DrawnRows:
+    """Rows drawn on the GPU, and their Gram matrix, from a copy of them; a row that fills the room has weight 0."""
+
+    def __init__(self, passes: CudaPasses, size: int) -> None:
+        self.gpu, self.source, self.size, self.exchange = passes.gpu, passes.source, size, passes._with_hessian()
+        rooms, d = passes._rooms, passes.shape[1]
+        with device.room_for(f"{size} rows of A, and the parts of their Gram matrix,"):
+            self.rows, self.weights, self.panel = rooms.new(size + 1, np.int64), rooms.new(size + 1), rooms.new((size + 1, d), self.source.dtype)
+            gram, h = kernels.alloc_parts(size + 1, d, rooms.stream, rooms.new), rooms.new(size + 1)
+        self.work = passes._work._replace(gram=gram, h=h)
+
+    def gram_of(self, rows: np.ndarray, weight: float) -> Matrix:
+        """weight A^T A of these rows."""
+        there, weights = np.zeros(self.size + 1, np.int64), np.zeros(self.size + 1)
+        there[: len(rows)], weights[: len(rows)] = rows, weight
+        self.rows.copy_to_device(there, stream=self.work.stream)
+        self.weights.copy_to_device(weights, stream=self.work.stream)
+        return self._gram()
+
+    def gram(self, h: DeviceVector, scores: DeviceVector, offset: float) -> Matrix:
+        """An unbiased estimate of A^T diag(h) A; see `fastrsx.kernels.cpu.sample.draw`."""
+        sample.draw(h, scores, self.size, offset, self.rows, self.weights, self.work)
+        return self._gram()
+
+    def _gram(self) -> Matrix:
+        sample.take(self.source, self.rows, self.panel, self.work)
+        kernels.weigh_gram(self.panel, self.weights, self.work)
+        loop.merge_grams(self.work.vectors[:0], 0, self.exchange.gram, self.work)
+        return self.exchange.get_derivatives()[1]

@@ -6,9 +6,9 @@ import numpy as np
 
 from fastrsx.kernels.cpu.blocks import KINDS
 from fastrsx.kernels.formulas import records
-from fastrsx.kernels.gpu.block import cuda
 
 from ..inputs import Matrix, Vector
+from .spare import Rooms
 
 POINT = records.POINT_ROOM
 
@@ -16,8 +16,8 @@ POINT = records.POINT_ROOM
 class Mirror:
     """Numbers on the GPU, and room for them in pinned memory; parts are viewed once, since a view takes Python 30 us."""
 
-    def __init__(self, size: int, stream: Any) -> None:
-        self.there, self.here, self.stream = cuda.device_array(size, np.float64, stream=stream), cuda.pinned_array(size, np.float64), stream
+    def __init__(self, size: int, rooms: Rooms) -> None:
+        self.there, self.here = rooms.new(size), rooms.pinned(size)
 
     def part(self, start: int, stop: int) -> tuple[Any, Vector]:
         """The numbers start : stop on both sides."""
@@ -27,11 +27,11 @@ class Mirror:
 class Exchange:
     """The record that a step sends, a d-vector; and the record that it gets: the point, the d-vectors and, with `hessian`, a Gram matrix."""
 
-    def __init__(self, d: int, hessian: bool, stream: Any) -> None:
-        self.stream, self.is_sending = stream, False
-        self.sent = Mirror(d, stream)
+    def __init__(self, d: int, hessian: bool, rooms: Rooms) -> None:
+        self.stream, self.is_sending = rooms.stream, True  # the last owner of its memory may not have waited
+        self.sent = Mirror(d, rooms)
         first, last = POINT + KINDS * d, POINT + KINDS * d + (d * d if hessian else 0)
-        got = Mirror(last, stream)
+        got = Mirror(last, rooms)
         self.to_point, self.to_vectors = got.part(0, POINT), got.part(POINT, first)
         self.to_both, self.to_derivatives = got.part(0, first), got.part(POINT, last)
         self.point = self.to_point[0].view(records.POINT)

@@ -8,20 +8,21 @@ from typing import Any
 from fastrsx.kernels.compiling.jit import interpreted
 from fastrsx.kernels.newton import iteration, plane, verdict
 
+METHODS = {  # of an engine, for the passes of `advance`
+    "evaluate": "_evaluate_into",
+    "evaluate_plane": "_evaluate_plane_into",
+    "plane_derivatives": "_plane_derivatives_into",
+    "largest": "largest",
+    "is_penalised": "_is_penalised",
+    "spread": "_spread",
+}
+
 
 def advance_of(engine: Any) -> Callable[..., Any]:
     """`fastrsx.kernels.newton.verdict.advance` with the engine's own passes over n-vectors, see `fastrsx.kernels.newton.passes`.
 
     The engine keeps it, so it does not keep the engine: in a cycle, n-vectors on a GPU or a cluster would wait for a collection of garbage.
     """
-    methods = {
-        "evaluate": "_evaluate_into",
-        "evaluate_plane": "_evaluate_plane_into",
-        "plane_derivatives": "_plane_derivatives_into",
-        "largest": "largest",
-        "is_penalised": "_is_penalised",
-        "spread": "_spread",
-    }
     there = weakref.proxy(engine)
-    passes = {name: partial(getattr(type(engine), method), there) for name, method in methods.items()}
+    passes = {kernel: partial(getattr(type(engine), method), there) for kernel, method in METHODS.items()}
     return interpreted(verdict.advance, (verdict, iteration, plane), passes)

@@ -19,14 +19,15 @@ from fastrsx.kernels.registers.simd import LANES
 from .. import inputs
 from ..frames import Names
 from ..inputs import Matrix, Vector
-from ..loading import Data, as_rows
-from ..planning import Plan, gram_is_sparse, is_whole, reads_once
+from ..loading import Data, Loader, as_rows, load
+from ..planning import Plan, Size, choose, gram_is_sparse, is_whole, reads_once
 from ..system import threads
 from ..system.memory import room_for
 from .contract import Derivatives, Foreseen, Point
 
 EMPTY = np.empty(0)
 workspace_size = lru_cache(maxsize=256)(blocks.workspace_size)  # which takes as long as to allocate that of a small problem
+CHUNK = 4096  # rows drawn whose Gram matrix is formed at a time
 QUIET = np.errstate(all="ignore")  # for NumPy beside kernels: these do not warn, and overflow is checked where it matters
 
 
@@ -96,6 +97,14 @@ class Passes:
     def empty(self) -> Vector:
         """Room for n numbers."""
         return np.empty(self.shape[0])
+
+    def scratch(self) -> Vector:
+        """The same, for as long as the engine lives."""
+        return self.empty()
+
+    def constant(self, x: float) -> Vector:
+        """n times x."""
+        return np.full(self.shape[0], x)
 
     def to_host(self, vector: Vector) -> Vector:
         """An n-vector in memory."""
@@ -360,6 +369,14 @@ class Passes:
         self.run(sample.scores, self.source, B, out, self._work.buffers)
         return out
 
+    def drawing(self, size: int) -> "DrawnRows":
+        """Room for about that many rows of A, to stand for all."""
+        return DrawnRows(self, size)
+
+    def row_weights(self, a: Vector, point: Point) -> Vector:
+        """h."""
+        return 2 * self.diagonal(a, point)
+
     def diagonal(self, a: Vector, point: Point) -> Vector:
         """D."""
         D = np.empty(len(a))
@@ -371,3 +388,42 @@ class Passes:
         f, v = np.empty(len(a)), np.empty(len(a))
         self.run(passes.predictions, self._work.link, a, point.raw, f, v, self._work.sums)
         return f, v
+
+
+class DrawnRows:
+    """Rows drawn to stand for all, and their Gram matrix; `CHUNK` of them at a time are copied."""
+
+    def __init__(self, passes: Passes, size: int) -> None:
+        self.passes, self.size = passes, size
+        self.rows, self.weights = np.empty(size + 1, dtype=np.int64), np.empty(size + 1)
+        chunk, d = min(size + 1, CHUNK), passes.shape[1]
+        self.panel, self.panel_weights = np.zeros((chunk, d)), np.empty(chunk)
+        plan = choose(Size(chunk, d), Loader("in place"), passes.plan.kernel, passes.plan.threads)
+        self.panel_passes = Passes(load(self.panel), self.panel_weights, EMPTY, plan)
+
+    def gram_of(self, rows: np.ndarray, weight: float) -> Matrix:
+        """weight A^T A of the rows with these numbers."""
+        self.rows[: len(rows)], self.weights[: len(rows)] = rows, weight
+        return self._gram(len(rows))
+
+    def gram(self, h: Vector, scores: Vector, offset: float) -> Matrix:
+        """An unbiased estimate of A^T diag(h) A."""
+        return self._gram(sample.draw(h, scores, self.size, offset, self.rows, self.weights))
+
+    def _gram(self, count: int) -> Matrix:
+        """A^T diag(weights) A over the first rows drawn."""
+        chunk, grams = len(self.panel), []
+        for start in range(0, count, chunk):
+            stop = min(start + chunk, count)
+            self._take(self.rows[start:stop], self.panel[: stop - start])
+            self.panel_weights[:] = 0.0
+            self.panel_weights[: stop - start] = self.weights[start:stop]
+            grams.append(self.panel_passes.weighted_gram(self.panel_weights))
+        return np.asarray(sum(grams)) if grams else np.zeros((self.panel.shape[1],) * 2)
+
+    def _take(self, rows: np.ndarray, out: Matrix) -> None:
+        A = self.passes.data.A
+        if self.passes.is_plain:
+            np.take(A, rows, axis=0, out=out, mode="clip")
+        else:
+            out[:] = as_rows(A, rows)

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 
-from fastrsx.kernels.cpu import sample
 from fastrsx.kernels.layouts.panel import padded
 from fastrsx.kernels.newton import iteration, trust_region
 from fastrsx.kernels.newton.cholesky import solve_upper
@@ -16,10 +15,8 @@ from fastrsx.kernels.registers.simd import LANES
 
 from ..eigenvalues import combine, orthogonal, shifted_factor, solve
 from ..engines.contract import Engine, Foreseen, Point
-from ..engines.memory import EMPTY, QUIET, Passes
+from ..engines.memory import QUIET
 from ..inputs import Matrix, Vector
-from ..loading import Loader, as_rows, load
-from ..planning import Size, choose
 from ..problem import Problem
 
 RIDGE = 1e-10  # of the mean diagonal: a sample may lack a direction of A
@@ -27,7 +24,6 @@ FRESH_WITHIN = 0.3  # max |A step| since the rows were drawn: e and v, and so h,
 EASY, HARD = 0.01, 0.03  # the error of a step, squared, in the norm of H and relative to it: of a Newton step, and of any other
 MOST_DIRECTIONS = {"sampled": 12, "matrix-free": 60}
 EPS = float(np.finfo(float).eps)
-CHUNK = 4096  # rows drawn whose Gram matrix is formed at a time
 DEPENDENT = 1e-8  # the relative remainder of a direction that the span already holds
 
 
@@ -37,41 +33,15 @@ class Sample:
     def __init__(self, passes: Engine, scale: Vector, size: int, seed: int) -> None:
         self.passes, self.scale, self.size = passes, scale, size
         self.random = np.random.default_rng(seed)
-        n, d = passes.shape
-        self.rows, self.weights = np.empty(size + 1, dtype=np.int64), np.empty(size + 1)
-        chunk = min(size + 1, CHUNK)
-        self.panel, self.panel_weights = np.zeros((chunk, d)), np.empty(chunk)
-        self.panel_passes = Passes(
-            load(self.panel), self.panel_weights, EMPTY, choose(Size(chunk, d), Loader("in place"), passes.plan.kernel, passes.plan.threads)
-        )
-        self.scores = self._scores(n, d)
+        self.drawn = passes.drawing(size)
+        self.scores = self._scores(*passes.shape)
 
-    def _gram(self, count: int) -> Matrix:
-        """A^T diag(weights) A over the first rows drawn."""
-        chunk, grams = len(self.panel), []
-        for start in range(0, count, chunk):
-            stop = min(start + chunk, count)
-            self._take(self.rows[start:stop], self.panel[: stop - start])
-            self.panel_weights[:] = 0.0
-            self.panel_weights[: stop - start] = self.weights[start:stop]
-            grams.append(self.panel_passes.weighted_gram(self.panel_weights))
-        return np.asarray(sum(grams)) if grams else np.zeros((self.panel.shape[1],) * 2)
-
-    def _take(self, rows: npt.NDArray[np.int64], out: Matrix) -> None:
-        A = self.passes.data.A
-        if self.passes.is_plain:
-            np.take(A, rows, axis=0, out=out, mode="clip")
-        else:
-            out[:] = as_rows(A, rows)
-
-    def _scores(self, n: int, d: int) -> Vector:
+    def _scores(self, n: int, d: int) -> Any:
         """Estimated leverages of the rows: one pass."""
         count = min(self.size, n)
-        self.rows[:count] = np.sort(self.random.choice(n, count, replace=False))
-        self.weights[:count] = n / count
-        gram = self._gram(count) / self.scale / self.scale[:, None]
+        gram = self.drawn.gram_of(np.sort(self.random.choice(n, count, replace=False)), n / count) / self.scale / self.scale[:, None]
         if not np.isfinite(gram).all():  # nor will the Hessian be: the solve says so
-            return np.ones(n)
+            return self.passes.constant(1.0)
         directions = np.zeros((padded(d), LANES))
         R = shifted_factor(gram, RIDGE * max(np.trace(gram) / d, RIDGE))
         for lane in range(LANES):
@@ -80,9 +50,9 @@ class Sample:
             directions[:d, lane] = direction / self.scale
         return self.passes.row_squares(directions)
 
-    def gram(self, h: Vector) -> Matrix:
+    def gram(self, h: Any) -> Matrix:
         """An unbiased estimate of A^T diag(h) A; its rank-2 companion is never sampled."""
-        return self._gram(sample.draw(h, self.scores, self.size, self.random.random(), self.rows, self.weights))
+        return self.drawn.gram(h, self.scores, self.random.random())
 
 
 class Span:
@@ -103,7 +73,7 @@ class Span:
             return False
         steps, unit = self.steps, direction / length
         if len(self.products) == len(steps.pool):
-            steps.pool.append(steps.passes.empty())
+            steps.pool.append(steps.passes.scratch())
         product = steps.pool[len(self.products)]
         image = steps.passes.hess_vec(self.a, self.point, steps.first, unit / steps.scale, product) / steps.scale
         if not np.isfinite(image).all():
@@ -171,7 +141,7 @@ class Steps:
         return self.gram - self.first.rank_2(self.scale)
 
     def _refresh(self, a: Vector, point: Point, exactly: bool) -> None:
-        h = 2 * self.passes.diagonal(a, point)
+        h = self.passes.row_weights(a, point)
         if exactly or self.sample is None:
             gram = self.passes.weighted_gram(h)
             self.exact += 1

@@ -48,6 +48,16 @@ def describe(index: int) -> str:
     return f"GPU {index}, {name}, sm_{gpu.compute_capability[0]}{gpu.compute_capability[1]}"
 
 
+def capability() -> tuple[int, int]:
+    """The compute capability of the current GPU; that of an H100 in the simulator, and where this process has none."""
+    from numba import config
+
+    if why_none() or config.ENABLE_CUDASIM:
+        return 9, 0
+    major, minor = kernels().cuda.get_current_device().compute_capability
+    return major, minor
+
+
 def variant(A: Any) -> str:
     """The GPU that would read a matrix, and the variant of its kernels: how lanes of a warp share a row there. Of one in memory, the current GPU."""
     found = kernels()

@@ -31,6 +31,8 @@ def kernel_of(registers):
 
 
 device = functools.partial(cuda.jit, device=True, inline="always")
+# The same for what kernels call several times: inlined by LLVM, not by Numba, which would copy it and infer its types each time.
+called = functools.partial(cuda.jit, device=True) if config.ENABLE_CUDASIM else functools.partial(cuda.jit, device=True, forceinline=True)
 unsigned = np.uint64  # for an index in a hot loop: a signed one is tested for a negative value
 
 
@@ -46,10 +48,14 @@ def address_of(array):
     return array.ctypes.data if config.ENABLE_CUDASIM else array.__cuda_array_interface__["data"][0]
 
 
-@functools.cache
 def multiprocessors():
-    """How many the GPU has."""
-    return 2 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
+    """How many the current GPU has."""
+    return 2 if config.ENABLE_CUDASIM else _multiprocessors_of(cuda.get_current_device().id)
+
+
+@functools.cache  # an attribute of a device takes Python 10 us
+def _multiprocessors_of(index):
+    return cuda.gpus[index].MULTIPROCESSOR_COUNT
 
 
 if config.ENABLE_CUDASIM:

@@ -18,6 +18,7 @@ from .block import why_unavailable as why_unavailable
 from .gram import DEPTH, TILE, fold_gram_below, fold_gram_diagonal, merge_hessian
 from .merge import finish_columns, finish_gradient, merge_vectors
 from .plane import fold_combination, fold_plane, merge_plane
+from .queueing import queue
 from .scalar import ByLink
 from .share import ROW_WARPS, WIDEST, share_of
 from .vectors import (
@@ -73,24 +74,33 @@ def split_count(n, d):
     return max(1, min(MOST_BLOCKS // (tiles * (tiles + 1) // 2), tensor_gram.PART_BYTES // (8 * d * d), -(-n // (4 * DEPTH))))
 
 
-def alloc_gram(n, d, stream=0):
-    """The arrays that only Hessians need: room for one, for the weights h, v, q and r of all rows, and for the parts of the sums."""
-    shapes = (d, d), 4 * n, (split_count(n, d), d + tensor_gram.RIDERS, d)
-    hess, h, gram = (cuda.device_array(shape, np.float64, stream=stream) for shape in shapes)
+def on_stream(stream):
+    """A function that allocates an array on the GPU, of that shape and dtype, for work that is queued on a stream."""
+    return lambda shape, dtype=np.float64: cuda.device_array(shape, dtype, stream=stream)
+
+
+def alloc_parts(n, d, stream=0, new=None):
+    """Room for the parts of the sums of a Gram matrix."""
+    gram = (new or on_stream(stream))((split_count(n, d), d + tensor_gram.RIDERS, d))
     if d > tensor_gram.NARROW:  # then an entry may have fewer parts
         configured(fold_fill, min(MOST_BLOCKS, -(-gram.size // THREADS)), stream)(gram.reshape(gram.size), 0.0)
-    return hess, h, gram
+    return gram
 
 
-def alloc_workspace(n, d, hessian, link=RSX, stream=0):
-    """A workspace for n x d data; without `hessian`, not for value_grad_hess. Its work is queued on `stream`."""
-    blocks = block_count(n, d)
+def alloc_gram(n, d, stream=0, new=None):
+    """The arrays that only Hessians need: room for the weights h, v, q and r of all rows, and for the parts of the sums."""
+    return (new or on_stream(stream))(4 * n), alloc_parts(n, d, stream, new)
+
+
+def alloc_workspace(n, d, hessian, link=RSX, stream=0, new=None):
+    """A workspace for n x d data; without `hessian`, not for value_grad_hess. Its work is queued on `stream`; `new` allocates, see `on_stream`."""
+    blocks, new = block_count(n, d), new or on_stream(stream)
 
     def empty(*shape, dtype=np.float64):
-        return cuda.device_array(shape, dtype, stream=stream)
+        return new(shape, dtype)
 
     products = empty(n if d > WIDEST else 0)
-    _, h, gram = alloc_gram(n, d, stream) if hessian else (None, empty(0), empty(0, 0, 0))
+    h, gram = alloc_gram(n, d, stream, new) if hessian else (empty(0), empty(0, 0, 0))
     vectors = empty(blocks, KINDS, d), empty(KINDS, d)
     states = empty(1, dtype=POINT), empty(blocks, dtype=STATE)
     return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
@@ -148,7 +158,7 @@ def launch(kernel, grid, work, *args, threads=THREADS, shared=0):
     """Queue a kernel with that many blocks."""
     if isinstance(kernel, ByLink):
         kernel = kernel.of(type(work.link))
-    configured(kernel, grid, work.stream, threads, shared)(*args)
+    queue(kernel, grid, work.stream, args, threads, shared)
 
 
 def launch_rows(kernel, work, *args, parts=1):

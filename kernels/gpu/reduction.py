@@ -2,14 +2,14 @@
 
 import operator
 
-from .block import WARP, cuda, device
+from .block import WARP, called, cuda
 from .ptx import swapped
 
 
 def make_reduction(join):
     """Over a warp, and over a block, for each of their threads. scratch: a number for each warp; the warps are a power of two."""
 
-    @device
+    @called
     def over_warp(x):
         half = WARP // 2
         while half > 0:
@@ -17,7 +17,7 @@ def make_reduction(join):
             half //= 2
         return x
 
-    @device
+    @called
     def over_block(scratch, x):
         x = over_warp(x)
         cuda.syncthreads()

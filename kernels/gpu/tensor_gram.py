@@ -472,12 +472,17 @@ class Split(NamedTuple):
         return max(self.below, self.diagonal, 2 * self.lone)
 
 
-@functools.cache
 def split_of(n, d):
     """Blocks that end at about the same time, where no entry has more parts than the rows or the memory allow."""
+    return split_on(multiprocessors(), n, d)
+
+
+@functools.cache
+def split_on(count, n, d):
+    """The same on so many multiprocessors."""
     most = max(1, PART_BYTES // (8 * d * (d + RIDERS)))
     if d <= NARROW:
-        blocks = min(multiprocessors(), most, -(-n // LEAST_ROWS))
+        blocks = min(count, most, -(-n // LEAST_ROWS))
         return Split(0, blocks, 0, blocks)
     panels = -(-d // PANEL)
     counts = panels * (panels - 1) // 2, panels // 2, panels % 2
@@ -485,14 +490,14 @@ def split_of(n, d):
 
     def parts(longest):
         """The least parts of each kind of job with which none takes longer."""
-        return [min(most, math.ceil(cost / longest)) if count else 0 for count, cost in zip(counts, COSTS, strict=True)]
+        return [min(most, math.ceil(cost / longest)) if jobs else 0 for jobs, cost in zip(counts, COSTS, strict=True)]
 
     def seconds(chosen):
         """In units: the time of the longest job, as often as blocks follow each other."""
         longest = max(cost / k for k, cost in zip(chosen, COSTS, strict=True) if k)
-        return longest * math.ceil(sum(map(operator.mul, counts, chosen)) / multiprocessors())
+        return longest * math.ceil(sum(map(operator.mul, counts, chosen)) / count)
 
-    lengths = {cost / k for cost in COSTS for k in range(1, min(most, MOST_WAVES * multiprocessors()) + 1)}
+    lengths = {cost / k for cost in COSTS for k in range(1, min(most, MOST_WAVES * count) + 1)}
     candidates = [parts(length) for length in sorted(lengths, reverse=True)]
     best = min(candidates, key=lambda chosen: (round(seconds(chosen), 9), sum(chosen)))
     below, diagonal, lone = best
