@@ -24,7 +24,7 @@ from ..newton.dependence import ENOUGH
 from ..newton.iteration import ACCEPT, BACKTRACK, LONG, MOST_BACKTRACKS, NO_CURVATURE, SATURATION
 from ..newton.plane import DIRECTIONS
 from ..newton.verdict import EXACT_FIT, GO_ON, MINIMUM
-from .block import WARP, configured, cuda, device, kernel_of, multiprocessors, unsigned
+from .block import MOST_BLOCKS, THREADS, WARP, configured, cuda, device, kernel, kernel_of, multiprocessors, unsigned
 from .ptx import straight, swapped_within, wait_within
 from .scalar import of_link, scalar
 from .subproblem import dot, independence_within, newton_step, saturation, step_within
@@ -295,54 +295,49 @@ DECREASE, LENGTH, SLOPE, ALPHA_SLOPE, IS_NEWTON, LEAVES, KNOWN, PLACES = range(8
 UNKNOWN, INDEPENDENT, DEPENDENT = 0.0, 1.0, 2.0
 
 
-def make_examine(shape):
-    """A function that looks, once, whether columns of A are nearly dependent: then the CPU solves the problem in another basis."""
-    d = shape.d
-
-    @device
-    def examine(A, scale, H, row, z, told):
-        if told[KNOWN] == UNKNOWN:
-            told[KNOWN] = INDEPENDENT if independence_within(A, d, scale, H, row, z) >= ENOUGH else DEPENDENT
-        return told[KNOWN] == INDEPENDENT
-
-    return examine
-
-
 def make_propose(shape):
     """A function for the best step within the radius, p in scaled columns and `step` in the caller's: what iteration.derive and propose compute.
 
     As in lanes.lanes, a full step of a Hessian that is clearly positive needs no more than a Cholesky factor.
     """
-    d, triangle, examine = shape.d, shape.d * (shape.d + 1) // 2, make_examine(shape)
+    d, triangle = shape.d, shape.d * (shape.d + 1) // 2
 
     @device
-    def propose(A, table, scale, H, U, vectors, radius, told):
+    def propose(A, table, scale, H, U, vectors, radius, is_refused, told):
         g, gram, p, step, z, q = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4], vectors[5]
         v, r = table[triangle : triangle + d], table[triangle + 2 * d : triangle + 3 * d]
-        diagonal, largest = 0, 0.0
-        for j in range(d):
-            g[j] = r[j] / scale[j]
-            gram[j] = table[diagonal] / scale[j] / scale[j]
-            diagonal += d - j
-        is_plain, decrease, length = newton_step(H, gram, g, PIVOT, U, p)
-        told[IS_NEWTON], told[LEAVES] = 1.0, 0.0
-        if not (is_plain and length <= radius):
-            if not examine(A, scale, U, q, z, told):
-                told[LEAVES] = 1.0
-            else:
+        is_plain, decrease, length = False, 0.0, 0.0
+        if not is_refused:
+            diagonal = 0
+            for j in range(d):
+                g[j] = r[j] / scale[j]
+                gram[j] = table[diagonal] / scale[j] / scale[j]
+                diagonal += d - j
+            is_plain, decrease, length = newton_step(H, gram, g, PIVOT, U, p)
+            is_plain = is_plain and length <= radius
+        told[LEAVES] = 0.0
+        if not is_plain and told[KNOWN] == UNKNOWN:
+            told[KNOWN] = INDEPENDENT if independence_within(A, d, scale, U, q, z) >= ENOUGH else DEPENDENT
+        if not is_plain and told[KNOWN] == DEPENDENT:
+            told[LEAVES] = 1.0
+        elif not is_refused:
+            is_newton = is_plain
+            if not is_plain:
                 decrease, is_newton, min_eig, _ = step_within(g, H, radius, p, z, U, q, q, H)
+                largest = 0.0
                 for i in range(d):
                     for j in range(d):
                         largest = max(largest, abs(H[i, j]))
                 length = math.sqrt(dot(p, p, 0))
                 is_clear = abs(min_eig) > NO_CURVATURE * largest and saturation(H, v, table[triangle + d : triangle + 2 * d], scale) > SATURATION
-                told[IS_NEWTON], told[LEAVES] = 1.0 if is_newton else 0.0, 0.0 if is_clear and (min_eig > 0.0 or not is_newton) else 1.0
-        slope, alpha_slope = 0.0, 0.0
-        for j in range(d):
-            step[j] = p[j] / scale[j]
-            slope += g[j] * p[j]
-            alpha_slope += v[j] * step[j]
-        told[DECREASE], told[LENGTH], told[SLOPE], told[ALPHA_SLOPE] = decrease, length, slope, alpha_slope
+                told[LEAVES] = 0.0 if is_clear and (min_eig > 0.0 or not is_newton) else 1.0
+            slope, alpha_slope = 0.0, 0.0
+            for j in range(d):
+                step[j] = p[j] / scale[j]
+                slope += g[j] * p[j]
+                alpha_slope += v[j] * step[j]
+            told[IS_NEWTON] = 1.0 if is_newton else 0.0
+            told[DECREASE], told[LENGTH], told[SLOPE], told[ALPHA_SLOPE] = decrease, length, slope, alpha_slope
 
     return propose
 
@@ -355,13 +350,7 @@ def solve(shape, kind):
     """The kernel for problems of that shape and links of that type."""
     d, lanes_of_one, problems, stride, sums = shape.d, shape.lanes, shape.problems, shape.stride, shape.sums
     is_shared, is_weighted = shape.is_shared, shape.is_weighted
-    unpack, evaluate, derive, propose, examine = (
-        make_unpack(shape),
-        make_evaluate(shape, kind),
-        make_derive(shape, kind),
-        make_propose(shape),
-        make_examine(shape),
-    )
+    unpack, evaluate, derive, propose = make_unpack(shape), make_evaluate(shape, kind), make_derive(shape, kind), make_propose(shape)
     full, a_at, da_at = 2**lanes_of_one - 1, unsigned(d + 1), unsigned(d + 2)
     row_step, row_stride = unsigned(lanes_of_one), unsigned(stride)
 
@@ -381,7 +370,6 @@ def solve(shape, kind):
         size = A.shape[1] * stride
         at = group if is_shared else cuda.blockIdx.x * problems + group
         rows = records[at * size : (at + 1) * size]
-        matrix = rows.reshape((A.shape[1], stride))
         table, scale, H, U = tables[group], scales[group], hessians[group], triangles[group]
         vectors, point, told = rooms[group], points[group], reports[group]
         step = vectors[3]
@@ -445,13 +433,6 @@ def solve(shape, kind):
                             v, q = d * (d + 1) // 2, d * (d + 3) // 2
                             subtracted = 2.0 * rank_2(table[v + i], table[q + i], table[v + j], table[q + j])
                             H[place // d, place % d] = (table[i * d - i * (i - 1) // 2 + j - i] - subtracted) / scale[i] / scale[j]
-                        wait_within(lanes)
-                        if lane == 0:
-                            propose(matrix, table, scale, H, U, vectors, radius, told)
-                        wait_within(lanes)
-                        decrease, slope, alpha_slope = told[DECREASE], told[SLOPE], told[ALPHA_SLOPE]
-                        if told[LEAVES] > 0.0:
-                            fate = LEFT
                 elif fate == RUNNING:
                     t *= BACKTRACK
                     refused += 1
@@ -459,12 +440,14 @@ def solve(shape, kind):
                         fate = MINIMUM
                     elif d >= DIRECTIONS or refused == MOST_BACKTRACKS:
                         fate = LEFT
-                    else:
-                        if lane == 0:
-                            examine(matrix, scale, U, vectors[5], vectors[4], told)
-                        wait_within(lanes)
-                        if told[KNOWN] != INDEPENDENT:
-                            fate = LEFT
+                if fate == RUNNING and (is_taken or told[KNOWN] == UNKNOWN):
+                    wait_within(lanes)
+                    if lane == 0:
+                        propose(A[problem], table, scale, H, U, vectors, radius, not is_taken, told)
+                    wait_within(lanes)
+                    decrease, slope, alpha_slope = told[DECREASE], told[SLOPE], told[ALPHA_SLOPE]
+                    if told[LEAVES] > 0.0:
+                        fate = LEFT
             wait_within(lanes)
             for j in range(lane, d, lanes_of_one):
                 x[problem, j] = point[j]
@@ -497,3 +480,32 @@ def solve_all(link, A, b, w, x0, tol, max_iter, stream):
     launch = configured(solve(shape, type(link)), blocks, stream, WARP, size if shape.is_shared else 0)
     launch(link, A, b, w, x0, tol, max_iter, workspace, *out)
     return out
+
+
+@kernel
+def take_matrices(A, which, out):
+    """out[j] = A[which[j]]."""
+    n, d = out.shape[1], out.shape[2]
+    for place in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        j, i = place // (n * d), place // d % n
+        out[j, i, place % d] = A[which[j], i, place % d]
+
+
+@kernel
+def take_vectors(A, which, out):
+    """The same of vectors."""
+    n = out.shape[1]
+    for place in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[place // n, place % n] = A[which[place // n], place % n]
+
+
+def take(A, which, stream):
+    """Those matrices or vectors, in memory."""
+    out = cuda.device_array((len(which), *A.shape[1:]), A.dtype, stream=stream)
+    if out.size:
+        some = take_matrices if len(A.shape) == 3 else take_vectors
+        configured(some, min(MOST_BLOCKS, -(-out.size // THREADS)), stream)(A, cuda.to_device(which, stream=stream), out)
+    found = out.copy_to_host(stream=stream)
+    if stream:
+        stream.synchronize()
+    return found

@@ -10,13 +10,10 @@ from ..compiling.jit import rebuilt
 from ..formulas import finish
 from ..newton import cholesky, dependence, trust_region
 from ..newton.cholesky import EPS
-from .block import cuda
+from .block import device
 from .scalar import scalar
 
-function = cuda.jit(device=True)  # not inlined by Numba: these are long, and LLVM knows which of them to inline
-
-
-@function
+@device
 def dot(x, y, start):
     """<x, y> from index `start` on."""
     total = 0.0
@@ -25,14 +22,14 @@ def dot(x, y, start):
     return total
 
 
-@function
+@device
 def add_multiple(y, multiple, x, start):
     """y += multiple x, from index `start` on."""
     for j in range(start, y.shape[0]):
         y[j] += multiple * x[j]
 
 
-@function
+@device
 def factor(H, lam, U, minus_one, packed):
     """`cholesky.factor` for a matrix that is one block of it: there the update is the micro-kernel's, in registers of eight numbers."""
     d = H.shape[0]
@@ -62,14 +59,14 @@ def called(dispatcher):
         return _MEANINGS[dispatcher]
     func = dispatcher.py_func
     found = {name: func.__globals__[name] for name in func.__code__.co_names if name in func.__globals__}
-    return function(rebuilt(func, {name: called(value) for name, value in found.items() if isinstance(value, Dispatcher)}))
+    return device(rebuilt(func, {name: called(value) for name, value in found.items() if isinstance(value, Dispatcher)}))
 
 
 step_within, independence_within = called(trust_region.step_within), called(dependence.independence_within)
 saturation = called(trust_region.saturation)
 
 
-@function
+@device
 def newton_step(H, gram, g, pivot_most, U, p):
     """p <- -H^-1 g by U^T U = H: the step of lanes.newton_step. Returns whether all pivots exceed that part of the Gram matrix's diagonal,
     the promised decrease, and ||p||.
