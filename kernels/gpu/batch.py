@@ -456,7 +456,7 @@ def solve(shape, kind):
                 counts[problem, 0], counts[problem, 1], counts[problem, 2] = fate, taken, evaluated
             problem += cuda.gridDim.x * problems
 
-    return kernel_of(128 if sums <= FEW_SUMS else 255)(solve_batch)
+    return kernel_of(168 if sums <= FEW_SUMS else 255)(solve_batch)
 
 
 

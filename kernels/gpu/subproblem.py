@@ -10,8 +10,11 @@ from ..compiling.jit import rebuilt
 from ..formulas import finish
 from ..newton import cholesky, dependence, trust_region
 from ..newton.cholesky import EPS
-from .block import device
+from .block import cuda, device
 from .scalar import scalar
+
+function = cuda.jit(device=True)  # compiled by itself, since Numba takes a minute for the kernel if all of this is written into it
+
 
 @device
 def dot(x, y, start):
@@ -29,7 +32,7 @@ def add_multiple(y, multiple, x, start):
         y[j] += multiple * x[j]
 
 
-@device
+@function
 def factor(H, lam, U, minus_one, packed):
     """`cholesky.factor` for a matrix that is one block of it: there the update is the micro-kernel's, in registers of eight numbers."""
     d = H.shape[0]
@@ -59,14 +62,14 @@ def called(dispatcher):
         return _MEANINGS[dispatcher]
     func = dispatcher.py_func
     found = {name: func.__globals__[name] for name in func.__code__.co_names if name in func.__globals__}
-    return device(rebuilt(func, {name: called(value) for name, value in found.items() if isinstance(value, Dispatcher)}))
+    return function(rebuilt(func, {name: called(value) for name, value in found.items() if isinstance(value, Dispatcher)}))
 
 
 step_within, independence_within = called(trust_region.step_within), called(dependence.independence_within)
 saturation = called(trust_region.saturation)
 
 
-@device
+@function
 def newton_step(H, gram, g, pivot_most, U, p):
     """p <- -H^-1 g by U^T U = H: the step of lanes.newton_step. Returns whether all pivots exceed that part of the Gram matrix's diagonal,
     the promised decrease, and ||p||.
