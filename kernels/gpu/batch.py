@@ -468,10 +468,10 @@ class Solved(NamedTuple):
     counts: Any  # k x 3: the fate, steps and evaluations
 
 
-def solve_all(link, A, b, w, x0, tol, max_iter, stream):
+def solve_all(link, A, b, w, x0, tol, max_iter, stream, shape=None):
     """Solve all problems, A k x n x d, b k x n; w k x n or 1 x 1, or empty; x0 k x d or 1 x d. One launch."""
-    (k, n, d), is_weighted = A.shape, w.size > 0
-    shape = shape_of(n, d, is_weighted)
+    k, n, d = A.shape
+    shape = shape or shape_of(n, d, w.size > 0)
     blocks, size = -(-k // shape.problems), 8 * shape.problems * n * shape.stride
     if not shape.is_shared:
         blocks = min(blocks, WAVES * multiprocessors(), max(1, WORKSPACE // size))
