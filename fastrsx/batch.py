@@ -50,7 +50,8 @@ def newton_batch(
     Parameters
     ----------
     A : (k, n, d) array_like, or sequence of k (n_j, d_j) array_like
-        The data. A C-ordered float64 array is read in place; else they are copied.
+        The data. A C-ordered float64 array is read in place; else they are copied. An array of 3 axes may lie on a GPU, with d at most
+        16; it is read there, in float64 or float32, and b, w and x0 may lie there too.
     b : (k, n) array_like, or sequence of k (n_j,) array_like
         The targets. Labels of b, w and x0 are compared with those of A, problem by problem, as in `newton`.
     x0 : (k, d) array_like, or sequence of k (d_j,) array_like, optional
@@ -74,6 +75,9 @@ def newton_batch(
     Notes
     -----
     Any number of threads may call it; x has the same bits for any num_threads. Nothing passed in is modified.
+
+    Where A lies on a GPU, one launch solves all problems by the same tests, and the CPU those that need more than a Newton step within
+    the trust radius (docs/gpu.md). The results are NumPy's.
 
     Examples
     --------

@@ -19,7 +19,8 @@ Read the folders in this order:
     gpu         the same fold with numba.cuda: `block` (its size), `ptx` (operations of lanes), `reduction` (sums of a block),
                 `scalar` (the formulas for a thread), `vectors` (n-vectors), `share` (rows among lanes), `rows` (passes over A),
                 `merge` (d-vectors of all blocks), `tensor` (tensor cores), `tensor_gram` and `gram` (Gram matrices with them and
-                without), `plane`, `passes` (what each pass launches), `loop` (what a step launches), `cost` (the time they should take)
+                without), `plane`, `passes` (what each pass launches), `loop` (what a step launches), `subproblem` and `batch` (many small
+                problems), `cost` (the time they should take)
 
 The public modules are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
 `dense` on a GPU) and `exp`.

@@ -84,7 +84,9 @@ def test_several_sweeps_over_the_rows():
     assert_same(fastrsx.newton_batch(*there(A, b)), fastrsx.newton_batch(A, b))
 
 
-@pytest.mark.parametrize("change", [lambda A: np.repeat(A, 2, axis=1)[:, ::2], lambda A: np.ascontiguousarray(A.transpose(0, 2, 1)).transpose(0, 2, 1)])
+@pytest.mark.parametrize(
+    "change", [lambda A: np.repeat(A, 2, axis=1)[:, ::2], lambda A: np.ascontiguousarray(A.transpose(0, 2, 1)).transpose(0, 2, 1)]
+)
 def test_strides(change):
     A, b = problems(4, 12, 2, spread=0.5)
     array = type(cuda.to_device(A))
@@ -107,6 +109,7 @@ class _View:
         self.__cuda_array_interface__ = owner.__cuda_array_interface__ | {"shape": like.shape, "strides": like.strides}
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy's numbers, in the simulator
 def test_a_failure_does_not_touch_the_others():
     """Each unusual problem has the status of the CPU."""
     A, b = problems(12, 30, 3, spread=0.5)

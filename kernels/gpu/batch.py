@@ -459,7 +459,6 @@ def solve(shape, kind):
     return kernel_of(168 if sums <= FEW_SUMS else 255)(solve_batch)
 
 
-
 class Solved(NamedTuple):
     """How problems ended, on the GPU."""
 
