@@ -212,7 +212,7 @@ def test_bad_input_is_named(change, error, message):
 
 def test_a_negative_number_for_w_and_a_list_of_arrays():
     A, b = there(*problems(2, 4, 1))
-    with pytest.raises(ValueError, match="w has -1.0 in problem 0"):
+    with pytest.raises(ValueError, match=r"w has -1\.0 in problem 0"):
         fastrsx.newton_batch(A, b, w=-1.0)
     with pytest.raises(TypeError, match="is on a GPU"):
         fastrsx.newton_batch([A[0], A[1]], b.copy_to_host())

@@ -105,8 +105,8 @@ def fetch_problems(batch: Batch, which: np.ndarray) -> Iterator[tuple[Any, ...]]
     each = max(1, FETCHED // (batch.A.size // batch.A.shape[0]))
     for start in range(0, len(which), each):
         some = which[start : start + each]
-        A, b, w, x0 = (taken(array, some) if array.size else None for array in batch)
-        yield some, A, b, None if w is None else np.broadcast_to(w, b.shape), x0
+        A, b, x0 = (taken(array, some) for array in (batch.A, batch.b, batch.x0))
+        yield some, A, b, np.broadcast_to(taken(batch.w, some), b.shape) if batch.w.size else None, x0
 
 
 def taken(array: Any, which: np.ndarray) -> np.ndarray:

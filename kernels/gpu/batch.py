@@ -1,11 +1,11 @@
 """Many small problems on a GPU: some lanes of a warp take a problem from its start to its solution, in one launch for all problems.
 
-A row of a problem is a record: its numbers of A, b and w, and those of a = A x, of A p and of u. Records lie in shared memory; those of a problem that
-is too large for it, in a workspace. A lane has the same rows all the time, so that only the sums over rows cross lanes: half of them stay in a
-lane each time. The d x d work is one lane's, for all problems of a warp at once; the tests of newton/iteration.py are made by all lanes alike.
-Lanes of another problem may be elsewhere: all that lanes exchange is for those of one problem.
+A row of a problem is a record: its numbers of A, b and w, and those of a = A x, of A p and of u. Records lie in shared memory, those of larger
+problems in a workspace. A lane has the same rows all the time, so that only sums over rows cross lanes: each time a lane keeps half of its own.
+The d x d work is one lane's, for all problems of a warp at once; all lanes make the tests of newton/iteration.py alike. Lanes of another problem
+may be elsewhere, so all that lanes exchange and wait for is within one problem.
 
-A problem that needs anything else, as one with nearly dependent columns, with a ray, or that has no solution, leaves, and is solved on the CPU.
+A problem that needs anything else leaves: with nearly dependent columns, with a ray, or without a solution. The CPU then solves it.
 """
 
 import functools
@@ -19,7 +19,8 @@ from numba.cuda import types
 from ..cpu.passes import LEAST_ENTRY, MOST_ENTRY
 from ..formulas import finish, links, rows, states, steps
 from ..formulas.records import Point, Residuals
-from ..lanes.lanes import LEFT, MOST_COLUMNS, PIVOT, RUNNING
+from ..lanes.lanes import LEFT, PIVOT, RUNNING
+from ..lanes.lanes import MOST_COLUMNS as MOST_COLUMNS
 from ..newton.dependence import ENOUGH
 from ..newton.iteration import ACCEPT, BACKTRACK, LONG, MOST_BACKTRACKS, NO_CURVATURE, SATURATION
 from ..newton.plane import DIRECTIONS
@@ -38,7 +39,7 @@ is_negligible, may_cross, next_radius = scalar(steps.is_negligible), scalar(step
 BAD_WEIGHT = -3  # a fate besides those of lanes.lanes: a w below 0
 MOST_SUMS = 64  # that a lane holds, in registers; there are more sweeps over the rows where there are more sums
 FEW_SUMS = 32
-SHARED = 40 * 1024  # bytes of records that a block may have in shared memory, beside its matrices
+GRANTED = 48 * 1024  # bytes of shared memory that a block has without asking
 CROWD = 12 * 1024  # of a block, so that a multiprocessor of an A100 has room for about 12 of them
 WORKSPACE = 2**28  # bytes of records that do not fit there
 WAVES = 16  # blocks for a multiprocessor, where records are in the workspace
@@ -67,12 +68,16 @@ class Shape(NamedTuple):
         """The triangle of the Gram matrix, and three vectors; a multiple of eight."""
         return -(-(self.d * (self.d + 1) // 2 + 3 * self.d) // 8) * 8
 
+    def bytes_of(self, n: int) -> int:
+        """Of shared memory for a problem with n rows: records, matrices and d-vectors."""
+        return 8 * (n * self.stride + self.sums + 2 * self.d**2 + (VECTORS + 2) * self.d + PLACES)
+
 
 def shape_of(n: int, d: int, is_weighted: bool) -> Shape:
     """As few lanes as leave a multiprocessor enough warps."""
-    bytes_of_one = 8 * n * Shape(d, WARP, is_weighted, True).stride
+    bytes_of_one = Shape(d, WARP, is_weighted, True).bytes_of(n)
     lanes = next((lanes for lanes in (WARP // 4, WARP // 2) if WARP // lanes * bytes_of_one <= CROWD), WARP)
-    return Shape(d, lanes, is_weighted, WARP // lanes * bytes_of_one <= SHARED)
+    return Shape(d, lanes, is_weighted, WARP // lanes * bytes_of_one <= GRANTED)
 
 
 def sums_of(d: int) -> list[tuple[int, int, int]]:
@@ -290,9 +295,10 @@ def make_unpack(shape):
 
 # -- what one lane does -----------------------------------------------------------------------------------------
 
-# What it leaves for the others; after `PLACES`, whether columns are known to be independent, and not.
+# What it leaves for the others.
 DECREASE, LENGTH, SLOPE, ALPHA_SLOPE, IS_NEWTON, LEAVES, KNOWN, PLACES = range(8)
-UNKNOWN, INDEPENDENT, DEPENDENT = 0.0, 1.0, 2.0
+VECTORS = 6  # of d numbers, that it writes
+UNKNOWN, INDEPENDENT, DEPENDENT = 0.0, 1.0, 2.0  # what is KNOWN of the columns of A: it is looked at where a plain step will not do
 
 
 def make_propose(shape):
@@ -349,7 +355,7 @@ def make_propose(shape):
 def solve(shape, kind):
     """The kernel for problems of that shape and links of that type."""
     d, lanes_of_one, problems, stride, sums = shape.d, shape.lanes, shape.problems, shape.stride, shape.sums
-    is_shared, is_weighted = shape.is_shared, shape.is_weighted
+    is_shared = shape.is_shared
     unpack, evaluate, derive, propose = make_unpack(shape), make_evaluate(shape, kind), make_derive(shape, kind), make_propose(shape)
     full, a_at, da_at = 2**lanes_of_one - 1, unsigned(d + 1), unsigned(d + 2)
     row_step, row_stride = unsigned(lanes_of_one), unsigned(stride)
@@ -361,7 +367,7 @@ def solve(shape, kind):
         scales = cuda.shared.array((problems, d), np.float64)
         hessians = cuda.shared.array((problems, d, d), np.float64)
         triangles = cuda.shared.array((problems, d, d), np.float64)
-        rooms = cuda.shared.array((problems, 6, d), np.float64)
+        rooms = cuda.shared.array((problems, VECTORS, d), np.float64)
         points = cuda.shared.array((problems, d), np.float64)
         reports = cuda.shared.array((problems, PLACES), np.float64)
         group, lane = cuda.threadIdx.x // lanes_of_one, cuda.threadIdx.x % lanes_of_one
@@ -475,8 +481,10 @@ def solve_all(link, A, b, w, x0, tol, max_iter, stream, shape=None):
     if not shape.is_shared:
         blocks = min(blocks, WAVES * multiprocessors(), max(1, WORKSPACE // size))
     workspace = cuda.device_array(0 if shape.is_shared else blocks * size // 8, np.float64, stream=stream)
-    out = Solved(*(cuda.device_array(shape, dtype, stream=stream) for shape, dtype in (((k, d), np.float64), (k, np.float64), ((k, 3), np.int32))))
-    launch = configured(solve(shape, type(link)), blocks, stream, WARP, size if shape.is_shared else 0)
+    rooms = ((k, d), np.float64), (k, np.float64), ((k, 3), np.int32)
+    out = Solved(*(cuda.device_array(room, dtype, stream=stream) for room, dtype in rooms))
+    kind: Any = type(link)
+    launch = configured(solve(shape, kind), blocks, stream, WARP, size if shape.is_shared else 0)
     launch(link, A, b, w, x0, tol, max_iter, workspace, *out)
     return out
 

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from ..compiling.jit import rebuilt
