@@ -25,7 +25,7 @@ import fastrsx
 from fastrsx.kernels import cuda as kernels
 from fastrsx.kernels.cpu import sample as on_cpu
 from fastrsx.kernels.gpu import passes, sample
-from fastrsx.system import device
+from fastrsx.system import device, threads
 
 cuda = kernels.cuda
 STARTED = time.perf_counter()
@@ -54,6 +54,7 @@ PASSES = (  # pass, n, d, dtype, target in ms
     *((op, 1_000_001, d, F64, None) for d in (13, 37, 50, 100, 300) for op in ("value_grad", "value_grad_hess")),
 )
 SPARSE = 4_000_000, 100_000, 16  # n, d, entries of a row
+BATCH = 100_000, 200, 5, 20.0  # problems, n, d, and how many times as fast as 16 cores it should be
 SOLVES = (100_000, 16, 1.2), (10_000_000, 64, 25.0), (1_000_000, 512, 45.0)
 FIRST = (("cold", 10.0), ("from disk", 1.5))  # seconds
 SOLVE = """
@@ -340,6 +341,29 @@ def time_solves(store):
         say(f"{n} x {d}", target, f"{took:.2f}", f"{results[-1].nit}, {results[-1].npass}")
 
 
+def check_and_time_batch():
+    """Many small problems beside the CPU's, which says first whether they are right."""
+    k, n, d, target = (6, 20, 2, 20.0) if TINY else BATCH
+    print()
+    say("newton_batch", "target, times the CPU", "ours", "the CPU", "largest difference", "")
+    say(*["---"] * 6)
+    if left() < 30.0 and not TINY:
+        say(f"{k} x {n} x {d}", target, "skipped", "", "", "")
+        return True
+    rng = np.random.default_rng(0)
+    A, x = rng.standard_normal((k, n, d)), 0.3 * rng.standard_normal((k, d)) / np.sqrt(d)
+    a = np.einsum("kij,kj->ki", A, x)
+    b = (np.exp(a) + a) * rng.uniform(0.8, 1.2, (k, n))
+    b /= b.sum(axis=1, keepdims=True)
+    there = cuda.to_device(A), cuda.to_device(b)
+    found, expected = fastrsx.newton_batch(*there), fastrsx.newton_batch(A, b)
+    error = float(np.abs(found.x - expected.x).max())
+    fine = error < 1e-8 and np.array_equal(found.status, expected.status)
+    ours, cpu = timed(lambda: fastrsx.newton_batch(*there)), timed(lambda: fastrsx.newton_batch(A, b), 5)
+    say(f"{k} x {n} x {d}", target, f"{ours:.2f}", f"{cpu:.2f} on {threads.in_use()}", f"{error:.1e}", "" if fine else "WRONG")
+    return fine
+
+
 def time_first():
     """The first solve of a process, with an empty cache of kernels and with the one that this left."""
     print()
@@ -362,6 +386,7 @@ def main():
     time_passes(store)
     time_sparse()
     time_solves(store)
+    is_right &= check_and_time_batch()
     if not TINY:
         time_first()
     print(f"\n{time.perf_counter() - STARTED:.0f} s; {'all results are right' if is_right else 'SOME RESULTS ARE WRONG'}")

@@ -15,7 +15,7 @@ from . import frames, inputs
 from .inputs import Vector
 from .planning import check_kernel
 from .result import SUM_TOL, Status
-from .system import threads
+from .system import device, threads
 
 LEAST, MOST = 2**14, 2**22  # entries of A in one call of the kernel, which Ctrl-C waits for: from 0.1 ms, which repays a thread, to about 20 ms
 PARTS = 8  # calls for each thread, so that none waits long for the last
@@ -50,7 +50,8 @@ def newton_batch(
     Parameters
     ----------
     A : (k, n, d) array_like, or sequence of k (n_j, d_j) array_like
-        The data. A C-ordered float64 array is read in place; else they are copied.
+        The data. A C-ordered float64 array is read in place; else they are copied. An array of 3 axes may lie on a GPU, with d at most
+        16; it is read there, in float64 or float32, and b, w and x0 may lie there too.
     b : (k, n) array_like, or sequence of k (n_j,) array_like
         The targets. Labels of b, w and x0 are compared with those of A, problem by problem, as in `newton`.
     x0 : (k, d) array_like, or sequence of k (d_j,) array_like, optional
@@ -75,6 +76,9 @@ def newton_batch(
     -----
     Any number of threads may call it; x has the same bits for any num_threads. Nothing passed in is modified.
 
+    Where A lies on a GPU, one launch solves all problems by the same tests, and the CPU those that need more than a Newton step within
+    the trust radius (docs/gpu.md). The results are NumPy's.
+
     Examples
     --------
     >>> import numpy as np, fastrsx
@@ -87,6 +91,8 @@ def newton_batch(
     """
     tol, max_iter = inputs.as_positive("tol", tol), inputs.as_count("max_iter", max_iter, 0)
     _, num_threads = check_kernel("auto", num_threads)
+    if device.is_on_gpu(A):
+        return _on_gpu(A, b, x0, w, tol, max_iter, num_threads)
     A, b, w, x0 = map(frames.listed, (A, b, w, x0))
     entries, n, d, tables, names = _as_batch(A)
     for name, value in (("b", b), ("w", w), ("x0", x0)):
@@ -127,7 +133,7 @@ def newton_batch(
     status, fun, nit, nfev = (np.empty_like(array) for array in results)
     for array, result in zip((status, fun, nit, nfev), results, strict=True):
         array[order] = result
-    success = np.isin(status, [code for code in Status if code.success])
+    success = _succeeded(status)
     return BatchResult(
         x=x.reshape(len(n), -1) if (d == d[0]).all() else np.split(x, places[2][1:]),
         names=names[0] if names.count(names[0]) == len(names) else names,
@@ -138,6 +144,33 @@ def newton_batch(
         nit=nit,
         nfev=nfev,
     )
+
+
+def _on_gpu(A: Any, b: Any, x0: Any, w: Any, tol: float, max_iter: int, num_threads: int | None) -> BatchResult:
+    """The same where A lies on a GPU: one launch, and the CPU for the problems that it leaves."""
+    device.kernels()  # says why there are none, before anything needs them
+    from .engines import cuda_batch
+
+    with cuda_batch.gpu_of(A):
+        batch = cuda_batch.as_batch(A, b, w, x0)
+        found = cuda_batch.solve(batch, tol, max_iter)
+        x, fun, status, nit, nfev, left = found
+        for some, A, b, w, x0 in cuda_batch.fetch_problems(batch, left):
+            rest = newton_batch(A, b, x0, w=w, tol=tol, max_iter=max_iter, num_threads=num_threads)
+            for array, result in ((x, rest.x), (fun, rest.fun), (status, rest.status), (nit, rest.nit), (nfev, rest.nfev)):
+                array[some] = result
+        success = _succeeded(status)
+        failed = np.flatnonzero(~success)
+        targets = np.concatenate([np.empty(0), *(some.ravel() for some in cuda_batch.fetch(batch.b, failed))])
+    n, starts = np.full(len(x), batch.A.shape[1]), np.zeros(len(x), np.int64)
+    starts[failed] = batch.A.shape[1] * np.arange(len(failed))
+    message = _message(status, failed, targets, starts, n)
+    return BatchResult(x=x, names=None, fun=fun, success=success, status=status, message=message, nit=nit, nfev=nfev)
+
+
+def _succeeded(status: np.ndarray) -> np.ndarray:
+    """Whether each status is a success."""
+    return np.isin(status, [code for code in Status if code.success])
 
 
 def _message(status: np.ndarray, failed: np.ndarray, targets: Vector, starts: np.ndarray, n: np.ndarray) -> str:

@@ -20,8 +20,8 @@ Read the folders in this order:
                 `reduction` (sums of a block), `scalar` (the formulas for a thread), `vectors` (n-vectors), `share` (rows among
                 lanes), `rows` (passes over A), `sparse` (over sparse A), `merge` (d-vectors of all blocks), `tensor` (tensor cores),
                 `tensor_gram` and `gram` (Gram matrices with them and without), `plane`, `queueing` (a launch with little Python),
-                `passes` (what each pass launches), `loop` (what a step launches), `sample` (rows drawn for a Hessian), `cost` (the
-                time they should take)
+                `passes` (what each pass launches), `loop` (what a step launches), `sample` (rows drawn for a Hessian), `subproblem`
+                and `batch` (many small problems), `cost` (the time they should take)
 
 The public modules are `dense` (the kernels of values and derivatives, in parallel or serial), `solve` (a small solve), `cuda` (those of
 `dense` on a GPU) and `exp`.

@@ -6,6 +6,7 @@
 import re
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from importlib.metadata import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from numba import typeof, types
 from numba.cuda import compile_ptx, dispatcher
 
 from fastrsx.kernels.formulas import links, records
-from fastrsx.kernels.gpu import gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors
+from fastrsx.kernels.gpu import batch, gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors
 from fastrsx.kernels.gpu.block import THREADS, WARP
 from fastrsx.kernels.gpu.halves import STORED
 from fastrsx.kernels.gpu.scalar import ByLink
@@ -160,6 +161,31 @@ def other_signatures():
     }
 
 
+BATCHES = {  # some of the shapes of small problems: few sums, as many as fit, and in sweeps; with as few lanes as there may be
+    "solve_batch, 2 columns": batch.Shape(2, 8, False, True),
+    "solve_batch, 5 columns": batch.Shape(5, 32, False, True),
+    "weighted solve_batch, 8 columns": batch.Shape(8, 32, True, True),
+    "weighted solve_batch, 16 columns": batch.Shape(16, 32, True, False),
+}
+
+
+def batches(number=_f8):
+    """{name: (kernel, its argument types)} of the kernels for small problems."""
+    m, c = number[:, ::1], number[:, :, ::1]
+    signature = (_link, c, m, m, _m, _f8, _i8, _v, _m, _v, types.int32[:, ::1])
+    return {name: (batch.solve(shape, links.Rsx), signature) for name, shape in BATCHES.items()}
+
+
+@contextmanager
+def pretended(target):
+    """numba-cuda compiles a function that is not inlined for the GPU at hand: for one of that compute capability."""
+    found, dispatcher.get_current_device = dispatcher.get_current_device, lambda: SimpleNamespace(compute_capability=target)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = found
+
+
 class Resources(NamedTuple):
     """The resources of one kernel for one target."""
 
@@ -228,8 +254,7 @@ def fma_share(ptx):
 
 def resources(kernel, signature, target, threads=THREADS, dynamic=0):
     """Compile a kernel for a target, (8, 0) or (9, 0), for blocks of that size; one with `dynamic` bytes of shared memory may have all registers."""
-    there = SimpleNamespace(compute_capability=target)  # what a kernel calls, numba-cuda compiles for the current GPU
-    with mock.patch.object(dispatcher, "get_current_device", return_value=there):
+    with pretended(target):
         ptx, _ = compile_ptx(linked(kernel).py_func, signature, cc=target, launch_bounds=(threads, 1) if dynamic else None)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
@@ -284,6 +309,8 @@ def table():
     lines = ["| kernel | target | registers | shared | spilled | occupancy | FMA share of the inner loop |", "|---|---|---|---|---|---|---|"]
     for name, (_, kernel, signature) in row_signatures().items():
         lines += [line(name, target, resources(kernel, signature, target, ROW_WARPS * WARP)) for target in TARGETS]
+    for name, (kernel, signature) in batches().items():
+        lines += [line(name, target, resources(kernel, signature, target, WARP)) for target in TARGETS]
     for kernel, signature in {**signatures(_f8), **other_signatures()}.items():
         lines += [line(name_of(kernel), target, resources(kernel, signature, target)) for target in TARGETS]
     for name, (folding, signature) in foldings().items():

@@ -67,6 +67,19 @@ def test_a_kernel_for_rows_fits(name, target):
 
 
 @pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
+@pytest.mark.parametrize(("kernel", "signature"), cuda_resources.batches().values(), ids=cuda_resources.BATCHES)
+def test_a_kernel_for_small_problems_fits(kernel, signature, target):
+    """Sums stay in registers, without a spill; a warp is a block."""
+    found = cuda_resources.resources(kernel, signature, target, cuda_resources.WARP)
+    assert found.spilled == 0
+    assert ".local" not in found.ptx
+    assert found.shared < 8 * 1024  # beside the records
+    assert found.occupancy >= {168: 12, 255: 8}[cuda_resources.most_registers(kernel)] / cuda_resources.TARGETS[target][1]
+    assert not cuda_resources.atomics(found.ptx)
+    assert not cuda_resources.single_arithmetic(found.ptx)
+
+
+@pytest.mark.parametrize("target", list(cuda_resources.TARGETS), ids=lambda target: "sm_{}{}".format(*target))
 @pytest.mark.parametrize(("folding", "signature"), cuda_resources.foldings().values(), ids=cuda_resources.foldings())
 def test_a_gram_kernel_is_on_tensor_cores(folding, signature, target):
     """All registers and no spill, one block on a multiprocessor; sums in float64, without atomics."""

@@ -160,6 +160,17 @@ def passes(n: int, d: int, size: int = 8, ceiling: Ceiling = H100) -> dict[str, 
     }
 
 
+def batch(k: int, n: int, d: int, size: int, steps: float, evaluations: float) -> list[Work]:
+    """k small problems of n x d, of that many steps and evaluations each, whose records stay in shared memory: the work on rows.
+
+    A load of 8 bytes in each lane counts twice. The d x d work, a lane's while others wait, is not counted.
+    """
+    sums = d * (d + 1) // 2 + 3 * d
+    flops = evaluations * (2 * d + EXP + 25) + steps * (EXP + 30 + d + 2 * sums)
+    loads = evaluations * (d + 7) + steps * (d + 5)
+    return [Work("solve_batch", k * (n * (size * d + 8) + 8 * d + 20), k * n * flops, 2 * k * -(-n // 32) * loads)]
+
+
 def seconds(works: list[Work], ceiling: Ceiling) -> float:
     """The sum over kernels of the longest time of each."""
     return sum(max(work.seconds(ceiling).values()) + LAUNCH for work in works)

@@ -45,6 +45,10 @@ if config.ENABLE_CUDASIM:
             return swapped(x, bit)
 
         @staticmethod
+        def swapped_within(lanes, x, bit):
+            return swapped(x, bit)
+
+        @staticmethod
         def taken(x, lane, width):
             return exchange(float(x), itemgetter(cuda.threadIdx.x // width * width + lane))
 
@@ -76,6 +80,14 @@ if config.ENABLE_CUDASIM:
     @device
     def swapped(x, bit):
         return exchange(float(x), itemgetter(cuda.threadIdx.x ^ bit))
+
+    @device
+    def swapped_within(lanes, x, bit):
+        return swapped(x, bit)
+
+    @device
+    def wait_within(lanes):
+        cuda.syncwarp()
 
     @device
     def any_of_warp(flag):
@@ -184,6 +196,12 @@ else:
             """x of the lane whose number differs in that bit."""
             return self._shuffled("bfly", x, bit, 32)
 
+        def swapped_within(self, lanes, x, bit):
+            """The same where those lanes, as bits, are the ones that execute it."""
+            each = f"shfl.sync.bfly.b32 {{0}}, {{0}}, {bit}, 31, $2; "
+            text = "{ .reg .b32 low, high; mov.b64 {low, high}, $1; " + each.format("low") + each.format("high") + "mov.b64 $0, {low, high}; }"
+            return self.asm(F64, [x, self.as_int(lanes, I32)], text, "=d,d,r", ("convergent",))
+
         def taken(self, x, lane, width):
             """x of that lane of each `width`."""
             return self._shuffled("idx", x, lane, width)
@@ -241,6 +259,16 @@ else:
     @device
     def swapped(x, bit):
         return cuda.shfl_xor_sync(ALL, x, bit)
+
+    @device
+    def swapped_within(lanes, x, bit):
+        """The same where those lanes, as bits, are the ones that execute it."""
+        return cuda.shfl_xor_sync(lanes, x, bit)
+
+    @device
+    def wait_within(lanes):
+        """A barrier of those lanes of a warp."""
+        cuda.syncwarp(lanes)
 
     @device
     def any_of_warp(flag):

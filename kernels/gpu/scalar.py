@@ -96,12 +96,13 @@ class ByLink:
             if isinstance(value, ByLink):
                 meanings[name] = value.of(kind)
             elif value is links.terms or value is links.growth:
-                meanings[name] = _of_link(value, kind)
+                meanings[name] = of_link(value, kind)
         return self.make(rebuilt(self.func, meanings))
 
 
 @functools.cache
-def _of_link(function, kind):
+def of_link(function, kind):
+    """`terms` or `growth` for the links of this type."""
     return (_terms if function is links.terms else _growth)(kind)
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..compiling.jit import serial
+from ..compiling.jit import part, serial
 
 CONDITION = 20.0  # of scaled columns, from which an orthonormal basis pays: it takes up to half of the steps, below up to 1.4 times as many
 ENOUGH = CONDITION**-2  # of the smallest eigenvalue of a Gram matrix of columns of unit RMS
@@ -32,13 +32,20 @@ def rows_to_look_at(n, d):
 
 @serial
 def independence(A, d, scale):
+    """The smallest eigenvalue of a Gram matrix of the columns, see `independence_within`."""
+    return independence_within(A, d, scale, np.empty((d, d)), np.empty(d), np.empty(d))
+
+
+@part
+def independence_within(A, d, scale, L, row, z):
     """The smallest eigenvalue of G, from above, by inverse iteration; 0 where that is rounding.
 
     G is the Gram matrix of a few rows of A diag(1/scale), one drawn from each of as many ranges, divided by their number; A may have over d columns.
+    The last three arguments are room for it.
     """
     n = A.shape[0]
     count = rows_to_look_at(n, d)
-    L, row, z = np.zeros((d, d)), np.empty(d), np.empty(d)
+    L[:] = 0.0
     for k in range(count):
         i = row_drawn(k, count, n)
         for j in range(d):

@@ -54,18 +54,23 @@ def _flattest(U, z):
 
 @serial
 def step(g, H, radius, p, z):
+    """p <- the minimiser of g.p + 1/2 p.H p over ||p|| <= radius, see `step_within`."""
+    d = g.shape[0]
+    wide = padded(d)
+    return step_within(g, H, radius, p, z, np.empty((wide, wide)), np.empty(d), np.full(BLOCK, -1.0), np.empty((packed_blocks(wide), BLOCK, LANES)))
+
+
+@part
+def step_within(g, H, radius, p, z, U, q, minus_one, packed):
     """p <- the minimiser of g.p + 1/2 p.H p over ||p|| <= radius (Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4, 1983).
 
     Returns (decrease, newton, min_eig, lam): minus the model at p; whether p is the full Newton step of a positive
     semidefinite H; an estimate from above of the smallest eigenvalue of H, with z <- its unit vector; and lam. The minimiser
     has (H + lam I) p = -g, H + lam I positive semidefinite, and ||p|| = radius unless lam = 0. lam climbs by Newton's method on
     1/||p(lam)|| = 1/radius; in the hard case, where p is too short even at lam = -lam_1, an eigenvector of lam_1 supplies the rest.
+    The last four arguments are room for it.
     """
     d = g.shape[0]
-    wide = padded(d)
-    U = np.empty((wide, wide))
-    minus_one, packed = np.full(BLOCK, -1.0), np.empty((packed_blocks(wide), BLOCK, LANES))
-    q = np.empty(d)
     size = 0.0
     low = 0.0
     for i in range(d):
