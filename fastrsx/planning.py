@@ -194,7 +194,7 @@ def choose_hessian(size: Size, hessian: str, sample_rows: int, loader: str = "in
     if hessian == "reduced" and d <= n:
         raise ValueError(f"hessian is 'reduced', which takes n x n data for n x d, and A is {n} x {d}: pass 'exact', or 'auto'")
     if loader == "device sparse" and hessian not in ("auto", "matrix-free"):
-        raise ValueError(f"hessian is {hessian!r}, and A is sparse on a GPU, where no Gram matrix is formed: pass 'matrix-free' or 'auto', or A.get()")
+        raise ValueError(f"hessian is {hessian!r}, and A is sparse on a GPU, where no Gram matrix is formed: pass 'matrix-free', or A.get()")
     if hessian != "auto":
         return hessian, f"hessian={hessian!r} was asked for"
     if min(n, d) > REDUCED_UP_TO:

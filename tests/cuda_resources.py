@@ -11,7 +11,6 @@ from importlib.metadata import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 from numba import typeof, types
