@@ -207,8 +207,9 @@ def most_registers(kernel):
 
 
 def name_of(kernel):
-    """The kernel's name; it tells apart the two that are made from one function."""
-    return linked(kernel).py_func.__name__ + {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it"}.get(kernel, "")
+    """The kernel's name; it tells apart those that are made from one function."""
+    which = {gram.fold_gram_diagonal: " on the diagonal", gram.fold_gram_below: " below it", sparse.merge(8, True): " of columns' sizes"}
+    return linked(kernel).py_func.__name__ + which.get(kernel, "")
 
 
 def atomics(ptx):

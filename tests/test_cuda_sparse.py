@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numba import config
 from scipy import sparse
 
 import fastrsx
@@ -151,6 +152,18 @@ def test_newton_solves_by_products(n, d):
     assert "steps by products alone, as A is sparse on a GPU" in found.kernel
     ref = naive.Naive(A.toarray(), b, found.x, w=np.full(n, 0.05))
     assert np.linalg.norm(ref.grad) <= 1e-7 * np.linalg.norm(ref.grad_scale)
+
+
+@pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="the second GPU is pretended in the simulator")
+def test_work_is_done_on_the_gpu_that_holds_a(monkeypatch):
+    """Of two, which are pretended: every array that is made, and every launch, is on the second one."""
+    A, b = CupyMatrix(matrix(12, 2, 0.8)), np.full(12, 1 / 12)
+    gpus = gpu.TwoGpus(monkeypatch)
+    monkeypatch.setattr(device, "index_of", lambda array: 1)
+    problem = fastrsx.Problem(A, b)
+    problem.grad([0.1, 0.2])
+    assert gpus.seen == {1}
+    assert problem.plan.gpu.startswith("GPU 1, ")
 
 
 def test_newton_of_dependent_columns():

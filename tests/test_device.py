@@ -2,8 +2,6 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -339,43 +337,12 @@ def test_host_arrays_are_copied_once():
     assert again.value(data.x) == problem.value(data.x)
 
 
-class TwoGpus:
-    """What numba-cuda's list of GPUs is to the engine: contexts that are entered and left. Arrays and launches are noted with the GPU they are on."""
-
-    def __init__(self, monkeypatch):
-        self.entered, self.seen = [0], set()
-        array = type(cuda.device_array(1))
-        for owner, name in ((type(passes.fold_fill), "__call__"), (array, "copy_to_device"), (array, "copy_to_host"), (cuda, "device_array")):
-            monkeypatch.setattr(owner, name, self.noted(getattr(owner, name)))
-        monkeypatch.setattr(cuda, "gpus", self)
-
-    def noted(self, function):
-        def call(*args, **kwargs):
-            self.seen.add(self.entered[-1])
-            return function(*args, **kwargs)
-
-        return call
-
-    @property
-    def current(self):
-        return SimpleNamespace(id=self.entered[-1])
-
-    def __len__(self):
-        return 2
-
-    @contextmanager
-    def __getitem__(self, index):
-        self.entered.append(index)
-        yield
-        self.entered.pop()
-
-
 @only_simulated
 def test_work_is_done_on_the_gpu_that_holds_a(monkeypatch):
     rng = np.random.default_rng(6)
     A, b = rng.standard_normal((12, 2)), rng.dirichlet(np.ones(12))
     expected = fastrsx.newton(cuda.to_device(A), b)
-    gpus = TwoGpus(monkeypatch)
+    gpus = gpu.TwoGpus(monkeypatch)
     A, b_there = cuda.to_device(A), cuda.to_device(b)
     monkeypatch.setattr(device, "index_of", lambda array: 0 if array is b_there else 1)
     gpus.seen.clear()
@@ -395,7 +362,7 @@ def test_each_thread_has_a_stream_of_its_own(monkeypatch):
     assert device.stream() is device.stream()
     assert other is not device.stream()
     here = device.stream()
-    gpus = TwoGpus(monkeypatch)
+    gpus = gpu.TwoGpus(monkeypatch)
     with gpus[1]:
         assert device.stream() is not here
     assert device.stream() is here

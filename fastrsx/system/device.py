@@ -94,6 +94,11 @@ def index_of(array: Any) -> int:
     return current() if kind is None else int(kind()[1])
 
 
+def on_gpu_of(array: Any) -> Any:
+    """A context in which the GPU that holds an array is the current one."""
+    return kernels().cuda.gpus[index_of(array)] if count() > 1 else nullcontext()
+
+
 def stream() -> Any:
     """A stream of this thread on the current GPU, which follows the default stream; one, since a kernel is configured once for each."""
     cuda = kernels().cuda
@@ -155,15 +160,15 @@ class SparseMatrix:
 
     def __getitem__(self, which: Any) -> Any:
         rows = np.arange(self.shape[0])[which]
-        return kernels().sparse_rows(self.data, self.indices, self.indptr, rows, self.shape[1])
+        with on_gpu_of(self.data), room_for(f"{rows.size} rows of A"):
+            return kernels().sparse_rows(self.data, self.indices, self.indptr, rows, self.shape[1])
 
     @property
     def source(self) -> Any:
         """The same for the kernels: the entries are there once more, by columns. The CPU sorts their places, once."""
         if self._source is None:
-            transposed = self._transposed()
-            with room_for(f"A by columns, {self.nnz} entries,"):
-                self._source = kernels().sparse_of(self.data, self.indices, self.indptr, transposed, self.shape[1])
+            with on_gpu_of(self.data), room_for(f"A by columns, {self.nnz} entries,"):
+                self._source = kernels().sparse_of(self.data, self.indices, self.indptr, self._transposed(), self.shape[1])
         return self._source
 
     def _transposed(self) -> tuple[Any, Any, Any]:
@@ -278,7 +283,7 @@ def _taken(name: str, value: Any) -> Any:
     cuda = kernels().cuda
     half = _bfloat16() if dtype_name(value) == "bfloat16" else None
     try:
-        with cuda.gpus[index_of(value)] if count() > 1 else nullcontext():
+        with on_gpu_of(value):
             array = cuda.as_cuda_array(_in_order(value))
     except BufferError as error:
         raise TypeError(f"{name} cannot be taken over: {error}") from None
