@@ -139,7 +139,8 @@ def all_kernels():
             found |= {tensor_gram.narrow(groups, source, riders).kernel: f"narrow {groups} {source} {riders}" for groups in (1, 2, 4)}
             found[tensor_gram.wide(source, riders).kernel] = f"wide {source} {riders}"
     for module in (gram, loop, merge, plane, rows, sample, tensor_gram, vectors):
-        made = {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
+        makers = {name: vars(module)[name] for name in FOR_A_SHARE if name in vars(module)}
+        made = {name: make(share) for name, make in makers.items() if make.__module__ == module.__name__}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
                 if isinstance(each, CUDADispatcher) and not each.targetoptions["device"]:
