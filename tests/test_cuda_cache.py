@@ -142,7 +142,8 @@ def all_kernels():
         found |= {make(lanes): f"sparse {name} {lanes}" for name, make in vars(sparse).items() if name in FOR_A_SHARE}
         found |= {sparse.merge(lanes, has_largest): f"merge {lanes} {has_largest}" for has_largest in (False, True)}
     for module in (gram, loop, merge, plane, rows, sample, sparse, tensor_gram, vectors):
-        made = {} if module is sparse else {name: getattr(module, name)(share) for name in FOR_A_SHARE if hasattr(module, name)}
+        makers = {} if module is sparse else {name: vars(module)[name] for name in FOR_A_SHARE if name in vars(module)}
+        made = {name: make(share) for name, make in makers.items() if make.__module__ == module.__name__}
         for name, value in {**vars(module), **made}.items():
             for each in [value.of(type(link)) for link in links.LINKS.values()] if isinstance(value, ByLink) else [value]:
                 if isinstance(each, CUDADispatcher) and not each.targetoptions["device"]:
