@@ -76,8 +76,8 @@ def newton_batch(
     -----
     Any number of threads may call it; x has the same bits for any num_threads. Nothing passed in is modified.
 
-    Where A lies on a GPU, one launch solves all problems by the same tests, and the CPU those that need more than a Newton step within
-    the trust radius (docs/gpu.md). The results are NumPy's.
+    Where A lies on a GPU, one launch takes all problems, with the same tests, and the CPU solves those that it leaves, as where columns
+    are nearly dependent (docs/gpu.md). The results are NumPy's. This has run in Numba's simulator only, on no GPU yet.
 
     Examples
     --------
