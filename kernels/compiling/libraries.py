@@ -41,7 +41,7 @@ class Part(codegen.JITCodeLibrary):
     def _optimize_functions(self, ll_module):
         """As much as makes the functions small, and lets numba see which counts of references it can leave out."""
         ll_module.data_layout = self._codegen._data_layout
-        passes = codegen.create_pass_builder(self._codegen._tm, opt=1, loop_vectorize=False, slp_vectorize=False)
+        passes = self._codegen._pass_builder(opt=1, loop_vectorize=False, slp_vectorize=False)
         for function in ll_module.functions:
             if not function.is_declaration:
                 manager = binding.create_new_function_pass_manager()
