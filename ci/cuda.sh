@@ -16,6 +16,6 @@ mkdir "$elsewhere"
 cp -r tests pyproject.toml "$elsewhere"
 cd "$elsewhere"
 NUMBA_ENABLE_CUDASIM=1 pytest -n auto tests/test_device.py tests/test_cuda.py tests/test_cuda_rows.py tests/test_cuda_gram.py tests/test_cuda_sparse.py \
-    tests/test_cuda_batch.py
-pytest -n auto tests/test_cuda_code.py tests/test_cuda_ptx.py tests/test_cuda_cache.py tests/test_gpu_arrays.py
+    tests/test_cuda_sample.py tests/test_cuda_batch.py
+pytest -n auto tests/test_cuda_code.py tests/test_cuda_ptx.py tests/test_cuda_cache.py tests/test_cuda_launch.py tests/test_gpu_arrays.py
 python -m fastrsx.kernels.gpu.cost

@@ -360,15 +360,20 @@ class _Solver:
         self.point = self.passes.evaluate(it.a[now])
         it.points[now], self.numbers["derived"] = self.point.raw, False
 
+    def has_gained_nothing(self, status: Status) -> bool:
+        """Whether the loss rose from x0, by more than rounding if that is a success; or did not fall by more on the way to a pole."""
+        rise, noise = self.point.fun - self.first[1], self.point.noise
+        if status is Status.NO_MINIMISER and self.nit and kernel_steps.leads_to_pole.py_func(self.point.at):
+            return bool(rise >= -noise)
+        return bool(rise > (noise if status.success else 0.0))
+
     def finish(self, status: Status, message: str = "") -> NewtonResult:
         it, steps = self.iterate, self.steps
-        rise, noise = self.point.fun - self.first[1], self.point.noise
-        rose = status is not Status.NONFINITE and rise > 0 and not (status.success and rise <= noise)
-        if rose or (status is Status.NO_MINIMISER and self.nit and kernel_steps.leads_to_pole.py_func(self.point.at) and rise >= -noise):
+        if status is not Status.NONFINITE and self.has_gained_nothing(status):
             self.back_to_start()
             why = "No step came below x0 by more than rounding"
             status, message = verdicts.back_at_start(status, message or status.sentence, Status.STALLED.sentence, why)
-        if self.is_lost and status.success:
+        if self.is_lost and (status.success or status is Status.STALLED):
             status, message = Status.STALLED, verdicts.UNATTAINABLE
         if status is not Status.NONFINITE and not self.has_derivatives:
             if steps is not None:

@@ -68,7 +68,7 @@ ITERATION = record(
     converges=np.bool_,  # whether p is negligible, and the Hessian not negative
     long_count=np.int64,  # suspect steps in a row
     singular_count=np.int64,
-    idle_count=np.int64,  # steps in a row that neither gain more than rounding nor halve the gradient
+    idle_count=np.int64,  # steps that neither gain more than rounding nor halve the gradient nor raise the trust radius, since one of the former
     idle_grad=np.float64,  # the norm of the scaled gradient at the first of them
     saturation=np.float64,  # ||H|| relative to its terms: tiny where it is rounding
     derived=np.bool_,  # whether gradient and Hessian are those at x
@@ -307,13 +307,13 @@ def note(here, there, radius, s, row):
 
 
 @serial
-def count_idle(here, there, s):
-    """Count the step, unless it gained something: b may be so large that only the gradient shows it."""
+def count_idle(here, there, radius, s):
+    """Count the step, unless it gained something: b may be so large that only the gradient shows it, or x so far that longer steps come first."""
     gains = here.fun - there.fun > noise(here)
-    if not gains and s.idle_count > 0 and s.grad_norm > 0.5 * s.idle_grad:
-        s.idle_count += 1
-    else:
+    if gains or s.idle_count == 0 or s.grad_norm <= 0.5 * s.idle_grad:
         s.idle_count, s.idle_grad = 0 if gains else 1, s.grad_norm
+    elif s.radius <= radius:
+        s.idle_count += 1
 
 
 @serial
@@ -353,7 +353,7 @@ def iterate(what, problem, it, work, records):
             continue
         there = as_point(it.points[s.now])
         note(here, there, radius, s, records[row])
-        count_idle(here, there, s)
+        count_idle(here, there, radius, s)
         s.steps += 1
         row += 1
         foreseen = s.foreseen
