@@ -3,7 +3,6 @@
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastrsx.kernels.gpu import cost
 from fastrsx.kernels.layouts import registry
 from fastrsx.kernels.registers.shapes import REGISTER
 
@@ -219,6 +218,8 @@ def choose_on_gpu(n: int, d: int, sample_rows: int) -> tuple[str, str]:
         return "matrix-free", "steps by products alone, as A has more columns than rows"
     if d < SAMPLED_ON_GPU_FROM or 2 * sample_rows > n:
         return "exact", ""
+    from fastrsx.kernels.gpu import cost  # only here, since a solve in memory imports nothing of a GPU
+
     costs = cost.steps(n, d, sample_rows, PRODUCTS["sampled"], cost.ceiling_of(device.capability()))
     if costs["exact"] < PAYS * costs["sampled"]:
         return "exact", ""

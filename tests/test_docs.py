@@ -16,7 +16,8 @@ README, GUIDE = ROOT / "README.md", ROOT / "docs" / "embedding.md"
 PAGES = [page for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")]) if page.name != "CHANGELOG.md"]
 in_checkout = pytest.mark.skipif(not README.exists(), reason="the documentation lies beside the tests only in a checkout")
 PACKAGES = (fastrsx, fastrsx.kernels)
-ON_GPU = ("fastrsx.engines.cuda", "fastrsx.engines.exchange", "fastrsx.kernels.cuda", "fastrsx.kernels.gpu")  # need numba-cuda
+# These need numba-cuda.
+ON_GPU = tuple(f"fastrsx.{name}" for name in ("engines.cuda", "engines.exchange", "engines.spare", "kernels.cuda", "kernels.gpu"))
 FOUND = [module.name for package in PACKAGES for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
 MODULES = [name for name in FOUND if not name.startswith(ON_GPU)]
 PUBLIC = [name for name in fastrsx.__all__ if callable(getattr(fastrsx, name))]
