@@ -192,7 +192,7 @@ def changed(**changes):
         (lambda: changed(indptr=[0, 2, 4, 6, 7]), {}, ValueError, "A is no valid CSR matrix"),
         (lambda: changed(indices=[0, 1, 1, 0, 0, 1, 0, 1]), {}, ValueError, r"not ascending, or one twice, in row 1; call A.sum_duplicates\(\)"),
         (lambda: changed(data=[1.0, 2.0, np.nan, 1.0, 0.5, 0.5, 0.5, 0.5]), {}, ValueError, r"A\[1, 0\] is nan \(1 such in column 0\)"),
-        (lambda: CupyMatrix(matrix(4, 2)), {"hessian": "exact"}, ValueError, "where no Gram matrix is formed: pass 'matrix-free' or 'auto'"),
+        (lambda: CupyMatrix(matrix(4, 2)), {"hessian": "exact"}, ValueError, "where no Gram matrix is formed: pass 'matrix-free', or A.get"),
         (lambda: CupyMatrix(matrix(4, 2)), {"groups": [0, 0, 1, 1]}, ValueError, "groups is given, and kernels are those of a GPU"),
         (lambda: CupyMatrix(matrix(4, 2)), {"kernel": "serial"}, ValueError, "kernel is 'serial', and A is on a GPU"),
     ],

@@ -71,10 +71,13 @@ class CudaPasses(Passes):
         n, d = self.shape
         with device.room_for(f"the workspace for {n} x {d}"):
             self._rooms = Rooms(self, device.stream())
-            self._work = kernels.alloc_workspace(n, d, False, link, self._rooms.stream, self._rooms.new)
+            self._work = self._alloc_work(link)
             self._none = self._work.a[:0]  # an empty vector
             self.b, self.w = (self._there(name, vector) for name, vector in (("b", b), ("w", w)))
         self._exchange_of(hessian=False)
+
+    def _alloc_work(self, link: Any) -> Any:
+        return kernels.alloc_workspace(*self.shape, False, link, self._rooms.stream, self._rooms.new)
 
     def _there(self, name: str, vector: Any) -> DeviceVector:
         """An n-vector on the GPU that A is on."""

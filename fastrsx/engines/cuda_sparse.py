@@ -7,7 +7,6 @@ import numpy as np
 from fastrsx.kernels.gpu import passes as kernels
 
 from ..inputs import Matrix, Vector
-from ..system import device
 from .contract import Derivatives, Point, rank_2
 from .cuda import CudaPasses, DeviceVector, on_its_gpu
 
@@ -16,13 +15,8 @@ from .cuda import CudaPasses, DeviceVector, on_its_gpu
 class SparseCudaPasses(CudaPasses):
     """No Gram matrix is formed: that of a few columns comes from as many products."""
 
-    def _alloc_all(self, b: Any, w: Any, link: Any) -> None:
-        n, d = self.shape
-        with device.room_for(f"the workspace for {n} x {d}"):
-            self._work = kernels.alloc_sparse_workspace(self.source, link, device.stream())
-            self.b, self.w = (self._there(name, vector) for name, vector in (("b", b), ("w", w)))
-        self._none = self._work.a[:0]
-        self._exchange_of(hessian=False)
+    def _alloc_work(self, link: Any) -> Any:
+        return kernels.alloc_sparse_workspace(self.source, link, self._rooms.stream, self._rooms.new)
 
     def look_ahead(self, a: DeviceVector, p: Vector, da: DeviceVector, out: DeviceVector) -> Point:
         self.products(p, da)

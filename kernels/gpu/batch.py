@@ -33,7 +33,7 @@ from .subproblem import dot, independence_within, newton_step, saturation, step_
 add_residual, add_penalty, loss = scalar(rows.add_residual), scalar(rows.add_penalty), scalar(rows.loss)
 factors, weights, penalised, rank_2 = scalar(rows.factors), scalar(rows.weights), scalar(rows.penalised), scalar(finish.rank_2)
 over_exp, kappa = scalar(states.over_exp), scalar(states.kappa)
-noise, is_exact, is_near_pole, is_flat = scalar(steps.noise), scalar(steps.is_exact), scalar(steps.is_near_pole), scalar(steps.is_flat)
+noise, is_exact, leads_to_pole, is_flat = scalar(steps.noise), scalar(steps.is_exact), scalar(steps.leads_to_pole), scalar(steps.is_flat)
 is_negligible, may_cross, next_radius = scalar(steps.is_negligible), scalar(steps.may_cross), scalar(steps.next_radius)
 
 BAD_WEIGHT = -3  # a fate besides those of lanes.lanes: a w below 0
@@ -410,6 +410,8 @@ def solve(shape, kind):
                     if t == 1.0:
                         radius = next_radius(radius, ratio, told[LENGTH])
                     is_taken = ratio >= ACCEPT and there.fun < math.inf and not may_cross(t * alpha_slope, t * there.slope / there.alpha)
+                    if t == 1.0 and not converged and abs(here.fun - there.fun) <= error:
+                        fate = LEFT
                     if fate == LEFT:
                         is_taken = False
                 if is_taken:
@@ -422,9 +424,9 @@ def solve(shape, kind):
                         for j in range(lane, d, lanes_of_one):
                             point[j] += t * step[j]
                     here, is_start, t, refused = there, False, 1.0, 0
-                    if not (here.alpha > 0.0 and here.fun < math.inf) or is_near_pole(here):
+                    if not (here.alpha > 0.0 and here.fun < math.inf) or leads_to_pole(here):
                         fate = LEFT
-                    elif is_exact(here, norm_b):
+                    elif is_exact(here):
                         fate = EXACT_FIT
                     elif converged:
                         fate = MINIMUM

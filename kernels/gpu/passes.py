@@ -106,11 +106,11 @@ def alloc_workspace(n, d, hessian, link=RSX, stream=0, new=None):
     return Workspace(empty(n), h, products, *states, *vectors, gram, empty(blocks, PLANE), link, stream)
 
 
-def alloc_sparse_workspace(A, link=RSX, stream=0):
+def alloc_sparse_workspace(A, link=RSX, stream=0, new=None):
     """A workspace for a sparse A; columns are summed over all rows at once, so there are no d-vectors of blocks, and rows are weighed beforehand."""
-    n, d = A.shape
-    h, products, vectors, combined = (cuda.device_array(shape, np.float64, stream=stream) for shape in (4 * n, n, (1, KINDS, d), (KINDS, d)))
-    return alloc_workspace(n, 1, False, link, stream)._replace(h=h, products=products, vectors=vectors, combined=combined)
+    (n, d), new = A.shape, new or on_stream(stream)
+    h, products, vectors, combined = map(new, (4 * n, n, (1, KINDS, d), (KINDS, d)))
+    return alloc_workspace(n, 1, False, link, stream, new)._replace(h=h, products=products, vectors=vectors, combined=combined)
 
 
 def sparse_of(values, columns, starts, transposed, d):

@@ -27,11 +27,11 @@ DIRECTIONS = 8  # of the estimate of a leverage: the lanes of a register on the 
 def squares(share):
     """For ||B A_i||^2. B lies in shared memory as the lanes read it, side by side; a share that is a part of the columns has too many of them."""
     routine, lanes, vector, C, R, count = routines(share, ()), share.lanes, share.vector, share.columns, share.rows, share.products
-    places, steps, fetch_rows, number = make_places(share), make_steps(share), parts(share).fetch, np.dtype(share.number).type
+    places, steps, fetch_rows, number = make_places(share), make_steps(share), parts(share).fetch, share.cell
     held, groups, step, size = sizes(share)[0], share.groups, share.step, DIRECTIONS * C * lanes
 
     def add(on, found, rows, table, lane, own):
-        row = [on.widened(rows[k]) for k in range(R * C)]
+        row = [x for k in range(R * C // share.pack) for x in on.widened(rows[k], share.number, share.pack)]
         for direction in range(DIRECTIONS):
             xs = [on.entry(table, on.offset(own, (direction * C + j) * lanes)) for j in range(C)]
             partial, product = [], [None] * count
