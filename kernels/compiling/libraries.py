@@ -76,6 +76,12 @@ class Part(codegen.JITCodeLibrary):
 class Whole(codegen.JITCodeLibrary):
     """A function for Python, with all that it calls."""
 
+    def _optimize_final_module(self):
+        """A second time too: a loop of known length comes apart into registers once it is inlined. Else problems in lanes take twice as long."""
+        super()._optimize_final_module()
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
     def finalize(self):
         libraries = below(self._linking_libraries)
         self._linking_libraries: list[codegen.CodeLibrary] = []
