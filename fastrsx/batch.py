@@ -151,7 +151,7 @@ def _on_gpu(A: Any, b: Any, x0: Any, w: Any, tol: float, max_iter: int, num_thre
     device.kernels()  # says why there are none, before anything needs them
     from .engines import cuda_batch
 
-    with cuda_batch.gpu_of(A):
+    with device.on_gpu_of(A):
         batch = cuda_batch.as_batch(A, b, w, x0)
         found = cuda_batch.solve(batch, tol, max_iter)
         x, fun, status, nit, nfev, left = found

@@ -1,7 +1,6 @@
 """Many small problems that lie on a GPU: the arrays of `newton_batch` there, and what comes back."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,11 +33,6 @@ class Answers(NamedTuple):
     nit: np.ndarray
     nfev: np.ndarray
     left: np.ndarray  # the numbers of those that the CPU has to solve
-
-
-def gpu_of(A: Any) -> Any:
-    """A context in which the GPU that holds A is the current one."""
-    return kernels.cuda.gpus[device.index_of(A)] if device.count() > 1 else nullcontext()
 
 
 def as_batch(A: Any, b: Any, w: Any, x0: Any) -> Batch:
